@@ -18,6 +18,7 @@ pub mod ids;
 pub mod kafka;
 pub mod offset;
 pub mod record;
+pub mod runtime;
 pub mod time;
 
 pub use error_code::ErrorCode;

@@ -35,8 +35,11 @@ fn blob(bytes: &[u8]) -> Result<(Option<&[u8]>, &[u8]), BatchError> {
     }
 }
 
+/// A header's name and value, and what follows it.
+type RawHeader<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
 /// Takes one header off the front.
-fn header(bytes: &[u8]) -> Result<(&[u8], Option<&[u8]>, &[u8]), BatchError> {
+fn header(bytes: &[u8]) -> Result<RawHeader<'_>, BatchError> {
     let (key, rest) = blob(bytes)?;
     let (value, rest) = blob(rest)?;
     Ok((

@@ -1,0 +1,635 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use callboard_common::record::{BatchBuilder, Compression};
+use proptest::prelude::*;
+
+use super::super::ReadMode;
+use super::super::disk::{SimulatedDisk, read_whole};
+use super::*;
+
+const DIR: &str = "/data/orders-0";
+const EPOCH: LeaderEpoch = LeaderEpoch(3);
+const NOW: Timestamp = Timestamp(1_000_000);
+
+fn config() -> TopicConfig {
+    TopicConfig {
+        segment_bytes: 2000,
+        index_interval_bytes: 300,
+        ..TopicConfig::default()
+    }
+}
+
+fn files(disk: &SimulatedDisk, checkpoints: &Checkpoints) -> LogFiles {
+    LogFiles {
+        partition: TopicPartition::parse("orders-0").expect("valid"),
+        dir: DIR.into(),
+        open: Arc::new(OpenFiles::new(Arc::new(disk.clone()), 4)),
+        checkpoints: checkpoints.clone(),
+    }
+}
+
+fn checkpoints(disk: &SimulatedDisk) -> Checkpoints {
+    disk.create_dir(Path::new("/data")).expect("created");
+    Checkpoints::open(Arc::new(disk.clone()), Path::new("/data"))
+}
+
+fn reopen(disk: &SimulatedDisk, cut_at: Option<Offset>) -> Opened {
+    Log::open(files(disk, &checkpoints(disk)), config(), cut_at).expect("opens")
+}
+
+/// A batch of `count` records whose values say which they are.
+fn batch(first: i64, count: i64, pad: usize) -> Batch {
+    let mut builder = BatchBuilder::new(Compression::None).producer(5, 0, first as i32);
+    for i in first..first + count {
+        let mut value = i.to_be_bytes().to_vec();
+        value.resize(8 + pad, 7);
+        builder.push(10_000 + i, None, Some(&value), &[]);
+    }
+    builder.build()
+}
+
+fn append(log: &mut Log, count: i64, pad: usize) {
+    let base = log.log_end();
+    let batch = batch(base.get(), count, pad);
+    assert_eq!(log.append(&batch, EPOCH, NOW).expect("appended"), base);
+}
+
+fn sync(log: &mut Log) {
+    if let Some(request) = log.sync_request() {
+        request.run().expect("synced");
+        log.synced(request.end);
+    }
+}
+
+fn values(mut bytes: Bytes) -> Vec<(i64, i64)> {
+    let mut out = Vec::new();
+    while !bytes.is_empty() {
+        let (batch, rest) = Batch::split(bytes).expect("only whole batches are served");
+        bytes = rest;
+        for record in batch.records(1 << 20).expect("readable") {
+            let value = record.value.expect("each has a value");
+            out.push((
+                record.offset.get(),
+                i64::from_be_bytes(value[..8].try_into().expect("eight bytes")),
+            ));
+        }
+    }
+    out
+}
+
+fn read(log: &Log, from: Offset) -> Result<Vec<(i64, i64)>, StorageError> {
+    let plan = log.plan_read(from, log.log_end(), 700, true);
+    let now = plan.run(ReadMode::Now)?.expect("memory does not wait");
+    assert_eq!(plan.run(ReadMode::Blocking)?, Some(now.clone()));
+    Ok(values(now))
+}
+
+/// Every offset is read, from the batch that holds it, and says what was written there.
+fn check_content(log: &Log) {
+    for offset in log.log_start().get()..log.log_end().get() {
+        let found = read(log, Offset::new(offset)).expect("readable");
+        assert!(
+            found.iter().any(|(o, _)| *o == offset),
+            "{offset} is in {found:?}"
+        );
+        assert!(
+            found.iter().all(|(o, v)| o == v),
+            "offsets hold what was written: {found:?}"
+        );
+    }
+}
+
+fn small_log(disk: &SimulatedDisk) -> Log {
+    let mut log = reopen(disk, None).log;
+    for count in [1, 3, 2, 4, 1, 1, 2, 3, 1, 2] {
+        append(&mut log, count, 150);
+    }
+    sync(&mut log);
+    log
+}
+
+#[test]
+fn segments_roll_and_every_offset_is_read() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = small_log(&disk);
+    assert!(log.segment_count() > 1);
+    assert_eq!(log.log_end(), Offset::new(20));
+    check_content(&log);
+    log.begin_epoch(EPOCH).expect("written");
+    log.close(Offset::new(20), &ProducerTable::default())
+        .expect("closed");
+    let opened = reopen(&disk, None);
+    assert_eq!(
+        (
+            opened.log.log_end(),
+            opened.quarantined,
+            opened.damaged.len()
+        ),
+        (Offset::new(20), vec![], 0)
+    );
+    check_content(&opened.log);
+}
+
+#[test]
+fn a_search_by_time_finds_the_first_record_that_is_not_older() {
+    let disk = SimulatedDisk::new(1);
+    let log = small_log(&disk);
+    for i in 0..20 {
+        let found = log
+            .plan_time_search(10_000 + i, log.log_end())
+            .run(1 << 20)
+            .expect("readable");
+        assert_eq!(found, Some((Offset::new(i), 10_000 + i)));
+    }
+    assert_eq!(
+        log.plan_time_search(10_020, log.log_end())
+            .run(1 << 20)
+            .expect("readable"),
+        None
+    );
+    assert_eq!(
+        log.plan_time_search(10_019, Offset::new(18))
+            .run(1 << 20)
+            .expect("readable"),
+        None,
+        "not committed"
+    );
+    assert_eq!(log.max_timestamp(), Some(10_019));
+}
+
+#[test]
+fn producers_are_rebuilt_from_snapshot_and_log() {
+    let disk = SimulatedDisk::new(1);
+    let checkpoints = checkpoints(&disk);
+    let mut log = small_log(&disk);
+    let mut producers = reopen(&disk, None).producers;
+    assert_eq!(producers.len(), 1);
+    log.checkpoint(log.log_end(), &producers)
+        .expect("ready")
+        .write()
+        .expect("written");
+    log.files.checkpoints.write().expect("written");
+    append(&mut log, 2, 10);
+    sync(&mut log);
+    producers.apply(&batch(20, 2, 10).placed(Offset::new(20), EPOCH));
+    drop(checkpoints);
+    let found = reopen(&disk, None).producers;
+    let last = |t: &ProducerTable| t.iter().next().and_then(|(_, p)| p.batches.back().copied());
+    assert_eq!(last(&found), last(&producers));
+}
+
+/// The files of a log that was closed in order, for damaging them.
+fn closed_log() -> BTreeMap<String, Vec<u8>> {
+    let disk = SimulatedDisk::new(1);
+    let log = small_log(&disk);
+    let files = log.files.clone();
+    log.close(Offset::new(20), &ProducerTable::default())
+        .expect("closed");
+    files.checkpoints.write().expect("written");
+    let read = |name: String| {
+        let bytes = read_whole(&disk, &Path::new(DIR).join(&name), 1 << 20).expect("there");
+        (name, bytes)
+    };
+    disk.list(Path::new(DIR))
+        .expect("listed")
+        .into_iter()
+        .map(read)
+        .collect()
+}
+
+fn restore(content: &BTreeMap<String, Vec<u8>>, recovery_point: i64) -> SimulatedDisk {
+    let disk = SimulatedDisk::new(2);
+    disk.create_dir(Path::new(DIR)).expect("created");
+    for (name, bytes) in content {
+        let file = disk.create(&Path::new(DIR).join(name)).expect("created");
+        file.write_at(&[bytes], 0).expect("written");
+    }
+    let checkpoints = checkpoints(&disk);
+    let marks = Marks {
+        recovery_point: Offset::new(recovery_point),
+        ..Marks::default()
+    };
+    checkpoints.set(&TopicPartition::parse("orders-0").expect("valid"), marks);
+    checkpoints.write().expect("written");
+    disk
+}
+
+fn logs(content: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
+    content
+        .keys()
+        .filter(|n| n.ends_with(".log"))
+        .cloned()
+        .collect()
+}
+
+fn quarantined_bytes(disk: &SimulatedDisk) -> u64 {
+    let names = disk.list(Path::new(DIR)).expect("listed");
+    let kept = names.iter().filter(|n| n.contains("quarantine"));
+    kept.map(|n| {
+        disk.open(&Path::new(DIR).join(n))
+            .expect("there")
+            .size()
+            .expect("size")
+    })
+    .sum()
+}
+
+/// Above the recovery point a cut anywhere ends the log at the batch before; what follows is kept aside.
+#[test]
+fn every_cut_point_leaves_whole_batches() {
+    let content = closed_log();
+    for name in logs(&content) {
+        for cut in 0..content[&name].len() {
+            let mut content = content.clone();
+            content.get_mut(&name).expect("there").truncate(cut);
+            let disk = restore(&content, 0);
+            let total: usize = logs(&content).iter().map(|n| content[n].len()).sum();
+            let opened = reopen(&disk, None);
+            check_content(&opened.log);
+            let kept = opened.log.size_bytes() + quarantined_bytes(&disk);
+            assert_eq!(
+                kept, total as u64,
+                "no byte is dropped: {name} cut at {cut}"
+            );
+            let again = reopen(&disk, None);
+            assert_eq!(
+                (again.log.log_end(), again.quarantined),
+                (opened.log.log_end(), vec![]),
+                "{name} {cut}"
+            );
+        }
+    }
+}
+
+/// Above the recovery point the first bad batch ends the log.
+#[test]
+fn every_flipped_byte_above_the_recovery_point_ends_the_log() {
+    let content = closed_log();
+    for name in logs(&content) {
+        for at in 0..content[&name].len() {
+            let mut content = content.clone();
+            content.get_mut(&name).expect("there")[at] ^= 0x10;
+            let disk = restore(&content, 0);
+            let opened = reopen(&disk, None);
+            check_content(&opened.log);
+            // The leader epoch is not covered by the checksum and says nothing that recovery relies on.
+            let ended = opened.log.log_end() < Offset::new(20);
+            assert_eq!(ended, !opened.quarantined.is_empty());
+            assert_eq!(opened.damaged.len(), 0);
+        }
+    }
+}
+
+/// Below the recovery point a bad batch is damage: it is reported and not served, everything else is.
+#[test]
+fn every_flipped_byte_below_the_recovery_point_costs_one_batch() {
+    let content = closed_log();
+    for name in logs(&content) {
+        for at in 0..content[&name].len() {
+            let mut content = content.clone();
+            content.get_mut(&name).expect("there")[at] ^= 0x10;
+            let disk = restore(&content, 20);
+            let opened = reopen(&disk, None);
+            assert_eq!(
+                opened.log.log_end(),
+                Offset::new(20),
+                "no offset is given out again"
+            );
+            assert_eq!(opened.quarantined, vec![]);
+            let read = |o| (o, read(&opened.log, Offset::new(o)));
+            let (good, bad): (Vec<_>, Vec<_>) = (0..20).map(read).partition(|(_, r)| r.is_ok());
+            assert!(
+                bad.len() <= 4,
+                "{name} at {at}: one batch of at most four records: {bad:?}"
+            );
+            for (offset, found) in good {
+                let found = found.expect("partitioned");
+                assert!(
+                    found.iter().any(|(o, _)| *o == offset) && found.iter().all(|(o, v)| o == v),
+                    "{found:?}"
+                );
+            }
+        }
+    }
+}
+
+/// I24: indexes and snapshots are caches.
+#[test]
+fn lost_and_corrupt_caches_change_nothing() {
+    let content = closed_log();
+    let caches: Vec<_> = content
+        .keys()
+        .filter(|n| !n.ends_with(".log"))
+        .cloned()
+        .collect();
+    assert!(caches.len() >= 5, "{caches:?}");
+    for recovery_point in [0, 11, 20] {
+        for name in &caches {
+            let mut lost = content.clone();
+            drop(lost.remove(name));
+            let garbage = [
+                vec![],
+                vec![0; 64],
+                vec![0xff; 37],
+                (0..120u8).collect(),
+                content[name][..content[name].len() / 2].to_vec(),
+            ];
+            let corrupt = garbage.map(|g| {
+                content
+                    .clone()
+                    .into_iter()
+                    .map(|(n, b)| if n == *name { (n, g.clone()) } else { (n, b) })
+                    .collect()
+            });
+            for content in corrupt.into_iter().chain([lost]) {
+                let opened = reopen(&restore(&content, recovery_point), None);
+                assert_eq!(opened.log.log_end(), Offset::new(20));
+                assert_eq!(
+                    (opened.damaged.len(), opened.quarantined.len()),
+                    (0, 0),
+                    "{name}"
+                );
+                check_content(&opened.log);
+                let found = opened
+                    .log
+                    .plan_time_search(10_005, Offset::new(20))
+                    .run(1 << 20)
+                    .expect("readable");
+                assert_eq!(found, Some((Offset::new(5), 10_005)), "{name}");
+            }
+        }
+    }
+}
+
+/// DESIGN section 5: a full disk cuts the log back to where it was, and it goes on when there is space.
+#[test]
+fn a_full_disk_is_refused_and_recovers() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = small_log(&disk);
+    let before = (log.log_end(), log.size_bytes());
+    disk.set_capacity(disk.used_bytes() + 100);
+    let refused = log.append(&batch(20, 1, 150), EPOCH, NOW);
+    assert!(
+        matches!(refused, Err(StorageError::Full { .. })),
+        "{refused:?}"
+    );
+    assert_eq!((log.log_end(), log.size_bytes()), before);
+    check_content(&log);
+    disk.set_capacity(u64::MAX);
+    append(&mut log, 1, 150);
+    sync(&mut log);
+    check_content(&log);
+    disk.crash();
+    check_content(&reopen(&disk, None).log);
+}
+
+/// DESIGN section 5: after a failed sync the log is cut to its last synced end and goes on in a new segment.
+#[test]
+fn a_failed_sync_cuts_to_the_synced_end() {
+    for seed in 0..50 {
+        let disk = SimulatedDisk::new(seed);
+        let mut log = small_log(&disk);
+        append(&mut log, 2, 150);
+        disk.fail_syncs(1);
+        let request = log.sync_request().expect("something is unsynced");
+        assert!(request.run().is_err());
+        let synced_end = log.synced_end();
+        assert_eq!(synced_end, Offset::new(20));
+        drop(log);
+        let mut opened = reopen(&disk, Some(synced_end));
+        assert_eq!(
+            (opened.log.log_end(), opened.quarantined.len().min(1)),
+            (synced_end, 1)
+        );
+        let segments = opened.log.segment_count();
+        append(&mut opened.log, 3, 150);
+        assert_eq!(
+            opened.log.segment_count(),
+            segments,
+            "the new segment takes it"
+        );
+        sync(&mut opened.log);
+        drop(opened);
+        disk.crash();
+        let opened = reopen(&disk, None);
+        assert_eq!(opened.log.log_end(), Offset::new(23), "seed {seed}");
+        check_content(&opened.log);
+    }
+}
+
+#[test]
+fn the_start_moves_up_and_old_segments_go() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = small_log(&disk);
+    let segments = log.segment_count();
+    log.advance_start(Offset::new(14));
+    let removal = log
+        .retain(log.log_end(), Timestamp(10_000))
+        .expect("rolled")
+        .expect("something goes");
+    assert!(removal.segment_count() > 0);
+    removal.run().expect("removed");
+    assert!(log.segment_count() < segments);
+    assert_eq!(log.log_start(), Offset::new(14));
+    check_content(&log);
+    drop(log);
+    disk.crash();
+    let mut log = reopen(&disk, None).log;
+    assert_eq!(
+        log.log_start(),
+        Offset::new(14),
+        "the start is durable before the files go"
+    );
+    // A week later all is too old; what is not committed stays.
+    let week = Timestamp(10_020 + 7 * 24 * 3600 * 1000);
+    let uncommitted = log.segments[0].end.get() - 1;
+    assert!(
+        log.retain(Offset::new(uncommitted), week)
+            .expect("nothing to do")
+            .is_none()
+    );
+    log.retain(log.log_end(), week)
+        .expect("rolled")
+        .expect("all goes")
+        .run()
+        .expect("removed");
+    assert_eq!(
+        (log.log_start(), log.log_end(), log.segment_count()),
+        (Offset::new(20), Offset::new(20), 1)
+    );
+    append(&mut log, 2, 10);
+    check_content(&log);
+}
+
+#[test]
+fn segments_roll_by_age() {
+    let disk = SimulatedDisk::new(1);
+    let config = TopicConfig {
+        segment_age: std::time::Duration::from_millis(500),
+        ..TopicConfig::default()
+    };
+    let mut log = Log::open(files(&disk, &checkpoints(&disk)), config, None)
+        .expect("opens")
+        .log;
+    for (at, segments) in [(0, 1), (500, 1), (501, 2), (600, 2), (1002, 3)] {
+        let batch = batch(log.log_end().get(), 1, 0);
+        let _base = log.append(&batch, EPOCH, Timestamp(at)).expect("appended");
+        assert_eq!(log.segment_count(), segments, "at {at}");
+    }
+}
+
+/// A scripted life of a partition; returns the offsets below which everything was confirmed durable.
+fn life(disk: &SimulatedDisk) -> (Offset, Offset) {
+    let (mut confirmed, mut start) = (Offset::ZERO, Offset::ZERO);
+    let mut run = || -> Result<(), StorageError> {
+        let io = |e| StorageError::io("checkpointing", Path::new("/data"))(e);
+        let checkpoints = Checkpoints::open(Arc::new(disk.clone()), Path::new("/data"));
+        for round in 0..4 {
+            let opened = Log::open(files(disk, &checkpoints), config(), None)?;
+            let (mut log, mut producers) = (opened.log, opened.producers);
+            for count in [2, 1, 3, 2, 4] {
+                let batch = batch(log.log_end().get(), count, 120);
+                let base = log.append(&batch, EPOCH, NOW)?;
+                producers.apply(&batch.placed(base, EPOCH));
+                if let Some(request) = log.sync_request() {
+                    request.run()?;
+                    log.synced(request.end);
+                    confirmed = request.end;
+                }
+            }
+            if round == 1 {
+                log.advance_start(Offset::new(9));
+                start = Offset::new(9);
+                if let Some(removal) = log.retain(confirmed, NOW)? {
+                    removal.run()?;
+                }
+            }
+            log.checkpoint(confirmed, &producers)?.write()?;
+            checkpoints.write().map_err(io)?;
+            if round % 2 == 0 {
+                log.close(confirmed, &producers)?;
+                checkpoints.write().map_err(io)?;
+            }
+        }
+        Ok(())
+    };
+    let _ended_by_power = run();
+    (confirmed, start)
+}
+
+/// D4: the power goes after each operation that changes the disk; what was confirmed is there afterwards.
+#[test]
+fn power_loss_after_every_operation_keeps_what_was_confirmed() {
+    let whole = SimulatedDisk::new(0);
+    drop(whole.create_dir(Path::new("/data")));
+    let _all = life(&whole);
+    let operations = whole.operations();
+    assert!(operations > 100, "{operations}");
+    for seed in 0..6 {
+        for operation in 0..operations {
+            let disk = SimulatedDisk::new(seed * 1000 + operation);
+            disk.create_dir(Path::new("/data")).expect("created");
+            disk.power_off_after(operation);
+            let (confirmed, start) = life(&disk);
+            disk.crash();
+            let opened = reopen(&disk, None);
+            let log = &opened.log;
+            assert_eq!(
+                opened.damaged.len(),
+                0,
+                "seed {seed} operation {operation}: {:?}",
+                opened.damaged
+            );
+            assert!(
+                log.log_end() >= confirmed,
+                "seed {seed} operation {operation}: {} < {confirmed}",
+                log.log_end()
+            );
+            assert!(log.log_start() <= start.max(confirmed));
+            check_content(log);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append { count: i64, pad: usize },
+    Sync,
+    Checkpoint,
+    AdvanceStart(i64),
+    Retain,
+    Close,
+    Kill,
+    PowerLoss,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1i64..5, 0usize..400).prop_map(|(count, pad)| Step::Append { count, pad }),
+        4 => Just(Step::Sync),
+        1 => Just(Step::Checkpoint),
+        1 => (0i64..60).prop_map(Step::AdvanceStart),
+        1 => Just(Step::Retain),
+        1 => Just(Step::Close),
+        1 => Just(Step::Kill),
+        2 => Just(Step::PowerLoss),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The log against a model: which offsets exist, which were confirmed, where the log starts.
+    #[test]
+    fn the_log_is_what_a_model_says(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..60)) {
+        let disk = SimulatedDisk::new(seed);
+        let mut opened = reopen(&disk, None);
+        let (mut confirmed, mut end, mut start) = (0, 0, 0);
+        for step in steps {
+            let log = &mut opened.log;
+            match step {
+                Step::Append { count, pad } => {
+                    let batch = batch(end, count, pad);
+                    opened.producers.apply(&batch.placed(log.log_end(), EPOCH));
+                    prop_assert_eq!(log.append(&batch, EPOCH, NOW).expect("appended").get(), end);
+                    end += count;
+                }
+                Step::Sync => { sync(log); confirmed = end; }
+                Step::Checkpoint => {
+                    log.checkpoint(Offset::new(confirmed), &opened.producers).expect("ready").write().expect("written");
+                    log.files.checkpoints.write().expect("written");
+                }
+                Step::AdvanceStart(to) => { log.advance_start(Offset::new(to.min(confirmed))); start = start.max(to.min(confirmed)); }
+                Step::Retain => {
+                    if let Some(removal) = log.retain(Offset::new(confirmed), Timestamp(20_000)).expect("rolled") {
+                        removal.run().expect("removed");
+                    }
+                }
+                Step::Close => {
+                    let files = log.files.clone();
+                    opened.log.close(Offset::new(end), &opened.producers).expect("closed");
+                    files.checkpoints.write().expect("written");
+                    opened = reopen(&disk, None);
+                    confirmed = end;
+                }
+                Step::Kill => { opened = reopen(&disk, None); confirmed = end; }
+                Step::PowerLoss => { disk.crash(); opened = reopen(&disk, None); }
+            }
+            let log = &opened.log;
+            let found = log.log_end().get();
+            prop_assert!((confirmed..=end).contains(&found), "{found} of {confirmed}..={end}: {:?} {:?}", opened.damaged, opened.quarantined);
+            end = log.log_end().get();
+            if matches!(step, Step::PowerLoss | Step::Kill | Step::Close) {
+                prop_assert_eq!(opened.damaged.len(), 0);
+                confirmed = end;
+                // A start that was not made durable may be forgotten.
+                prop_assert!(log.log_start().get() <= start);
+                start = log.log_start().get();
+            }
+            prop_assert_eq!(log.log_start().get(), start);
+            check_content(log);
+        }
+    }
+}

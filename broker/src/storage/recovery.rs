@@ -1,0 +1,572 @@
+//! Opens a log after whatever happened to it.
+//!
+//! Below the recovery point everything was synced, so a bad batch there is damage: it is reported, its bytes stay
+//! where they are, reads that reach it fail and the rest is served. Above it unsynced sectors may have reached
+//! the disk in any order, so the first bad batch ends the log: what follows goes to quarantine.
+//!
+//! Indexes and producers are rebuilt on the way, from the newest snapshot that the log reaches.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use callboard_common::Offset;
+use callboard_common::record::Batch;
+use callboard_common::record::producers::ProducerTable;
+
+use super::checkpoint::Marks;
+use super::disk::{File, read_whole};
+use super::leader_epochs::LeaderEpochs;
+use super::log::{self, Log, LogFiles, Opened, Quarantined};
+use super::read::{Found, Window, described_by};
+use super::segment::{Segment, SegmentFiles};
+use super::time_index::TimeEntry;
+use super::{StorageError, producer_snapshot};
+use crate::topic_config::TopicConfig;
+
+/// A snapshot of a hundred thousand producers takes five megabytes.
+const SNAPSHOT_LIMIT_BYTES: u64 = 1 << 30;
+
+struct Recovery {
+    files: LogFiles,
+    dir: Arc<PathBuf>,
+    config: TopicConfig,
+    marks: Marks,
+    cut_at: Option<Offset>,
+    segments: Vec<Segment>,
+    producers: ProducerTable,
+    /// Batches below this offset are in the snapshot.
+    producers_from: Offset,
+    quarantined: Vec<Quarantined>,
+    damaged: Vec<StorageError>,
+    names_changed: bool,
+    /// Files that may hold what was never synced.
+    scanned: Vec<(PathBuf, Arc<dyn File>)>,
+}
+
+/// See [`Log::open`].
+pub(super) fn open(
+    files: LogFiles,
+    config: TopicConfig,
+    cut_at: Option<Offset>,
+) -> Result<Opened, StorageError> {
+    let dir = Arc::new(files.dir.clone());
+    let mut marks = files.checkpoints.marks(&files.partition);
+    // What was deleted from the front had been synced.
+    marks.recovery_point = marks.recovery_point.max(marks.log_start);
+    if let Some(cut) = cut_at {
+        marks.recovery_point = marks.recovery_point.min(cut);
+    }
+    let mut recovery = Recovery {
+        files,
+        dir,
+        config,
+        marks,
+        cut_at,
+        segments: Vec::new(),
+        producers: ProducerTable::default(),
+        producers_from: Offset::ZERO,
+        quarantined: Vec::new(),
+        damaged: Vec::new(),
+        names_changed: false,
+        scanned: Vec::new(),
+    };
+    let bases = recovery.bases()?;
+    recovery.load_snapshot()?;
+    recovery.scan_all(&bases)?;
+    recovery.finish()
+}
+
+impl Recovery {
+    /// The offsets at which segments begin, in order; segments wholly below the log's start are removed.
+    fn bases(&mut self) -> Result<Vec<Offset>, StorageError> {
+        let (disk, dir) = (self.files.disk().clone(), self.files.dir.clone());
+        self.files.open.forget_below(&dir);
+        let names = match disk.list(&dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                disk.create_dir(&dir)
+                    .map_err(StorageError::io("creating", &dir))?;
+                let above = dir.parent().unwrap_or(&dir);
+                disk.sync_dir(above)
+                    .map_err(StorageError::io("syncing", above))?;
+                Vec::new()
+            }
+            Err(error) => return Err(StorageError::io("listing", &dir)(error)),
+        };
+        let bases: BTreeSet<Offset> = names
+            .iter()
+            .filter_map(|n| log::offset_of(n, "log"))
+            .collect();
+        let mut bases: Vec<Offset> = bases.into_iter().collect();
+        // A segment ends where the next one begins.
+        while bases.len() > 1 && bases[1] <= self.marks.log_start {
+            self.segment_files(bases.remove(0)).remove()?;
+        }
+        Ok(bases)
+    }
+
+    fn segment_files(&self, base: Offset) -> Arc<SegmentFiles> {
+        SegmentFiles::new(self.dir.clone(), base, self.files.open.clone())
+    }
+
+    /// Takes the newest producer snapshot that cannot be ahead of the log.
+    fn load_snapshot(&mut self) -> Result<(), StorageError> {
+        let disk = self.files.disk().clone();
+        let reach = self.cut_at.unwrap_or(Offset::new(i64::MAX));
+        for (offset, path) in log::snapshots(&*disk, &self.files.dir)?.into_iter().rev() {
+            // A snapshot above the recovery point may describe records that are gone.
+            if offset > self.marks.recovery_point.min(reach) {
+                continue;
+            }
+            let bytes = read_whole(&*disk, &path, SNAPSHOT_LIMIT_BYTES).unwrap_or_default();
+            if let Some(producers) = producer_snapshot::decode(&bytes) {
+                (self.producers, self.producers_from) = (producers, offset);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_all(&mut self, bases: &[Offset]) -> Result<(), StorageError> {
+        for (i, base) in bases.iter().enumerate() {
+            let next = bases.get(i + 1).copied();
+            let expected = self.segments.last().map_or(*base, |s| s.end);
+            if *base != expected && expected >= self.marks.recovery_point {
+                // The log ended before this segment: it is part of what reached the disk out of order.
+                return self.quarantine_segments(
+                    &bases[i..],
+                    expected,
+                    "the segment does not continue the log",
+                );
+            }
+            if *base != expected {
+                self.note_missing(expected);
+            }
+            let files = self.segment_files(*base);
+            let trusted = next.filter(|n| *n <= self.marks.recovery_point.min(self.producers_from));
+            match trusted {
+                Some(end) => self.trust(files, end)?,
+                None => {
+                    if self.scan(files, next)? {
+                        let end = self.segments.last().map_or(*base, |s| s.end);
+                        return self.quarantine_segments(
+                            &bases[i + 1..],
+                            end,
+                            "it follows the end of the log",
+                        );
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a closed segment as it is; its indexes are rebuilt only if they are not there or lie.
+    fn trust(&mut self, files: Arc<SegmentFiles>, end: Offset) -> Result<(), StorageError> {
+        let path = files.path("log");
+        let file = files.log()?;
+        let size = file.size().map_err(StorageError::io("measuring", &path))?;
+        let has_index = size <= u64::from(self.config.index_interval_bytes) * 2
+            || !files.read_index(size).is_empty();
+        let max_timestamp = match files.read_time_index().last() {
+            Some(entry) if has_index => {
+                largest_timestamp(&files, &mut Window::scan(&*file, size), *entry, end)?
+            }
+            _ => None,
+        };
+        let Some(max_timestamp) = max_timestamp else {
+            let _ended: bool = self.scan(files, Some(end))?;
+            return Ok(());
+        };
+        let mut segment = Segment::new(files);
+        (segment.size_bytes, segment.end) = (size, end);
+        segment.max_timestamp = Some(max_timestamp);
+        segment.sealed = true;
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Reads a segment batch by batch, from where its index is needed on; answers whether the log ends in it.
+    fn scan(
+        &mut self,
+        files: Arc<SegmentFiles>,
+        next: Option<Offset>,
+    ) -> Result<bool, StorageError> {
+        let path = files.path("log");
+        let file = files.log()?;
+        let size = file.size().map_err(StorageError::io("measuring", &path))?;
+        let mut segment = Segment::new(files.clone());
+        let read_error = || StorageError::io("reading", &path);
+        let mut window = Window::scan(&*file, size);
+        let mut ended = false;
+        let mut position = self
+            .skip_known(&mut segment, &mut window, size)
+            .map_err(read_error())?;
+        // What stands behind the last offset of a closed segment is a rest that no sync has cut off.
+        while next != Some(segment.end) {
+            let reason = match window.batch_at(position).map_err(read_error())? {
+                Found::End | Found::WouldWait => break,
+                Found::Batch(batch) => match self.judge(&batch, &segment, next) {
+                    Verdict::Continues => {
+                        position += batch.size_bytes() as u64;
+                        self.take(&batch, &mut segment);
+                        continue;
+                    }
+                    Verdict::BelongsToNext => break,
+                    Verdict::Cut => "it was not synced when a sync failed".to_owned(),
+                    Verdict::OutOfPlace => {
+                        format!("offset {} does not follow", batch.header().base_offset)
+                    }
+                },
+                Found::Bad(error) => error.to_string(),
+            };
+            if segment.end < self.marks.recovery_point {
+                match self
+                    .skip_damage(&mut segment, &mut window, position, next)
+                    .map_err(read_error())?
+                {
+                    Some(next_position) => position = next_position,
+                    None => break,
+                }
+            } else {
+                ended = true;
+                self.quarantine_tail(&files, &file, position, size, segment.end, &reason)?;
+                break;
+            }
+        }
+        if next.is_some() && !ended {
+            segment.seal()?;
+        }
+        self.scanned.push((path, file));
+        self.segments.push(segment);
+        Ok(ended)
+    }
+
+    /// Restores index entries below the point from which batches must be read; returns that position.
+    fn skip_known(
+        &self,
+        segment: &mut Segment,
+        window: &mut Window<'_>,
+        size: u64,
+    ) -> io::Result<u64> {
+        let known = self.marks.recovery_point.min(self.producers_from);
+        let base = segment.base();
+        if known <= base {
+            return Ok(0);
+        }
+        let mut index = segment.files.read_index(size);
+        let limit = u32::try_from(known - base).unwrap_or(u32::MAX);
+        index.truncate(index.partition_point(|e| e.relative_offset < limit));
+        let Some(last) = index.last().copied() else {
+            return Ok(0);
+        };
+        // The entry must point at the batch that it describes, else the index is no index of this segment.
+        let end = base + i64::from(last.relative_offset) + 1;
+        match window.batch_at(u64::from(last.position))? {
+            Found::Batch(batch) if batch.header().next_offset() == end.get() => {
+                let mut times = segment.files.read_time_index();
+                times.truncate(times.partition_point(|e| e.relative_offset < last.relative_offset));
+                // Where the newest time entry is wrong or missing, the largest timestamp is found by reading.
+                let known_end = Offset::new(batch.header().base_offset);
+                let Some(newest) = times.last().copied() else {
+                    return Ok(0);
+                };
+                let largest = largest_timestamp(&segment.files, window, newest, known_end)
+                    .map_err(io::Error::other)?;
+                if largest.is_none_or(|(timestamp, _)| timestamp != newest.timestamp) {
+                    return Ok(0);
+                }
+
+                let first_offset = Offset::new(batch.header().base_offset);
+                let _described = index.pop();
+                segment.restore_indexes(index, times);
+                (segment.size_bytes, segment.end) = (u64::from(last.position), first_offset);
+                Ok(u64::from(last.position))
+            }
+            Found::Batch(_) | Found::End | Found::Bad(_) | Found::WouldWait => Ok(0),
+        }
+    }
+
+    fn judge(&self, batch: &Batch, segment: &Segment, next: Option<Offset>) -> Verdict {
+        let base = batch.header().base_offset;
+        if next.is_some_and(|n| base >= n.get()) {
+            Verdict::BelongsToNext
+        } else if base != segment.end.get() {
+            Verdict::OutOfPlace
+        } else if self.cut_at.is_some_and(|cut| base >= cut.get()) {
+            Verdict::Cut
+        } else {
+            Verdict::Continues
+        }
+    }
+
+    fn take(&mut self, batch: &Batch, segment: &mut Segment) {
+        let header = batch.header();
+        if header.base_offset >= self.producers_from.get() {
+            self.producers.apply(header);
+        }
+        let size = batch.size_bytes() as u64;
+        let interval = self.config.index_interval_bytes;
+        segment.note(
+            Offset::new(header.next_offset()),
+            header.max_timestamp,
+            size,
+            interval,
+        );
+    }
+
+    /// Finds where the log goes on after damage that is not its end; `None` if it is damaged to its end.
+    fn skip_damage(
+        &mut self,
+        segment: &mut Segment,
+        window: &mut Window<'_>,
+        at: u64,
+        next: Option<Offset>,
+    ) -> io::Result<Option<u64>> {
+        if segment.end >= self.marks.log_start {
+            let path = segment.files.path("log");
+            self.damaged.push(StorageError::Damaged {
+                path,
+                position: at,
+                offset: segment.end,
+            });
+        }
+        Ok(match window.resync(at + 1, segment.end)? {
+            Some((position, batch)) => {
+                segment.end = Offset::new(batch.header().base_offset);
+                segment.size_bytes = position;
+                Some(position)
+            }
+            None => {
+                // What was synced is lost up to the recovery point at least; nothing is given those offsets again.
+                segment.end = next.map_or(self.marks.recovery_point, |n| {
+                    n.min(self.marks.recovery_point)
+                });
+                None
+            }
+        })
+    }
+
+    fn quarantine_tail(
+        &mut self,
+        files: &SegmentFiles,
+        file: &Arc<dyn File>,
+        from: u64,
+        size: u64,
+        log_end: Offset,
+        reason: &str,
+    ) -> Result<(), StorageError> {
+        let path = self.quarantine_path(log_end)?;
+        let copy = || -> io::Result<()> {
+            let mut bytes = vec![0; (size - from) as usize];
+            let read = file.read_at(&mut bytes, from)?;
+            let kept = self.files.disk().create(&path)?;
+            kept.write_at(&[&bytes[..read]], 0)?;
+            kept.sync()
+        };
+        // After a failed sync the page cache is not to be believed: nothing is worth keeping.
+        if self.cut_at.is_none() {
+            copy().map_err(StorageError::io("keeping in quarantine", &path))?;
+        }
+        let log = files.path("log");
+        file.resize(from)
+            .map_err(StorageError::io("cutting", &log))?;
+        self.names_changed = true;
+        let reason = reason.to_owned();
+        self.quarantined.push(Quarantined {
+            path,
+            size_bytes: size - from,
+            log_end,
+            reason,
+        });
+        Ok(())
+    }
+
+    fn quarantine_segments(
+        &mut self,
+        bases: &[Offset],
+        log_end: Offset,
+        reason: &str,
+    ) -> Result<(), StorageError> {
+        for base in bases {
+            let files = self.segment_files(*base);
+            let log = files.path("log");
+            let size_bytes = files
+                .log()?
+                .size()
+                .map_err(StorageError::io("measuring", &log))?;
+            self.files.open.forget(&log);
+            if size_bytes > 0 && self.cut_at.is_none() {
+                let path = self.quarantine_path(*base)?;
+                self.files
+                    .disk()
+                    .rename(&log, &path)
+                    .map_err(StorageError::io("moving to quarantine", &log))?;
+                let reason = reason.to_owned();
+                self.quarantined.push(Quarantined {
+                    path,
+                    size_bytes,
+                    log_end,
+                    reason,
+                });
+            }
+            files.remove()?;
+            self.names_changed = true;
+        }
+        Ok(())
+    }
+
+    /// A name that no earlier quarantine has.
+    fn quarantine_path(&self, offset: Offset) -> Result<PathBuf, StorageError> {
+        let dir = &self.files.dir;
+        let names = self
+            .files
+            .disk()
+            .list(dir)
+            .map_err(StorageError::io("listing", dir))?;
+        let name = |n: usize| format!("{:020}.quarantine-{n}", offset.get());
+        let free = (0..)
+            .map(name)
+            .find(|n| !names.contains(n))
+            .expect("numbers do not end");
+        Ok(dir.join(free))
+    }
+
+    /// Bytes that were synced are not there any more.
+    fn note_missing(&mut self, offset: Offset) {
+        if offset < self.marks.log_start {
+            return;
+        }
+        let path = self.files.dir.clone();
+        self.damaged.push(StorageError::Damaged {
+            path,
+            position: 0,
+            offset,
+        });
+    }
+
+    /// Makes what was found the truth: names and newest bytes are synced, marks are set.
+    fn finish(mut self) -> Result<Opened, StorageError> {
+        if self
+            .segments
+            .last()
+            .is_some_and(|s| s.end < self.marks.log_start)
+        {
+            // All of it was deleted from the front; a crash has brought some of the files back.
+            for segment in std::mem::take(&mut self.segments) {
+                segment.files.remove()?;
+            }
+            self.scanned.clear();
+        }
+        if self.segments.is_empty() {
+            let base = self.marks.recovery_point.max(self.marks.log_start);
+            let base = self.cut_at.map_or(base, |cut| cut.max(base));
+            self.segments.push(Segment::new(self.segment_files(base)));
+            self.names_changed = true;
+        }
+        let last = self.segments.last_mut().expect("just made sure");
+        let path = last.files.path("log");
+        let size = last
+            .files
+            .log()?
+            .size()
+            .map_err(StorageError::io("measuring", &path))?;
+        let log_end = last.end.max(self.marks.recovery_point);
+        // After damage to the end or a failed sync, nothing more is written to that file.
+        let is_short = last.end < self.marks.recovery_point;
+        let leave = last.sealed
+            || size != last.size_bytes
+            || log_end != last.end
+            || (self.cut_at.is_some() && size > 0);
+        if leave {
+            last.seal()?;
+            last.size_bytes = size;
+            let segment = Segment::new(self.segment_files(log_end));
+            drop(segment.files.log()?);
+            self.segments.push(segment);
+            self.names_changed = true;
+        }
+        if is_short {
+            self.note_missing(log_end);
+        }
+        self.sync_scanned(log_end)?;
+        let mut epochs = LeaderEpochs::read(&**self.files.disk(), &self.files.dir);
+        epochs.truncate(log_end + 1);
+        self.marks.log_start = self
+            .marks
+            .log_start
+            .max(self.segments[0].base())
+            .min(log_end);
+        self.marks.high_watermark = log_end;
+        let log = Log::assemble(self.files, self.config, self.segments, self.marks, epochs);
+        Ok(Opened {
+            log,
+            producers: self.producers,
+            quarantined: self.quarantined,
+            damaged: self.damaged,
+        })
+    }
+}
+
+impl Recovery {
+    /// After the process was killed the page cache may hold what no sync has covered: now one does. What a
+    /// failed sync left behind was cut off before.
+    fn sync_scanned(&self, log_end: Offset) -> Result<(), StorageError> {
+        if log_end > self.marks.recovery_point || self.names_changed {
+            for (path, file) in &self.scanned {
+                file.sync().map_err(StorageError::io("syncing", path))?;
+            }
+        }
+        if self.names_changed || log_end > self.marks.recovery_point {
+            let dir = &self.files.dir;
+            self.files
+                .disk()
+                .sync_dir(dir)
+                .map_err(StorageError::io("syncing", dir))?;
+        }
+        Ok(())
+    }
+}
+
+/// The largest timestamp of a segment below `end` and the offset after its batch, from its newest time entry on;
+/// `None` if the entry is wrong or a batch after it is not whole.
+fn largest_timestamp(
+    files: &SegmentFiles,
+    window: &mut Window<'_>,
+    entry: TimeEntry,
+    end: Offset,
+) -> Result<Option<(i64, Offset)>, StorageError> {
+    let Some((mut position, first)) = described_by(files, window, entry)? else {
+        return Ok(None);
+    };
+    let path = files.path("log");
+    let mut expected = first.header().base_offset;
+    let mut largest = (entry.timestamp, Offset::new(first.header().next_offset()));
+    while expected < end.get() {
+        let Found::Batch(batch) = window
+            .batch_at(position)
+            .map_err(StorageError::io("reading", &path))?
+        else {
+            return Ok(None);
+        };
+        let header = batch.header();
+        if header.base_offset != expected {
+            return Ok(None);
+        }
+        expected = header.next_offset();
+        position += batch.size_bytes() as u64;
+        if header.max_timestamp > largest.0 {
+            largest = (header.max_timestamp, Offset::new(expected));
+        }
+    }
+    Ok(Some(largest))
+}
+
+enum Verdict {
+    Continues,
+    BelongsToNext,
+    Cut,
+    OutOfPlace,
+}
