@@ -1,0 +1,614 @@
+//! The shell of a partition's leader: a mailbox, the open log, and the callers who wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use callboard_common::record::Batch;
+use callboard_common::runtime::Runtime;
+use callboard_common::{Clock, LeaderEpoch, Monotonic, Offset};
+use futures::future::BoxFuture;
+use slog::{Logger, debug, error, info, warn};
+use tokio::sync::{oneshot, watch};
+
+use super::error::{FetchError, ProduceError};
+use super::state::{Acks, Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
+use crate::metrics::Metrics;
+use crate::storage::log::Opened;
+use crate::storage::{Log, LogFiles, ReadMode, StorageError, sync};
+use crate::supervision::{self, Permit};
+use crate::topic_config::TopicConfig;
+
+/// The most that a look-up by time decompresses of one batch.
+const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
+
+type Reply<T, E> = oneshot::Sender<Result<T, E>>;
+
+/// Appends a batch and answers as `acks` asks for.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Produce {
+    /// The batch, parsed and checked.
+    pub batch: Batch,
+    /// When to answer.
+    pub acks: Acks,
+    /// The reign that the directory showed when this was sent.
+    pub epoch: LeaderEpoch,
+    /// The request's credits.
+    pub permit: Permit,
+    /// The answer; dropped if the leader stops.
+    pub reply: Reply<Appended, ProduceError>,
+}
+
+/// Reads batches, without waiting for more to come.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Fetch {
+    /// First offset wanted.
+    pub from: i64,
+    /// About how much.
+    pub max_bytes: u32,
+    /// Whether a larger first batch is returned all the same.
+    pub at_least_one: bool,
+    /// The leader epoch that the caller knows.
+    pub current_epoch: Option<LeaderEpoch>,
+    /// The request's credits.
+    pub permit: Permit,
+    /// The answer; dropped if the leader stops.
+    pub reply: Reply<Fetched, FetchError>,
+}
+
+/// What a fetch found.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Whole batches, perhaps none.
+    pub batches: Bytes,
+    /// The log's ends.
+    pub ends: Ends,
+}
+
+/// Finds the first record that is not older than a timestamp.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct FindTimestamp {
+    /// Milliseconds since the Unix epoch; `None` finds the record with the largest timestamp.
+    pub timestamp: Option<i64>,
+    /// Offset, timestamp and leader epoch of the record, if there is one.
+    pub reply: Reply<Option<Found>, FetchError>,
+}
+
+/// A record that was found by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: i64,
+    /// The reign in which it was written.
+    pub epoch: Option<LeaderEpoch>,
+}
+
+/// Deletes the records below an offset.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DeleteRecords {
+    /// The offset; `None` is all that can be read.
+    pub before: Option<i64>,
+    /// The log's start afterwards, once it is durable.
+    pub reply: Reply<Offset, FetchError>,
+}
+
+/// The topic's settings changed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Configure(pub TopicConfig);
+
+/// Syncs, closes the log in order and ends the actor.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Close {
+    /// Answered when all is durable; an error says that the next start will have to recover.
+    pub reply: Option<Reply<(), String>>,
+}
+
+/// Panics on purpose: for tests of supervision.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Crash;
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct SyncDone {
+    incarnation: u64,
+    end: Offset,
+    took: Duration,
+    result: Result<(), StorageError>,
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct BackgroundFailed {
+    incarnation: u64,
+    error: StorageError,
+}
+
+/// Takes a new leader epoch from the controller.
+pub type NewEpoch = Arc<dyn Fn() -> BoxFuture<'static, Option<LeaderEpoch>> + Send + Sync>;
+
+/// What a leader is started with.
+#[derive(Clone)]
+pub struct LeaderStart {
+    /// Where its log is.
+    pub files: LogFiles,
+    /// Its topic's settings.
+    pub config: TopicConfig,
+    /// The reign that metadata gave it.
+    pub epoch: LeaderEpoch,
+    /// How a restarted leader gets a new reign.
+    pub new_epoch: NewEpoch,
+    /// Where its readers watch its ends.
+    pub ends: watch::Sender<Ends>,
+    /// Pools.
+    pub runtime: Runtime,
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The log.
+    pub logger: Logger,
+}
+
+impl std::fmt::Debug for LeaderStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaderStart").field("partition", &self.files.partition).finish_non_exhaustive()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct LeaderActor {
+    start: LeaderStart,
+    /// Counts lives; what an earlier life began is not listened to.
+    incarnation: u64,
+    /// The synced end when a sync failed: the log is cut there when it is opened again.
+    cut_at: Option<Offset>,
+    armed: Option<(Monotonic, SpawnHandle)>,
+    state: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    log: Log,
+    leader: Leader,
+    effects: Effects,
+    producers: BTreeMap<Ticket, (Reply<Appended, ProduceError>, Permit)>,
+    readers: BTreeMap<Ticket, (Reply<Fetched, FetchError>, Permit)>,
+    deleters: BTreeMap<Ticket, Reply<Offset, FetchError>>,
+    next_ticket: u64,
+    sync_in_flight: bool,
+    sync_wanted: bool,
+}
+
+impl LeaderActor {
+    /// A leader that opens its log when it is started.
+    #[must_use]
+    pub fn new(start: LeaderStart) -> Self {
+        Self { start, incarnation: 0, cut_at: None, armed: None, state: None }
+    }
+
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        let (start, cut_at) = (self.start.clone(), self.cut_at);
+        let is_first = self.incarnation == 0;
+        self.incarnation += 1;
+        let opening = async move {
+            let epoch = if is_first { Some(start.epoch) } else { (start.new_epoch)().await };
+            // Without a new reign nothing may be accepted: the controller will say who leads.
+            let epoch = epoch.ok_or_else(|| "the controller gave no leader epoch".to_owned())?;
+            let (files, config) = (start.files, start.config);
+            let opened = start.runtime.background().ask(move || {
+                let mut opened = Log::open(files, config, cut_at)?;
+                opened.log.begin_epoch(epoch)?;
+                Ok::<_, StorageError>(opened)
+            });
+            match opened.await {
+                Some(Ok(opened)) => Ok((epoch, opened)),
+                Some(Err(error)) => Err(error.to_string()),
+                None => Err("opening the log panicked".to_owned()),
+            }
+        };
+        ctx.wait(opening.into_actor(self).map(|opened, actor, ctx| match opened {
+            Ok((epoch, opened)) => actor.opened(epoch, opened, ctx),
+            Err(error) => {
+                error!(actor.start.logger, "log cannot be opened"; "error" => error);
+                supervision::fail(ctx);
+            }
+        }));
+    }
+
+    fn opened(&mut self, epoch: LeaderEpoch, opened: Opened, ctx: &mut Context<Self>) {
+        let Opened { log, producers, quarantined, damaged } = opened;
+        self.cut_at = None;
+        for part in &quarantined {
+            self.start.metrics.quarantined_bytes.inc_by(part.size_bytes);
+            warn!(self.start.logger, "unsynced end of the log moved to quarantine"; "path" => %part.path.display(),
+                "size_bytes" => part.size_bytes, "log_end" => %part.log_end, "reason" => &part.reason);
+        }
+        for damage in &damaged {
+            let _count = self.start.metrics.damaged_reads.inc();
+            error!(self.start.logger, "log is damaged; reads that reach it fail, the rest is served"; "error" => %damage);
+        }
+        info!(self.start.logger, "leads"; "leader_epoch" => %epoch, "log_start" => %log.log_start(), "log_end" => %log.log_end());
+        let now = self.start.clock.now();
+        let config = log.config().clone();
+        let leader = Leader::new(now, epoch, config, log.log_start(), log.log_end(), producers);
+        self.state = Some(Open {
+            log,
+            leader,
+            effects: Effects::new(),
+            producers: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            deleters: BTreeMap::new(),
+            next_ticket: 0,
+            sync_in_flight: false,
+            sync_wanted: false,
+        });
+        self.settle(ctx);
+    }
+
+    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            let Some(open) = &mut self.state else { return };
+            open.leader.step(self.start.clock.now(), input, &mut open.effects);
+            while let Some(effect) = self.state.as_mut().and_then(|open| open.effects.pop_front()) {
+                match self.perform(effect, ctx) {
+                    Ok(None) => {}
+                    Ok(outcome) => next = outcome,
+                    Err(error) => {
+                        // The core is now ahead of the log: the supervisor drops the state and reopens from disk.
+                        error!(self.start.logger, "leader fails"; "error" => %error);
+                        return supervision::fail(ctx);
+                    }
+                }
+            }
+        }
+        self.settle(ctx);
+    }
+
+    /// Shows the ends to who watches them and sets the timer.
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        let Some(open) = &self.state else { return };
+        let ends = open.leader.ends();
+        let _changed: bool = self.start.ends.send_if_modified(|shown| {
+            let changed = *shown != ends;
+            *shown = ends;
+            changed
+        });
+        let deadline = open.leader.next_deadline();
+        if self.armed.as_ref().is_some_and(|(at, _)| *at == deadline) {
+            return;
+        }
+        if let Some((_, timer)) = self.armed.take() {
+            let _cancelled: bool = ctx.cancel_future(timer);
+        }
+        let sleep = self.start.clock.sleep_until(deadline);
+        let timer = ctx.spawn(sleep.into_actor(self).map(|(), actor, ctx| {
+            actor.armed = None;
+            actor.step(Input::Tick, ctx);
+        }));
+        self.armed = Some((deadline, timer));
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) -> Result<Option<Input>, StorageError> {
+        let now = self.start.clock.now();
+        let Some(open) = &mut self.state else { return Ok(None) };
+        match effect {
+            Effect::Append { batch } => return self.append(&batch),
+            Effect::Sync => self.sync(ctx),
+            Effect::Acknowledge(ticket, result) => {
+                if let Some((reply, _permit)) = open.producers.remove(&ticket) {
+                    drop(reply.send(result));
+                }
+            }
+            Effect::Read { ticket, from, limit, max_bytes, at_least_one } => {
+                let plan = open.log.plan_read(from, limit, max_bytes, at_least_one);
+                let ends = open.leader.ends();
+                if let Some((reply, permit)) = open.readers.remove(&ticket) {
+                    self.read(plan, ends, reply, permit);
+                }
+            }
+            Effect::NothingToRead(ticket) => {
+                let fetched = Fetched { batches: Bytes::new(), ends: open.leader.ends() };
+                if let Some((reply, _permit)) = open.readers.remove(&ticket) {
+                    drop(reply.send(Ok(fetched)));
+                }
+            }
+            Effect::Refuse(ticket, error) => {
+                if let Some((reply, _permit)) = open.readers.remove(&ticket) {
+                    drop(reply.send(Err(error)));
+                } else if let Some(reply) = open.deleters.remove(&ticket) {
+                    drop(reply.send(Err(error)));
+                }
+            }
+            Effect::AdvanceStart { ticket, log_start } => {
+                open.log.advance_start(log_start);
+                let reply = open.deleters.remove(&ticket);
+                let removal = open.log.retain(log_start, now.wall)?;
+                let start = open.log.log_start();
+                self.remove(removal, ctx, move || drop(reply.map(|r| r.send(Ok(log_start)))));
+                return Ok(Some(Input::StartAdvanced { log_start: start }));
+            }
+            Effect::Retain { high_watermark } => {
+                let removal = open.log.retain(high_watermark, now.wall)?;
+                let start = open.log.log_start();
+                if removal.is_some() {
+                    info!(self.start.logger, "old segments go"; "log_start" => %start);
+                    self.remove(removal, ctx, || {});
+                }
+                return Ok(Some(Input::StartAdvanced { log_start: start }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<Option<Input>, StorageError> {
+        let now = self.start.clock.now();
+        let Some(open) = &mut self.state else { return Ok(None) };
+        match open.log.append(batch, open.leader.epoch(), now.wall) {
+            Ok(base) => {
+                self.start.metrics.appended_bytes.inc_by(batch.size_bytes() as u64);
+                self.start.metrics.appended_records.inc_by(batch.offset_count().unsigned_abs());
+                Ok(Some(Input::Appended { base }))
+            }
+            Err(StorageError::Full { path }) => {
+                warn!(self.start.logger, "the disk is full, nothing is appended"; "path" => %path.display());
+                Ok(Some(Input::AppendRefused(Refused::DiskFull)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sync(&mut self, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        if open.sync_in_flight {
+            open.sync_wanted = true;
+            return;
+        }
+        let Some(request) = open.log.sync_request() else { return };
+        open.sync_in_flight = true;
+        let (actor, incarnation, clock) = (ctx.address(), self.incarnation, self.start.clock.clone());
+        let began = clock.now().monotonic;
+        sync::start(self.start.runtime.sync(), request, move |request, result| {
+            let took = clock.now().monotonic.since(began);
+            supervision::tell(&actor, SyncDone { incarnation, end: request.end, took, result });
+        });
+    }
+
+    /// Reads at once if the bytes are in memory, else on the pool.
+    fn read(&self, plan: crate::storage::ReadPlan, ends: Ends, reply: Reply<Fetched, FetchError>, permit: Permit) {
+        let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
+        let answer = move |result: Result<Bytes, StorageError>, reply: Reply<Fetched, FetchError>| {
+            let result = result.map(|batches| Fetched { batches, ends }).map_err(|error| {
+                let _count = metrics.damaged_reads.inc();
+                error!(logger, "log cannot be read"; "error" => %error);
+                FetchError::Storage(error.to_string())
+            });
+            drop(reply.send(result));
+        };
+        match plan.run(ReadMode::Now) {
+            Ok(Some(bytes)) => answer(Ok(bytes), reply),
+            Err(error) => answer(Err(error), reply),
+            Ok(None) => self.start.runtime.background().run(move || {
+                let _credits = permit;
+                answer(plan.run(ReadMode::Blocking).map(Option::unwrap_or_default), reply);
+            }),
+        }
+    }
+
+    /// Makes the new start durable and removes what lies below it, on the pool.
+    fn remove(
+        &self,
+        removal: Option<crate::storage::log::Removal>,
+        ctx: &mut Context<Self>,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        let checkpoints = self.start.files.checkpoints.clone();
+        let (actor, incarnation) = (ctx.address(), self.incarnation);
+        let dir = self.start.files.dir.clone();
+        self.start.runtime.background().run(move || {
+            let removed = match removal {
+                Some(removal) => removal.run(),
+                None => checkpoints.write().map_err(StorageError::io("writing the checkpoints of", &dir)),
+            };
+            match removed {
+                Ok(()) => done(),
+                Err(error) => supervision::tell(&actor, BackgroundFailed { incarnation, error }),
+            }
+        });
+    }
+
+    /// Brings the recovery point up when enough was appended.
+    fn checkpoint(&mut self, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        if !open.log.checkpoint_due() {
+            return;
+        }
+        let high_watermark = open.leader.ends().high_watermark;
+        match open.log.checkpoint(high_watermark, open.leader.producers()) {
+            Ok(snapshot) => {
+                let logger = self.start.logger.clone();
+                self.start.runtime.background().run(move || {
+                    if let Err(error) = snapshot.write() {
+                        // The next recovery reads more; nothing else depends on it.
+                        warn!(logger, "checkpoint failed"; "error" => %error);
+                    }
+                });
+            }
+            Err(error) => {
+                error!(self.start.logger, "leader fails"; "error" => %error);
+                supervision::fail(ctx);
+            }
+        }
+    }
+}
+
+impl Open {
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+}
+
+impl Actor for LeaderActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.open(ctx);
+    }
+}
+
+impl Supervised for LeaderActor {
+    fn restarting(&mut self, _ctx: &mut Context<Self>) {
+        // Whoever waits for an answer sees it dropped; the log is opened anew in `started`.
+        self.state = None;
+        self.armed = None;
+        self.start.ends.send_modify(|ends| ends.epoch = None);
+    }
+}
+
+impl Handler<Produce> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, produce: Produce, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        let ticket = open.ticket();
+        drop(open.producers.insert(ticket, (produce.reply, produce.permit)));
+        self.step(Input::Produce { ticket, batch: produce.batch, acks: produce.acks, epoch: produce.epoch }, ctx);
+    }
+}
+
+impl Handler<Fetch> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, fetch: Fetch, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        let ticket = open.ticket();
+        drop(open.readers.insert(ticket, (fetch.reply, fetch.permit)));
+        let Fetch { from, max_bytes, at_least_one, current_epoch, .. } = fetch;
+        self.step(Input::Fetch { ticket, from, max_bytes, at_least_one, current_epoch }, ctx);
+    }
+}
+
+impl Handler<DeleteRecords> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, delete: DeleteRecords, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        let ticket = open.ticket();
+        drop(open.deleters.insert(ticket, delete.reply));
+        self.step(Input::DeleteRecords { ticket, before: delete.before }, ctx);
+    }
+}
+
+impl Handler<FindTimestamp> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, find: FindTimestamp, _ctx: &mut Context<Self>) {
+        let Some(open) = &self.state else { return };
+        let limit = open.leader.ends().high_watermark;
+        let Some(timestamp) = find.timestamp.or_else(|| open.log.max_timestamp()) else {
+            drop(find.reply.send(Ok(None)));
+            return;
+        };
+        let (plan, epochs) = (open.log.plan_time_search(timestamp, limit), open.log.epochs().clone());
+        self.start.runtime.background().run(move || {
+            let found = plan.run(DECOMPRESS_LIMIT_BYTES).map_err(|e| FetchError::Storage(e.to_string()));
+            let with_epoch = |(offset, timestamp)| Found { offset, timestamp, epoch: epochs.at(offset) };
+            drop(find.reply.send(found.map(|f| f.map(with_epoch))));
+        });
+    }
+}
+
+impl Handler<Configure> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, Configure(config): Configure, ctx: &mut Context<Self>) {
+        self.start.config = config.clone();
+        if let Some(open) = &mut self.state {
+            open.log.set_config(config.clone());
+        }
+        self.step(Input::Configured(config), ctx);
+    }
+}
+
+impl Handler<SyncDone> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, done: SyncDone, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        if done.incarnation != self.incarnation {
+            return;
+        }
+        self.start.metrics.sync_seconds.observe(done.took.as_secs_f64());
+        if let Err(error) = done.result {
+            // The page cache lies from now on: nothing above the synced end is believed again.
+            self.cut_at = Some(open.log.synced_end());
+            let _count = self.start.metrics.failed_syncs.inc();
+            error!(self.start.logger, "sync failed; the log is cut to its synced end"; "error" => %error);
+            return supervision::fail(ctx);
+        }
+        open.sync_in_flight = false;
+        open.log.synced(done.end);
+        let again = std::mem::take(&mut open.sync_wanted);
+        if again {
+            self.sync(ctx);
+        }
+        self.step(Input::Synced { end: done.end }, ctx);
+        self.checkpoint(ctx);
+    }
+}
+
+impl Handler<BackgroundFailed> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, failed: BackgroundFailed, ctx: &mut Context<Self>) {
+        if failed.incarnation == self.incarnation {
+            error!(self.start.logger, "leader fails"; "error" => %failed.error);
+            supervision::fail(ctx);
+        }
+    }
+}
+
+impl Handler<Close> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, close: Close, ctx: &mut Context<Self>) {
+        self.start.ends.send_modify(|ends| ends.epoch = None);
+        let Some(Open { log, leader, .. }) = self.state.take() else {
+            drop(close.reply.map(|r| r.send(Err("the log was not open".into()))));
+            return supervision::finish(ctx);
+        };
+        let logger = self.start.logger.clone();
+        let pool = self.start.runtime.background().clone();
+        let work = move || {
+            let closed = log.close(leader.ends().high_watermark, leader.producers());
+            if let Err(error) = &closed {
+                error!(logger, "log was not closed in order"; "error" => %error);
+            }
+            drop(close.reply.map(|r| r.send(closed.map_err(|e| e.to_string()))));
+        };
+        let closing = async move { pool.ask(work).await };
+        debug!(self.start.logger, "leader closes");
+        ctx.wait(closing.into_actor(self).map(|_, _, ctx| supervision::finish(ctx)));
+    }
+}
+
+impl Handler<Crash> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Crash, _ctx: &mut Context<Self>) {
+        panic!("asked to panic");
+    }
+}

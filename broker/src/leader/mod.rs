@@ -1,0 +1,23 @@
+//! Leader of one partition: judges batches, appends them, acknowledges producers, serves fetches.
+//!
+//! Data flows one way. [`actor`] turns a message into an [`Input`], [`Leader::step`] answers with [`Effect`]s,
+//! the actor performs them in order on the [`Log`](crate::storage::Log). What an append came to is an input
+//! again, so the core is never ahead of the log.
+//!
+//! Invariants, asserted after every step:
+//! - `log_start <= high_watermark <= log_end`;
+//! - the high watermark never moves back;
+//! - while `flush.messages` is 1 it is the synced end: nothing is acknowledged or shown that is not durable.
+//!
+//! A long poll does not wait here: who waits watches [`Ends`], which the leader publishes after every step.
+//!
+//! Sources: Kafka replication protocol; KIP-98 (idempotence); KIP-101 (leader epochs).
+
+pub mod actor;
+mod delayed;
+mod error;
+mod state;
+
+pub use actor::{LeaderActor, LeaderStart};
+pub use error::{FetchError, ProduceError};
+pub use state::{Acks, Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};

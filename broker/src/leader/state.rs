@@ -1,0 +1,375 @@
+//! The pure core of a partition's leader.
+
+use std::collections::VecDeque;
+
+use callboard_common::record::producers::{ProducerTable, Sequence};
+use callboard_common::record::{Batch, BatchHeader};
+use callboard_common::{LeaderEpoch, Monotonic, Now, Offset};
+
+use super::delayed::DelayedAcks;
+use super::error::{FetchError, ProduceError};
+use crate::topic_config::TopicConfig;
+
+/// How often a leader looks for segments that are too old (`log.retention.check.interval.ms`).
+pub const RETENTION_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
+/// How long an idempotent producer that is silent is remembered (`producer.id.expiration.ms`).
+const PRODUCER_EXPIRATION_MS: i64 = 24 * 3600 * 1000;
+
+/// Names a caller who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// When a producer wants its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// At once, before anything is certain.
+    None,
+    /// When the leader has it, as its topic asks for: by default synced.
+    Leader,
+    /// When all in-sync replicas have it.
+    All,
+}
+
+/// Where a batch is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base: Offset,
+    /// The time that the broker stamped, if the topic asks for it.
+    pub append_time: Option<i64>,
+    /// The log's start when it was appended.
+    pub log_start: Offset,
+}
+
+/// The ends of a log that its readers watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The leader's reign; `None` while there is no leader.
+    pub epoch: Option<LeaderEpoch>,
+    /// First offset that can be read.
+    pub log_start: Offset,
+    /// Offset after the last that can be read.
+    pub high_watermark: Offset,
+    /// Offset after the last record.
+    pub log_end: Offset,
+}
+
+/// Why the shell could not append; the log is as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The disk is full.
+    DiskFull,
+}
+
+/// What happens to a leader.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A producer sends a batch. `epoch` is the reign it was sent to.
+    Produce { ticket: Ticket, batch: Batch, acks: Acks, epoch: LeaderEpoch },
+    /// The batch of the last [`Effect::Append`] is in the log.
+    Appended { base: Offset },
+    /// The batch of the last [`Effect::Append`] is not in the log.
+    AppendRefused(Refused),
+    /// Everything below `end` is durable.
+    Synced { end: Offset },
+    /// Somebody wants batches from `from` on. `current_epoch` is what it knows of the leader.
+    Fetch { ticket: Ticket, from: i64, max_bytes: u32, at_least_one: bool, current_epoch: Option<LeaderEpoch> },
+    /// Somebody wants the records below `before` gone; `None` means all that can be read.
+    DeleteRecords { ticket: Ticket, before: Option<i64> },
+    /// Segments were deleted from the front.
+    StartAdvanced { log_start: Offset },
+    /// The topic's settings changed.
+    Configured(TopicConfig),
+    /// The deadline has come.
+    Tick,
+}
+
+/// What must happen next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Append the batch; its outcome is the next input.
+    Append { batch: Batch },
+    /// Make the log durable up to its end; if a sync is in flight, another one follows it.
+    Sync,
+    /// Answer a producer.
+    Acknowledge(Ticket, Result<Appended, ProduceError>),
+    /// Read and answer with the bytes.
+    Read { ticket: Ticket, from: Offset, limit: Offset, max_bytes: u32, at_least_one: bool },
+    /// There is nothing to read yet.
+    NothingToRead(Ticket),
+    /// Refuse a fetch or a deletion.
+    Refuse(Ticket, FetchError),
+    /// Move the log's start, make that durable, then answer.
+    AdvanceStart { ticket: Ticket, log_start: Offset },
+    /// Look for segments that are too old or too much.
+    Retain { high_watermark: Offset },
+}
+
+/// Effects in order; the shell reuses the buffer.
+pub type Effects = VecDeque<Effect>;
+
+/// What a batch waits for while the shell appends it.
+#[derive(Debug)]
+struct Pending {
+    ticket: Ticket,
+    acks: Acks,
+    header: BatchHeader,
+    append_time: Option<i64>,
+}
+
+/// What a leader knows of its partition.
+#[derive(Debug)]
+pub struct Leader {
+    epoch: LeaderEpoch,
+    config: TopicConfig,
+    ends: Ends,
+    synced_end: Offset,
+    producers: ProducerTable,
+    delayed: DelayedAcks,
+    pending: Option<Pending>,
+    unsynced_records: u64,
+    flush_at: Option<Monotonic>,
+    retain_at: Monotonic,
+}
+
+impl Leader {
+    /// A leader over a log that is durable up to `log_end`.
+    #[must_use]
+    pub fn new(
+        now: Now,
+        epoch: LeaderEpoch,
+        config: TopicConfig,
+        log_start: Offset,
+        log_end: Offset,
+        producers: ProducerTable,
+    ) -> Self {
+        let ends = Ends { epoch: Some(epoch), log_start, high_watermark: log_end, log_end };
+        Self {
+            epoch,
+            config,
+            ends,
+            synced_end: log_end,
+            producers,
+            delayed: DelayedAcks::default(),
+            pending: None,
+            unsynced_records: 0,
+            flush_at: None,
+            retain_at: now.monotonic.after(RETENTION_INTERVAL),
+        }
+    }
+
+    /// The ends that readers may know.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        self.ends
+    }
+
+    /// The reign.
+    #[must_use]
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// The idempotent producers.
+    #[must_use]
+    pub fn producers(&self) -> &ProducerTable {
+        &self.producers
+    }
+
+    /// Acknowledgements that wait.
+    #[must_use]
+    pub fn delayed(&self) -> usize {
+        self.delayed.len()
+    }
+
+    /// When [`Input::Tick`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Monotonic {
+        self.flush_at.map_or(self.retain_at, |flush| flush.min(self.retain_at))
+    }
+
+    /// Advances by one input and puts what must happen next into `out`, in order.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an invariant of this module is broken; the supervisor then reopens the partition.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
+        let before = self.ends.high_watermark;
+        match input {
+            Input::Produce { ticket, batch, acks, epoch } => self.produce(now, ticket, batch, acks, epoch, out),
+            Input::Appended { base } => self.appended(now, base, out),
+            Input::AppendRefused(refused) => self.append_refused(refused, out),
+            Input::Synced { end } => self.synced(end, out),
+            Input::Fetch { ticket, from, max_bytes, at_least_one, current_epoch } => {
+                out.push_back(self.fetch(ticket, from, max_bytes, at_least_one, current_epoch));
+            }
+            Input::DeleteRecords { ticket, before } => self.delete_records(ticket, before, out),
+            Input::StartAdvanced { log_start } => self.ends.log_start = self.ends.log_start.max(log_start),
+            Input::Configured(config) => self.configured(config, out),
+            Input::Tick => self.tick(now, out),
+        }
+        let ends = self.ends;
+        assert!(ends.log_start <= ends.high_watermark && ends.high_watermark <= ends.log_end, "{ends:?}");
+        assert!(ends.high_watermark >= before, "the high watermark moved back from {before}");
+        assert!(self.config.flush_messages > 1 || ends.high_watermark <= self.synced_end, "{ends:?} not durable");
+    }
+
+    fn produce(&mut self, now: Now, ticket: Ticket, batch: Batch, acks: Acks, epoch: LeaderEpoch, out: &mut Effects) {
+        assert!(self.pending.is_none(), "one append at a time");
+        match self.judge(now, &batch, acks, epoch) {
+            Err(error) => out.push_back(Effect::Acknowledge(ticket, Err(error))),
+            Ok(Sequence::Duplicate(earlier)) => {
+                let (base, log_start) = (Offset::new(earlier.base_offset()), self.ends.log_start);
+                let appended = Appended { base, append_time: None, log_start };
+                // The first copy may still wait for its sync.
+                self.acknowledge(ticket, acks, Offset::new(earlier.last_offset + 1), appended, out);
+            }
+            Ok(Sequence::New) => {
+                let append_time = self.config.log_append_time.then_some(now.wall.0);
+                let batch = append_time.map_or(batch.clone(), |time| batch.stamped(time));
+                self.pending = Some(Pending { ticket, acks, header: *batch.header(), append_time });
+                out.push_back(Effect::Append { batch });
+            }
+        }
+    }
+
+    fn judge(&self, now: Now, batch: &Batch, acks: Acks, epoch: LeaderEpoch) -> Result<Sequence, ProduceError> {
+        if epoch != self.epoch {
+            return Err(ProduceError::Fenced { asked: epoch, current: self.epoch });
+        }
+        let limit_bytes = self.config.max_message_bytes;
+        if batch.size_bytes() > limit_bytes as usize {
+            return Err(ProduceError::BatchTooLarge { size_bytes: batch.size_bytes(), limit_bytes });
+        }
+        let required = self.config.min_insync_replicas;
+        if acks == Acks::All && required > 1 {
+            return Err(ProduceError::NotEnoughReplicas { in_sync: 1, required });
+        }
+        self.judge_timestamps(now, batch.header())?;
+        Ok(self.producers.check(batch.header())?)
+    }
+
+    /// Both ends of the batch's timestamps must lie within the topic's bounds; -1 is "none given".
+    fn judge_timestamps(&self, now: Now, header: &BatchHeader) -> Result<(), ProduceError> {
+        if self.config.log_append_time {
+            return Ok(());
+        }
+        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        let earliest = self.config.timestamp_before_max.map_or(i64::MIN, |d| now.wall.0.saturating_sub(ms(d)));
+        let latest = now.wall.0.saturating_add(ms(self.config.timestamp_after_max));
+        for timestamp in [header.base_timestamp, header.max_timestamp] {
+            let given = timestamp != -1;
+            if given && (timestamp < 0 || timestamp < earliest || timestamp > latest) {
+                return Err(ProduceError::TimestampOutOfRange { timestamp });
+            }
+        }
+        Ok(())
+    }
+
+    fn appended(&mut self, now: Now, base: Offset, out: &mut Effects) {
+        assert_eq!(base, self.ends.log_end, "the log and its leader agree on the end");
+        let Pending { ticket, acks, header, append_time } = self.pending.take().expect("an append was asked for");
+        let header = BatchHeader { base_offset: base.get(), ..header };
+        self.producers.apply(&header);
+        self.ends.log_end = Offset::new(header.next_offset());
+        self.unsynced_records += u64::try_from(self.ends.log_end - base).unwrap_or(0);
+        let appended = Appended { base, append_time, log_start: self.ends.log_start };
+        if self.config.flush_messages > 1 {
+            self.ends.high_watermark = self.ends.log_end;
+        }
+        self.acknowledge(ticket, acks, self.ends.log_end, appended, out);
+        if self.unsynced_records >= self.config.flush_messages {
+            self.flush(out);
+        } else if let Some(interval) = self.config.flush_interval {
+            let _first = self.flush_at.get_or_insert(now.monotonic.after(interval));
+        }
+    }
+
+    fn acknowledge(&mut self, ticket: Ticket, acks: Acks, end: Offset, appended: Appended, out: &mut Effects) {
+        if acks == Acks::None || end <= self.ends.high_watermark {
+            out.push_back(Effect::Acknowledge(ticket, Ok(appended)));
+        } else {
+            self.delayed.wait(end, ticket, appended);
+        }
+    }
+
+    fn append_refused(&mut self, refused: Refused, out: &mut Effects) {
+        let Pending { ticket, .. } = self.pending.take().expect("an append was asked for");
+        let error = match refused {
+            Refused::DiskFull => ProduceError::DiskFull,
+        };
+        out.push_back(Effect::Acknowledge(ticket, Err(error)));
+    }
+
+    fn flush(&mut self, out: &mut Effects) {
+        self.unsynced_records = 0;
+        self.flush_at = None;
+        out.push_back(Effect::Sync);
+    }
+
+    fn synced(&mut self, end: Offset, out: &mut Effects) {
+        self.synced_end = self.synced_end.max(end);
+        self.ends.high_watermark = self.ends.high_watermark.max(self.synced_end);
+        while let Some((ticket, appended)) = self.delayed.pop(self.ends.high_watermark) {
+            out.push_back(Effect::Acknowledge(ticket, Ok(appended)));
+        }
+    }
+
+    fn fetch(&self, ticket: Ticket, from: i64, max_bytes: u32, at_least_one: bool, epoch: Option<LeaderEpoch>) -> Effect {
+        let current = self.epoch;
+        match epoch {
+            Some(asked) if asked < current => return Effect::Refuse(ticket, FetchError::Fenced { asked, current }),
+            Some(asked) if asked > current => return Effect::Refuse(ticket, FetchError::UnknownEpoch { asked, current }),
+            Some(_) | None => {}
+        }
+        let Ends { log_start, high_watermark, log_end, .. } = self.ends;
+        match Offset::checked(from) {
+            Some(from) if from >= log_start && from < high_watermark => {
+                Effect::Read { ticket, from, limit: high_watermark, max_bytes, at_least_one }
+            }
+            // Between the high watermark and the log's end there will be something soon.
+            Some(from) if from >= high_watermark && from <= log_end => Effect::NothingToRead(ticket),
+            Some(_) | None => {
+                Effect::Refuse(ticket, FetchError::OutOfRange { offset: from, log_start, high_watermark })
+            }
+        }
+    }
+
+    fn delete_records(&mut self, ticket: Ticket, before: Option<i64>, out: &mut Effects) {
+        let Ends { log_start, high_watermark, .. } = self.ends;
+        match before.map_or(Some(high_watermark), Offset::checked) {
+            Some(before) if before <= high_watermark => {
+                self.ends.log_start = log_start.max(before);
+                out.push_back(Effect::AdvanceStart { ticket, log_start: self.ends.log_start });
+            }
+            Some(_) | None => {
+                let offset = before.unwrap_or(-1);
+                out.push_back(Effect::Refuse(ticket, FetchError::OutOfRange { offset, log_start, high_watermark }));
+            }
+        }
+    }
+
+    fn configured(&mut self, config: TopicConfig, out: &mut Effects) {
+        let becomes_durable = config.flush_messages == 1 && self.config.flush_messages > 1;
+        self.config = config;
+        if becomes_durable && self.synced_end < self.ends.log_end {
+            // What was shown before it was durable stays shown; from now on the synced end decides.
+            self.synced_end = self.ends.high_watermark;
+            self.flush(out);
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Effects) {
+        if self.flush_at.is_some_and(|at| at <= now.monotonic) {
+            self.flush(out);
+        }
+        if self.retain_at <= now.monotonic {
+            self.retain_at = now.monotonic.after(RETENTION_INTERVAL);
+            self.producers.expire(now.wall.0.saturating_sub(PRODUCER_EXPIRATION_MS));
+            out.push_back(Effect::Retain { high_watermark: self.ends.high_watermark });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
