@@ -1,6 +1,6 @@
 //! The Callboard node as a library.
-#![warn(missing_docs)]
 
+pub mod controller;
 pub mod leader;
 pub mod metrics;
 pub mod storage;

@@ -142,7 +142,7 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        drop(encode(&mut text, &self.registry.lock()));
+        let _written = encode(&mut text, &self.registry.lock());
         text
     }
 }

@@ -62,7 +62,7 @@ impl Handler<Ask> for Shell {
     fn handle(&mut self, Ask(act, reply): Ask, ctx: &mut Context<Self>) {
         let life = self.state.expect("built in start-up");
         match act {
-            Act::Answer => drop(reply.send(life)),
+            Act::Answer => reply.send(life).expect("the test listens"),
             Act::PanicInHandler => panic!("in a handler, on purpose"),
             Act::PanicInResponse => ctx.wait(
                 async move {
@@ -72,14 +72,14 @@ impl Handler<Ask> for Shell {
                 .into_actor(self),
             ),
             Act::PanicInSpawned => {
-                drop(reply.send(life));
+                let _sent = reply.send(life);
                 let _task = ctx.spawn(async { panic!("in a spawned future, on purpose") }.into_actor(self));
             }
             Act::Fail => supervision::fail(ctx),
             Act::Finish => supervision::finish(ctx),
             Act::Block(time) => {
                 std::thread::sleep(time);
-                drop(reply.send(life));
+                let _sent = reply.send(life);
             }
         }
     }
@@ -231,8 +231,8 @@ fn beyond_its_limit_a_child_gives_up_and_nobody_hangs() {
 fn restarts_wait_longer_each_time() {
     let scene = Scene::new();
     let slow = RestartLimit { first_delay: Duration::from_millis(40), ..limit(3) };
-    let started = scene.start_with(Restart::Permanent, slow, 3);
     let clock = Clock::machine();
+    let started = scene.start_with(Restart::Permanent, slow, 3);
     assert_eq!(started.answer(), Some(4));
     // 40, 80 and 160 ms; how much longer it took is the machine's affair.
     assert!(clock.now().monotonic.0 >= Duration::from_millis(270));
@@ -288,7 +288,7 @@ fn a_stuck_worker_is_noticed() {
     let (stuck, reports) = mpsc::channel();
     let workers = scene.runtime.workers().to_vec();
     let interval = Duration::from_millis(20);
-    let watchdog = Watchdog::start(workers, interval, interval * 5, move |worker| drop(stuck.send(worker)));
+    let watchdog = Watchdog::start(workers, interval, interval * 5, move |worker| stuck.send(worker).expect("the test listens"));
     let watchdog = watchdog.expect("a thread");
     let blocked = started.ask(Act::Block(Duration::from_millis(1500)));
     assert_eq!(reports.recv_timeout(PATIENCE), Ok(0), "the worker that hangs, not its neighbour");

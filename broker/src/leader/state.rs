@@ -11,7 +11,7 @@ use super::error::{FetchError, ProduceError};
 use crate::topic_config::TopicConfig;
 
 /// How often a leader looks for segments that are too old (`log.retention.check.interval.ms`).
-pub const RETENTION_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
+const RETENTION_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
 /// How long an idempotent producer that is silent is remembered (`producer.id.expiration.ms`).
 const PRODUCER_EXPIRATION_MS: i64 = 24 * 3600 * 1000;
 

@@ -1,0 +1,264 @@
+//! The metadata log on disk: `metadata.log` and `metadata.snapshot` in the data directory.
+//!
+//! The log is a row of frames: length (4 bytes), CRC-32C (4), content. Every write is one frame and is synced
+//! before the next is written, so only the last frame can be torn: it is cut off, its bytes are kept. A bad frame
+//! that others follow is damage, and the node refuses to start on it.
+//!
+//! A reserve file makes sure that metadata can be written when the disk is full of data.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use callboard_common::record::batch::checksum;
+
+use super::image::MetadataImage;
+use super::records::bincode_config;
+use super::state::Persisted;
+use crate::storage::disk::{self, Disk, File};
+use crate::storage::{StorageError, disk::is_full};
+
+const LOG: &str = "metadata.log";
+const SNAPSHOT: &str = "metadata.snapshot";
+const RESERVE: &str = "metadata.reserve";
+const RESERVE_BYTES: usize = 4 << 20;
+/// Frames are as large as a write of Raft at most.
+const FRAME_LIMIT_BYTES: usize = 64 << 20;
+const LOG_LIMIT_BYTES: u64 = 1 << 30;
+
+/// The open metadata log.
+#[derive(Debug)]
+pub struct MetadataLog {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    file: Arc<dyn File>,
+    end: u64,
+}
+
+/// What was found on disk.
+#[derive(Debug)]
+pub struct Restored {
+    /// Term of its last entry, and the image.
+    pub snapshot: Option<(u64, MetadataImage)>,
+    /// The writes after it.
+    pub writes: Vec<Persisted>,
+    /// Bytes of a torn last write that were cut off and kept.
+    pub torn_bytes: u64,
+}
+
+fn frame(content: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(content.len() + 8);
+    frame.extend_from_slice(&(content.len() as u32).to_be_bytes());
+    frame.extend_from_slice(&checksum(content).to_be_bytes());
+    frame.extend_from_slice(content);
+    frame
+}
+
+/// Takes a frame off the front: its content and what follows, or `None` if it is torn.
+fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (claimed, rest) = rest.split_first_chunk::<4>()?;
+    let length = u32::from_be_bytes(*length) as usize;
+    let content = rest.get(..length).filter(|_| length > 0 && length <= FRAME_LIMIT_BYTES)?;
+    (checksum(content) == u32::from_be_bytes(*claimed)).then(|| (content, &rest[length..]))
+}
+
+/// Reads frames; the second value is how many bytes are whole.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> (Vec<Persisted>, usize) {
+    let mut writes = Vec::new();
+    let mut rest = bytes;
+    while let Some((content, after)) = split_frame(rest) {
+        let Ok((write, _)) = bincode::decode_from_slice(content, bincode_config()) else { break };
+        writes.push(write);
+        rest = after;
+    }
+    (writes, bytes.len() - rest.len())
+}
+
+/// Whether a whole frame stands anywhere in the bytes after a bad one.
+fn holds_a_frame(bytes: &[u8]) -> bool {
+    (1..bytes.len()).any(|at| split_frame(&bytes[at..]).is_some())
+}
+
+impl MetadataLog {
+    /// Opens or creates the log of a data directory. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Contradiction`] if it is damaged before its end.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Restored), StorageError> {
+        let path = dir.join(LOG);
+        let snapshot = Self::read_snapshot(&*disk, dir)?;
+        let file = disk.create(&path).map_err(StorageError::io("opening", &path))?;
+        let size = file.size().map_err(StorageError::io("measuring", &path))?;
+        let bytes = disk::read_whole(&*disk, &path, LOG_LIMIT_BYTES).map_err(StorageError::io("reading", &path))?;
+        let (writes, whole) = parse(&bytes);
+        if holds_a_frame(&bytes[whole..]) {
+            let what = format!("it is damaged at byte {whole}; restore the data directory from a copy");
+            return Err(StorageError::Contradiction { path, what });
+        }
+        let torn_bytes = size - whole as u64;
+        if torn_bytes > 0 {
+            let kept = dir.join("metadata.log.quarantine");
+            disk::replace_whole(&*disk, &kept, &bytes[whole..]).map_err(StorageError::io("keeping", &kept))?;
+            file.resize(whole as u64).map_err(StorageError::io("cutting", &path))?;
+        }
+        file.sync().map_err(StorageError::io("syncing", &path))?;
+        let log = Self { disk, dir: dir.to_owned(), file, end: whole as u64 };
+        log.refill_reserve();
+        log.disk.sync_dir(dir).map_err(StorageError::io("syncing", dir))?;
+        Ok((log, Restored { snapshot, writes, torn_bytes }))
+    }
+
+    fn read_snapshot(disk: &dyn Disk, dir: &Path) -> Result<Option<(u64, MetadataImage)>, StorageError> {
+        let path = dir.join(SNAPSHOT);
+        let bytes = match disk::read_whole(disk, &path, LOG_LIMIT_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StorageError::io("reading", &path)(error)),
+        };
+        let content = split_frame(&bytes).filter(|(_, rest)| rest.is_empty()).map(|(content, _)| content);
+        let decoded = content.and_then(|c| bincode::decode_from_slice(c, bincode_config()).ok());
+        match decoded {
+            Some((snapshot, _)) => Ok(Some(snapshot)),
+            // It is replaced as a whole, so it cannot be torn.
+            None => Err(StorageError::Contradiction { path, what: "the snapshot is damaged".into() }),
+        }
+    }
+
+    /// Appends a write and syncs it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]: the write is not in the log, or nothing is known of it after a failed sync. Metadata
+    /// must not go on then.
+    pub fn persist(&mut self, write: &Persisted) -> Result<(), StorageError> {
+        let content = bincode::encode_to_vec(write, bincode_config()).expect("it encodes into memory");
+        let frame = frame(&content);
+        let path = self.dir.join(LOG);
+        let mut written = self.file.write_at(&[&frame], self.end);
+        if written.as_ref().is_err_and(is_full) {
+            let reserve = self.dir.join(RESERVE);
+            self.disk.remove(&reserve).map_err(StorageError::io("freeing", &reserve))?;
+            written = self.file.write_at(&[&frame], self.end);
+        }
+        if let Err(error) = written {
+            self.file.resize(self.end).map_err(StorageError::io("cutting", &path))?;
+            return Err(StorageError::io("writing", &path)(error));
+        }
+        self.file.sync().map_err(StorageError::io("syncing", &path))?;
+        self.end += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Replaces log and snapshot by a newer image. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]: the old snapshot and log are still there.
+    pub fn snapshot(&mut self, term: u64, image: &MetadataImage, hard_state: Vec<u8>) -> Result<(), StorageError> {
+        let content = bincode::encode_to_vec((term, image), bincode_config()).expect("it encodes into memory");
+        let path = self.dir.join(SNAPSHOT);
+        disk::replace_whole(&*self.disk, &path, &frame(&content)).map_err(StorageError::io("writing", &path))?;
+        // A crash here leaves a log that the snapshot has overtaken, which restoring understands.
+        let rest = Persisted { hard_state: Some(hard_state), entries: Vec::new() };
+        let content = bincode::encode_to_vec(&rest, bincode_config()).expect("it encodes into memory");
+        let (path, frame) = (self.dir.join(LOG), frame(&content));
+        disk::replace_whole(&*self.disk, &path, &frame).map_err(StorageError::io("writing", &path))?;
+        self.file = self.disk.open(&path).map_err(StorageError::io("opening", &path))?;
+        self.end = frame.len() as u64;
+        self.refill_reserve();
+        Ok(())
+    }
+
+    /// Fills the reserve if there is space: without it the node works, only closer to the edge.
+    fn refill_reserve(&self) {
+        let path = self.dir.join(RESERVE);
+        let fill = || -> io::Result<()> {
+            let file = self.disk.create(&path)?;
+            let size = file.size()?;
+            if size < RESERVE_BYTES as u64 {
+                file.write_at(&[&vec![0; RESERVE_BYTES - size as usize]], size)?;
+            }
+            Ok(())
+        };
+        if fill().is_err() {
+            let _kept_small = self.disk.remove(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::SimulatedDisk;
+
+    const DIR: &str = "/data";
+
+    fn disk() -> SimulatedDisk {
+        let disk = SimulatedDisk::new(5);
+        disk.create_dir(Path::new(DIR)).expect("created");
+        disk
+    }
+
+    fn open(disk: &SimulatedDisk) -> Result<(MetadataLog, Restored), StorageError> {
+        MetadataLog::open(Arc::new(disk.clone()), Path::new(DIR))
+    }
+
+    fn write(n: u8) -> Persisted {
+        Persisted { hard_state: None, entries: vec![vec![n; 200]] }
+    }
+
+    #[test]
+    fn writes_survive_and_a_torn_one_is_cut() {
+        let disk = disk();
+        let (mut log, _) = open(&disk).expect("opens");
+        (0..5).for_each(|n| log.persist(&write(n)).expect("written"));
+        let whole = log.end;
+        for cut in 1..200 {
+            let file = disk.open(&Path::new(DIR).join(LOG)).expect("there");
+            file.write_at(&[&frame(&vec![1; 300])[..cut as usize]], whole).expect("written");
+            let (log, restored) = open(&disk).expect("opens");
+            assert_eq!((restored.writes.len(), restored.torn_bytes, log.end), (5, cut, whole));
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_not_cut_off() {
+        let disk = disk();
+        let (mut log, _) = open(&disk).expect("opens");
+        (0..5).for_each(|n| log.persist(&write(n)).expect("written"));
+        disk.rot(&Path::new(DIR).join(LOG), 300, 1);
+        assert!(matches!(open(&disk), Err(StorageError::Contradiction { .. })));
+    }
+
+    #[test]
+    fn metadata_is_written_although_the_disk_is_full() {
+        let disk = disk();
+        let (mut log, _) = open(&disk).expect("opens");
+        disk.set_capacity(disk.used_bytes());
+        (0..100).for_each(|n| log.persist(&write(n)).expect("the reserve is there for this"));
+        disk.set_capacity(u64::MAX);
+        drop(log);
+        assert_eq!(open(&disk).expect("opens").1.writes.len(), 100);
+        assert!(disk.used_bytes() > RESERVE_BYTES as u64, "the reserve is filled again");
+    }
+
+    #[test]
+    fn a_snapshot_replaces_the_log() {
+        let disk = disk();
+        let (mut log, _) = open(&disk).expect("opens");
+        (0..5).for_each(|n| log.persist(&write(n)).expect("written"));
+        let image = MetadataImage { applied: 5, next_producer_id: 9, ..MetadataImage::default() };
+        log.snapshot(3, &image, vec![7]).expect("written");
+        log.persist(&write(9)).expect("written");
+        disk.crash();
+        let (_, restored) = open(&disk).expect("opens");
+        assert_eq!(restored.snapshot, Some((3, image)));
+        let rest = Persisted { hard_state: Some(vec![7]), entries: vec![] };
+        assert_eq!(restored.writes, [rest, write(9)]);
+        disk.rot(&Path::new(DIR).join(SNAPSHOT), 9, 1);
+        assert!(open(&disk).is_err());
+    }
+}

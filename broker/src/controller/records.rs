@@ -1,0 +1,106 @@
+//! What the metadata log holds: commands, in bincode. Variants are only ever added at the end.
+
+use std::collections::BTreeMap;
+
+use bincode::{Decode, Encode};
+use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
+
+/// A change of the metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// A node starts: a new incarnation, under which it leads its partitions in new epochs.
+    RegisterBroker {
+        /// Its number.
+        broker: BrokerId,
+        /// Its data directory.
+        directory: Uuid,
+        /// This start.
+        incarnation: Uuid,
+    },
+    /// A topic is created, all of its partitions led by `leader`.
+    CreateTopic {
+        /// Its name.
+        name: TopicName,
+        /// Its identifier.
+        id: Uuid,
+        /// How many partitions.
+        partitions: i32,
+        /// Who leads them.
+        leader: BrokerId,
+        /// Settings that differ from the defaults.
+        configs: BTreeMap<String, String>,
+    },
+    /// A topic is deleted with all its records.
+    DeleteTopic {
+        /// Its identifier.
+        id: Uuid,
+    },
+    /// A restarted leader takes a new epoch.
+    NextLeaderEpoch {
+        /// The partition.
+        partition: TopicPartition,
+        /// The topic's identifier.
+        topic_id: Uuid,
+        /// Who leads it.
+        broker: BrokerId,
+    },
+    /// A block of producer ids for a node.
+    AllocateProducerIds {
+        /// Who hands them out.
+        broker: BrokerId,
+        /// How many.
+        count: i64,
+    },
+}
+
+/// What a committed command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect.
+    Done,
+    /// The broker epoch of the new incarnation.
+    Registered {
+        /// Its epoch.
+        broker_epoch: i64,
+    },
+    /// The leader's new epoch.
+    LeaderEpoch(LeaderEpoch),
+    /// The first producer id of the block.
+    ProducerIds {
+        /// The first one.
+        first: i64,
+    },
+}
+
+/// Why a committed command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A topic of this name exists.
+    #[error("topic {0} exists")]
+    TopicExists(TopicName),
+    /// The name differs from an existing one only in `.` and `_`, which metrics cannot tell apart.
+    #[error("topic {new} collides with {existing}: metrics cannot tell '.' from '_'")]
+    TopicCollides {
+        /// The refused name.
+        new: TopicName,
+        /// The topic that is there.
+        existing: TopicName,
+    },
+    /// There is no such topic or partition.
+    #[error("there is no such topic or partition")]
+    UnknownTopic,
+    /// The broker does not lead the partition.
+    #[error("broker {0} does not lead the partition")]
+    NotLeader(BrokerId),
+    /// All producer ids are given out.
+    #[error("all producer ids are given out")]
+    NoProducerIds,
+    /// The controller stopped before it answered; the command may take effect.
+    #[error("the controller stopped before it answered")]
+    Stopped,
+}
+
+/// The settings that everything in the metadata log is written with; commands are small.
+pub fn bincode_config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<{ 64 << 20 }>()
+}
