@@ -1,8 +1,19 @@
 //! The Callboard node as a library.
 
+pub mod api;
+pub mod config;
 pub mod controller;
+pub mod coordinator;
+pub mod directory;
 pub mod leader;
 pub mod metrics;
+pub mod net;
+pub mod node;
+pub mod replicas;
+pub mod status;
 pub mod storage;
 pub mod supervision;
 pub mod topic_config;
+
+pub use config::BrokerConfig;
+pub use node::{Node, NodeBuilder, StartError};

@@ -1,1 +1,9 @@
-fn main() {}
+//! `callboard`: the node and its command line.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -13,13 +13,18 @@
 #[cfg(panic = "abort")]
 compile_error!("supervision needs panics that unwind");
 
+pub mod config;
 pub mod error_code;
 pub mod ids;
 pub mod kafka;
+pub mod logging;
 pub mod offset;
+pub mod protocol;
 pub mod record;
 pub mod runtime;
 pub mod time;
+pub mod transport;
+pub mod wire;
 
 pub use error_code::ErrorCode;
 pub use ids::{BrokerId, ProducerId, TopicName, TopicPartition, Uuid};

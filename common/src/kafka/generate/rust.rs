@@ -298,7 +298,8 @@ fn tagged_default(field: &Field) -> String {
         Kind::Uuid => "Uuid::default()".into(),
         Kind::Bool => "false".into(),
         _ => match default_value(field).as_str() {
-            "Default::default()" => "Default::default()".into(),
+            "Default::default()" if matches!(field.kind, Kind::Text) => "Text::default()".into(),
+            "Default::default()" => "0".into(),
             value => value.to_owned(),
         },
     }

@@ -1,0 +1,190 @@
+//! Fetch: reads what is there, and waits on the partitions' ends if that is too little.
+//!
+//! Waiting costs no message: [`Ends`] are watched, so an idle partition that is polled does not wake its leader.
+//! The watch is taken before the read, so what is appended in between is not missed.
+
+use bytes::Bytes;
+use callboard_common::protocol::TopicRef;
+use callboard_common::protocol::fetch::{Fetch, FetchPartition, Fetched, FetchedPartition, FetchedTopic};
+use callboard_common::{ErrorCode, Offset, TopicPartition};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{oneshot, watch};
+
+use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
+use crate::directory::LeaderRef;
+use crate::leader::{Ends, FetchError, actor};
+use crate::supervision;
+
+/// One partition of a fetch.
+struct Part {
+    wanted: FetchPartition,
+    leader: Result<LeaderRef, ErrorCode>,
+    ends: Option<watch::Receiver<Ends>>,
+    result: Result<(Bytes, Ends), FetchFailed>,
+    waiting: Option<oneshot::Receiver<Result<actor::Fetched, FetchError>>>,
+}
+
+/// Why a partition gives nothing, and what is known of its ends.
+struct FetchFailed {
+    error: ErrorCode,
+    ends: Option<Ends>,
+}
+
+impl From<ErrorCode> for FetchFailed {
+    fn from(error: ErrorCode) -> Self {
+        Self { error, ends: None }
+    }
+}
+
+pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: Fetch) -> Fetched {
+    let mut topics = resolve(api, caller, &fetch);
+    let clock = api.shared().clock.clone();
+    let wait = timeout(fetch.max_wait_ms).min(api.config().fetch_max_wait);
+    let deadline = clock.now().monotonic.after(wait);
+    let max_bytes = fetch.max_bytes.clamp(0, api.config().fetch_max_bytes) as u32;
+    let enough = usize::try_from(fetch.min_bytes).unwrap_or(0);
+    loop {
+        for part in topics.iter_mut().flat_map(|(_, parts)| parts) {
+            // Whatever comes after this is noticed.
+            part.ends = part.leader.as_ref().ok().map(|leader| leader.ends.clone());
+            if let Some(ends) = &mut part.ends {
+                ends.mark_unchanged();
+            }
+        }
+        let found = read_all(caller, &mut topics, max_bytes).await;
+        let failed = topics.iter().flat_map(|(_, parts)| parts).any(|p| p.result.is_err());
+        if failed || found >= enough || clock.now().monotonic >= deadline {
+            break;
+        }
+        let changed: FuturesUnordered<_> = topics
+            .iter_mut()
+            .flat_map(|(_, parts)| parts)
+            .filter_map(|p| p.ends.take())
+            .map(|mut ends| async move { ends.changed().await })
+            .collect();
+        if or_timeout(changed.into_future(), clock.sleep_until(deadline)).await.is_none() {
+            // What was read so far is the answer.
+            break;
+        }
+    }
+    Fetched { topics: topics.into_iter().map(answer).collect() }
+}
+
+type Topics = Vec<(TopicRef, Vec<Part>)>;
+
+fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
+    let image = api.image();
+    let part = |name: &Result<_, ErrorCode>, wanted: &FetchPartition| {
+        let leader = name.clone().and_then(|name| api.leader(&TopicPartition::new(name, wanted.partition)));
+        let result = Err(FetchFailed::from(ErrorCode::None));
+        Part { wanted: *wanted, leader, ends: None, result, waiting: None }
+    };
+    let topic = |topic: &callboard_common::protocol::fetch::FetchTopic| {
+        let name = api.topic(&image, &topic.topic).and_then(|(name, _)| {
+            let allowed = api.allows(caller, Operation::Read, Resource::Topic(&name));
+            if allowed { Ok(name) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+        });
+        (topic.topic.clone(), topic.partitions.iter().map(|p| part(&name, p)).collect())
+    };
+    fetch.topics.iter().map(topic).collect()
+}
+
+/// Reads every partition, in order of the request, until `max_bytes` are found; returns how many were.
+async fn read_all(caller: &Caller, topics: &mut Topics, max_bytes: u32) -> usize {
+    // Partitions with something to read are asked together; the others are answered from their ends.
+    let mut budget = max_bytes;
+    let mut first = true;
+    for part in topics.iter_mut().flat_map(|(_, parts)| parts) {
+        ask(part, caller, budget, first);
+        if part.waiting.is_some() {
+            first = false;
+            // An estimate: what is read is counted below.
+            budget = budget.saturating_sub(part.wanted.max_bytes.max(0) as u32);
+        }
+    }
+    let mut found = 0;
+    for part in topics.iter_mut().flat_map(|(_, parts)| parts) {
+        if let Some(waiting) = part.waiting.take() {
+            part.result = match waiting.await {
+                Ok(Ok(fetched)) => Ok((fetched.batches, fetched.ends)),
+                Ok(Err(error)) => Err(failed(&error, part)),
+                Err(_) => Err(ErrorCode::NotLeaderOrFollower.into()),
+            };
+        }
+        if let Ok((batches, _)) = &part.result {
+            found += batches.len();
+        }
+    }
+    found
+}
+
+/// Sends a read to the leader if there is something to read.
+fn ask(part: &mut Part, caller: &Caller, budget: u32, at_least_one: bool) {
+    let leader = match &part.leader {
+        Ok(leader) => leader,
+        Err(error) => {
+            part.result = Err((*error).into());
+            return;
+        }
+    };
+    let ends = *leader.ends.borrow();
+    let Some(epoch) = ends.epoch else {
+        part.result = Err(ErrorCode::NotLeaderOrFollower.into());
+        return;
+    };
+    let max_bytes = (part.wanted.max_bytes.max(0) as u32).min(budget);
+    let knows_better = part.wanted.current_epoch.is_some_and(|e| e != epoch);
+    let at_the_end = part.wanted.offset == ends.high_watermark.get() && !knows_better;
+    // Without budget a partition is left for the next fetch, but its errors are still told.
+    let in_range = (ends.log_start.get()..=ends.log_end.get()).contains(&part.wanted.offset) && !knows_better;
+    if at_the_end || (in_range && max_bytes == 0 && !at_least_one) {
+        part.result = Ok((Bytes::new(), ends));
+        return;
+    }
+    let (reply, waiting) = oneshot::channel();
+    let fetch = actor::Fetch {
+        from: part.wanted.offset,
+        max_bytes,
+        at_least_one,
+        current_epoch: part.wanted.current_epoch,
+        permit: caller.permit.clone(),
+        reply,
+    };
+    supervision::tell(&leader.actor, fetch);
+    part.waiting = Some(waiting);
+}
+
+fn failed(error: &FetchError, part: &Part) -> FetchFailed {
+    let ends = part.leader.as_ref().ok().map(|leader| *leader.ends.borrow());
+    FetchFailed { error: error_code(error), ends }
+}
+
+/// What a client is told.
+pub(super) fn error_code(error: &FetchError) -> ErrorCode {
+    match error {
+        FetchError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        FetchError::Fenced { .. } => ErrorCode::FencedLeaderEpoch,
+        FetchError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        FetchError::Storage(_) => ErrorCode::KafkaStorageError,
+        FetchError::LeaderStopped => ErrorCode::NotLeaderOrFollower,
+    }
+}
+
+fn answer((topic, parts): (TopicRef, Vec<Part>)) -> FetchedTopic {
+    let known = |ends: Option<Ends>, end: fn(&Ends) -> Offset| ends.as_ref().map(end);
+    let partition = |part: Part| {
+        let (error, batches, ends) = match part.result {
+            Ok((batches, ends)) => (ErrorCode::None, batches, Some(ends)),
+            Err(failed) => (failed.error, Bytes::new(), failed.ends),
+        };
+        FetchedPartition {
+            partition: part.wanted.partition,
+            error,
+            high_watermark: known(ends, |e| e.high_watermark),
+            log_start: known(ends, |e| e.log_start),
+            records: batches.into(),
+        }
+    };
+    FetchedTopic { topic, partitions: parts.into_iter().map(partition).collect() }
+}

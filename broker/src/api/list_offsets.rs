@@ -1,0 +1,71 @@
+//! ListOffsets: ends from the directory, times from the leader.
+
+use callboard_common::protocol::list_offsets::{
+    ListOffsets, ListOffsetsPartition, ListedOffset, ListedOffsets, ListedOffsetsTopic, OffsetTarget,
+};
+use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
+use tokio::sync::oneshot;
+
+use super::{Api, Caller, Operation, Resource};
+use crate::leader::actor::FindTimestamp;
+use crate::supervision;
+
+pub(super) async fn list(api: &Api, caller: &Caller, list: ListOffsets) -> ListedOffsets {
+    let image = api.image();
+    let mut topics = Vec::with_capacity(list.topics.len());
+    for topic in list.topics {
+        let name = api.topic(&image, &topic.topic).and_then(|(name, _)| {
+            let allowed = api.allows(caller, Operation::Describe, Resource::Topic(&name));
+            if allowed { Ok(name) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+        });
+        let look_ups = topic.partitions.iter().map(|p| look_up(api, name.clone(), p));
+        let partitions = futures::future::join_all(look_ups).await;
+        topics.push(ListedOffsetsTopic { topic: topic.topic, partitions });
+    }
+    ListedOffsets { topics }
+}
+
+async fn look_up(api: &Api, name: Result<TopicName, ErrorCode>, wanted: &ListOffsetsPartition) -> ListedOffset {
+    let partition = wanted.partition;
+    match find(api, name, wanted).await {
+        Ok(found) => ListedOffset { partition, ..found },
+        Err(error) => ListedOffset { partition, error, offset: None, timestamp: None, epoch: None },
+    }
+}
+
+async fn find(
+    api: &Api,
+    name: Result<TopicName, ErrorCode>,
+    wanted: &ListOffsetsPartition,
+) -> Result<ListedOffset, ErrorCode> {
+    let leader = api.leader(&TopicPartition::new(name?, wanted.partition))?;
+    let ends = *leader.ends.borrow();
+    let epoch = ends.epoch.ok_or(ErrorCode::NotLeaderOrFollower)?;
+    match wanted.current_epoch {
+        Some(asked) if asked < epoch => return Err(ErrorCode::FencedLeaderEpoch),
+        Some(asked) if asked > epoch => return Err(ErrorCode::UnknownLeaderEpoch),
+        Some(_) | None => {}
+    }
+    let at = |offset: Option<Offset>| ListedOffset {
+        partition: wanted.partition,
+        error: ErrorCode::None,
+        offset,
+        timestamp: None,
+        epoch: offset.map(|_| epoch),
+    };
+    let timestamp = match wanted.target {
+        OffsetTarget::Earliest => return Ok(at(Some(ends.log_start))),
+        OffsetTarget::Latest => return Ok(at(Some(ends.high_watermark))),
+        OffsetTarget::Tiered => return Ok(at(None)),
+        OffsetTarget::MaxTimestamp => None,
+        OffsetTarget::Timestamp(timestamp) => Some(timestamp),
+    };
+    let (reply, found) = oneshot::channel();
+    supervision::tell(&leader.actor, FindTimestamp { timestamp, reply });
+    let found = found.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+    let found = found.map_err(|e| super::fetch::error_code(&e))?;
+    Ok(match found {
+        Some(found) => ListedOffset { timestamp: Some(found.timestamp), epoch: found.epoch, ..at(Some(found.offset)) },
+        None => at(None),
+    })
+}

@@ -1,0 +1,273 @@
+//! Creating, deleting and describing topics, and deleting their oldest records.
+
+use std::collections::BTreeMap;
+
+use callboard_common::kafka::Text;
+use callboard_common::protocol::topics::{
+    CreateTopics, CreatedTopic, CreatedTopics, DeleteRecords, DeleteTopics, DeletedRecords, DeletedTopic, DeletedTopics,
+    DescribeTopics, DescribedTopics, NewTopic, PartitionDescription, TopicDescription,
+};
+use callboard_common::protocol::{Response, TopicRef};
+use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition, Uuid};
+use tokio::sync::oneshot;
+
+use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
+use crate::controller::{Command, MetadataImage, Refusal};
+use crate::leader::actor;
+use crate::supervision;
+use crate::topic_config::TopicConfig;
+
+/// Why a topic is not created.
+pub(super) struct Refused {
+    error: ErrorCode,
+    message: String,
+}
+
+fn refused(error: ErrorCode, message: impl std::fmt::Display) -> Refused {
+    Refused { error, message: message.to_string() }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        refused(refusal_code(&refusal), refusal)
+    }
+}
+
+fn refusal_code(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+        Refusal::TopicCollides { .. } => ErrorCode::InvalidTopicException,
+        Refusal::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        Refusal::NotLeader(_) => ErrorCode::NotLeaderOrFollower,
+        Refusal::NoProducerIds => ErrorCode::PolicyViolation,
+        Refusal::Stopped => ErrorCode::NotController,
+    }
+}
+
+pub(super) async fn create(api: &Api, caller: &Caller, create: CreateTopics) -> Response {
+    let mut names = BTreeMap::new();
+    create.topics.iter().for_each(|t| *names.entry(t.name.clone()).or_insert(0) += 1);
+    let mut topics = Vec::with_capacity(create.topics.len());
+    for topic in &create.topics {
+        let result = if names[&topic.name] > 1 {
+            Err(refused(ErrorCode::InvalidRequest, "the topic is named twice"))
+        } else {
+            create_one(api, caller, topic, &create).await
+        };
+        topics.push(result.unwrap_or_else(|refused| CreatedTopic {
+            name: topic.name.clone(),
+            id: Uuid::ZERO,
+            error: refused.error,
+            message: Some(refused.message.into()),
+            partitions: -1,
+            replication_factor: -1,
+            configs: Vec::new(),
+        }));
+    }
+    Response::CreateTopics(CreatedTopics { topics })
+}
+
+async fn create_one(
+    api: &Api,
+    caller: &Caller,
+    topic: &NewTopic,
+    create: &CreateTopics,
+) -> Result<CreatedTopic, Refused> {
+    let name = TopicName::new(&topic.name).map_err(|e| refused(ErrorCode::InvalidTopicException, e))?;
+    if !api.allows(caller, Operation::Create, Resource::Topic(&name)) {
+        return Err(refused(ErrorCode::TopicAuthorizationFailed, "clients do not create this topic"));
+    }
+    let partitions = partition_count(api, topic)?;
+    let overrides = topic.configs.iter().filter_map(|(n, v)| Some((n.to_string(), v.as_ref()?.to_string())));
+    let overrides: BTreeMap<String, String> = overrides.collect();
+    let invalid = |e| refused(ErrorCode::InvalidConfig, e);
+    let config = api.config().topic_defaults.clone().with(&overrides).map_err(invalid)?;
+    let configs = described(&config, &api.config().topic_defaults);
+    let id = if create.validate_only {
+        let image = api.image();
+        let mut trial = MetadataImage::clone(&image);
+        let _outcome = trial.apply(0, command(api, name, Uuid::random(), partitions, overrides))?;
+        Uuid::ZERO
+    } else {
+        let id = propose(api, name.clone(), partitions, overrides).await?;
+        let count = partitions.unsigned_abs() as usize;
+        let _led: bool = api.wait_until_led(&name, count, timeout(create.timeout_ms)).await;
+        id
+    };
+    let (error, message) = (ErrorCode::None, None);
+    Ok(CreatedTopic { name: topic.name.clone(), id, error, message, partitions, replication_factor: 1, configs })
+}
+
+/// How many partitions a new topic gets, if what is asked for is possible on one node.
+fn partition_count(api: &Api, topic: &NewTopic) -> Result<i32, Refused> {
+    let count = if topic.assignments.is_empty() {
+        if let Some(factor) = topic.replication_factor.filter(|f| *f != 1) {
+            let message = format!("a replication factor of {factor} is impossible with 1 node");
+            return Err(refused(ErrorCode::InvalidReplicationFactor, message));
+        }
+        topic.partitions.unwrap_or(api.config().num_partitions)
+    } else {
+        let me = api.shared().broker.0;
+        let mut numbers: Vec<i32> = topic.assignments.iter().map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        let consecutive = (0..).zip(&numbers).all(|(i, n)| i == *n);
+        if !consecutive || topic.assignments.iter().any(|(_, brokers)| *brokers != [me]) {
+            let message = format!("partitions count up from 0 and each is assigned to node {me} alone");
+            return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
+        }
+        i32::try_from(numbers.len()).unwrap_or(i32::MAX)
+    };
+    if count < 1 {
+        return Err(refused(ErrorCode::InvalidPartitions, "a topic has at least one partition"));
+    }
+    let (limit, there) = (api.config().max_partitions, api.image().partition_count());
+    if there + count.unsigned_abs() as usize > limit {
+        let message = format!("{there} of at most {limit} partitions are there, {count} more are too many");
+        return Err(refused(ErrorCode::PolicyViolation, message));
+    }
+    Ok(count)
+}
+
+fn command(api: &Api, name: TopicName, id: Uuid, partitions: i32, configs: BTreeMap<String, String>) -> Command {
+    Command::CreateTopic { name, id, partitions, leader: api.shared().broker, configs }
+}
+
+/// Creates a topic that was checked; returns its identifier.
+pub(super) async fn propose(
+    api: &Api,
+    name: TopicName,
+    partitions: i32,
+    configs: BTreeMap<String, String>,
+) -> Result<Uuid, Refused> {
+    let id = Uuid::random();
+    let _outcome = api.propose(command(api, name, id, partitions, configs)).await?;
+    Ok(id)
+}
+
+fn described(config: &TopicConfig, defaults: &TopicConfig) -> Vec<(Text, Text, bool)> {
+    let defaults = defaults.describe();
+    let is_default = |name: &str, value: &str| defaults.iter().any(|(n, v)| *n == name && v == value);
+    let line = |(name, value): (&'static str, String)| {
+        let default = is_default(name, &value);
+        (Text::from_static(name), Text::from(value), default)
+    };
+    config.describe().into_iter().map(line).collect()
+}
+
+pub(super) async fn delete(api: &Api, caller: &Caller, delete: DeleteTopics) -> Response {
+    let mut topics = Vec::with_capacity(delete.topics.len());
+    for topic in delete.topics {
+        let image = api.image();
+        let found = api.topic(&image, &topic);
+        let (name, id) = match (&found, topic) {
+            (Ok((name, id)), _) => (Some(Text::from(name.as_str())), *id),
+            (Err(_), TopicRef::Name(name)) => (Some(name), Uuid::ZERO),
+            (Err(_), TopicRef::Id(id)) => (None, id),
+        };
+        let error = match found {
+            Ok((name, _)) if !api.allows(caller, Operation::Delete, Resource::Topic(&name)) => {
+                ErrorCode::TopicAuthorizationFailed
+            }
+            Ok((name, id)) => delete_one(api, &name, id, delete.timeout_ms).await,
+            Err(error) => error,
+        };
+        topics.push(DeletedTopic { name, id, error });
+    }
+    Response::DeleteTopics(DeletedTopics { topics })
+}
+
+async fn delete_one(api: &Api, name: &TopicName, id: Uuid, timeout_ms: i32) -> ErrorCode {
+    let mut changes = api.shared().directory.changes();
+    if let Err(refusal) = api.propose(Command::DeleteTopic { id }).await {
+        return refusal_code(&refusal);
+    }
+    // The topic is gone; its leaders follow at once.
+    let directory = api.shared().directory.clone();
+    let gone = async {
+        while directory.topic(name).is_some_and(|t| t.values().any(|leader| leader.topic_id == id)) {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    let _in_time = or_timeout(gone, api.shared().clock.sleep(timeout(timeout_ms))).await;
+    ErrorCode::None
+}
+
+pub(super) async fn delete_records(api: &Api, caller: &Caller, delete: DeleteRecords) -> Response {
+    let image = api.image();
+    let mut partitions = Vec::with_capacity(delete.partitions.len());
+    for (topic, partition, before) in delete.partitions {
+        let start = delete_before(api, caller, &image, &topic, partition, before).await;
+        partitions.push(match start {
+            Ok(start) => (ErrorCode::None, Some(start)),
+            Err(error) => (error, None),
+        });
+    }
+    Response::DeleteRecords(DeletedRecords { partitions })
+}
+
+async fn delete_before(
+    api: &Api,
+    caller: &Caller,
+    image: &MetadataImage,
+    topic: &TopicRef,
+    partition: i32,
+    before: Option<i64>,
+) -> Result<Offset, ErrorCode> {
+    let (name, _) = api.topic(image, topic)?;
+    if !api.allows(caller, Operation::Delete, Resource::Topic(&name)) {
+        return Err(ErrorCode::TopicAuthorizationFailed);
+    }
+    let leader = api.leader(&TopicPartition::new(name, partition))?;
+    let (reply, deleted) = oneshot::channel();
+    supervision::tell(&leader.actor, actor::DeleteRecords { before, reply });
+    let deleted = deleted.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+    deleted.map_err(|e| super::fetch::error_code(&e))
+}
+
+pub(super) fn describe(api: &Api, caller: &Caller, describe: DescribeTopics) -> Response {
+    let image = api.image();
+    let unknown = |topic: &TopicRef, error| {
+        let (name, id) = match topic {
+            TopicRef::Name(name) => (Some(name.clone()), Uuid::ZERO),
+            TopicRef::Id(id) => (None, *id),
+        };
+        TopicDescription { error, name, id, is_internal: false, configs: Vec::new(), partitions: Vec::new() }
+    };
+    let visible = |name: &TopicName| api.allows(caller, Operation::Describe, Resource::Topic(name));
+    let topics = match &describe.topics {
+        Some(topics) => topics
+            .iter()
+            .map(|topic| match api.topic(&image, topic) {
+                Ok((name, _)) if visible(&name) => described_topic(api, &image, &name),
+                Ok(_) => unknown(topic, ErrorCode::TopicAuthorizationFailed),
+                Err(error) => unknown(topic, error),
+            })
+            .collect(),
+        None => image.topics.keys().filter(|n| visible(n)).map(|name| described_topic(api, &image, name)).collect(),
+    };
+    Response::DescribeTopics(DescribedTopics { topics })
+}
+
+fn described_topic(api: &Api, image: &MetadataImage, name: &TopicName) -> TopicDescription {
+    let defaults = &api.config().topic_defaults;
+    let (id, config, count) = image.topics.get(name).map_or_else(
+        || (Uuid::ZERO, defaults.clone(), 0),
+        |topic| (topic.id, defaults.clone().with(&topic.configs).unwrap_or_default(), topic.partitions.len()),
+    );
+    let leaders = api.shared().directory.topic(name).unwrap_or_default();
+    let partition = |number: usize| {
+        let ends = i32::try_from(number).ok().and_then(|n| leaders.get(&n)).map(|l| *l.ends.borrow());
+        let ends = ends.unwrap_or_default();
+        PartitionDescription { epoch: ends.epoch, log_start: ends.log_start, high_watermark: ends.high_watermark }
+    };
+    TopicDescription {
+        error: ErrorCode::None,
+        name: Some(name.as_str().into()),
+        id,
+        is_internal: name.is_internal(),
+        configs: described(&config, defaults),
+        partitions: (0..count).map(partition).collect(),
+    }
+}

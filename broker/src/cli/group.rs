@@ -1,0 +1,158 @@
+//! `callboard group`.
+
+use std::collections::BTreeMap;
+
+use callboard_client::protocol::groups::MemberDescription;
+use callboard_client::protocol::list_offsets::OffsetTarget;
+use callboard_client::{Admin, Offset, StartAt, Text, TopicName, TopicPartition};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::connect::Connect;
+use super::output::{Failure, line, table};
+use super::time::start_at;
+
+/// List, describe and reset consumer groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// List groups.
+    List {
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Describe a group: how far it has come, and its members.
+    Describe {
+        /// Its name.
+        group: String,
+        /// JSON instead of tables.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Move a group that has no members to another place in a topic.
+    Reset {
+        /// Its name.
+        group: String,
+        /// The topic.
+        #[arg(long)]
+        topic: String,
+        /// Where: beginning, end, an offset, a time, or how long ago (like -10m).
+        #[arg(long, value_name = "WHERE", value_parser = start_at, allow_hyphen_values = true)]
+        to: StartAt,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+}
+
+pub(crate) async fn run(group: Group) -> Result<(), Failure> {
+    match group {
+        Group::List { json, connect } => {
+            let client = connect.client().await?;
+            let groups = client.admin().list_groups().await?;
+            let row = |g: &callboard_client::protocol::groups::GroupListing| {
+                vec![g.group.to_string(), g.state.to_string(), g.protocol_type.to_string()]
+            };
+            if json {
+                let one = |g: &callboard_client::protocol::groups::GroupListing| {
+                    json!({"group": g.group.as_str(), "state": g.state.as_str(), "type": g.protocol_type.as_str()})
+                };
+                line(serde_json::Value::from(groups.iter().map(one).collect::<Vec<_>>()))?;
+            } else {
+                table(&["group", "state", "type"], &groups.iter().map(row).collect::<Vec<_>>())?;
+            }
+            client.close().await;
+        }
+        Group::Describe { group, json, connect } => {
+            let client = connect.client().await?;
+            describe(&client.admin(), &group, json).await?;
+            client.close().await;
+        }
+        Group::Reset { group, topic, to, json, connect } => {
+            let client = connect.client().await?;
+            let offsets = places(&client.admin(), &topic, to).await?;
+            client.admin().set_group_offsets(&group, &offsets).await?;
+            print_offsets(&offsets, json)?;
+            client.close().await;
+        }
+    }
+    Ok(())
+}
+
+/// A partition of a group: committed, end, lag.
+async fn progress(admin: &Admin, group: &str) -> Result<Vec<(TopicPartition, Offset, Offset)>, Failure> {
+    let mut progress = Vec::new();
+    for (partition, committed) in admin.group_offsets(group).await? {
+        let end = admin.offset(&partition, OffsetTarget::Latest).await;
+        // The topic may have been deleted since.
+        let end = end.ok().flatten().unwrap_or(committed);
+        progress.push((partition, committed, end));
+    }
+    Ok(progress)
+}
+
+async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> {
+    let group = admin.describe_group(name).await?;
+    let progress = progress(admin, name).await?;
+    if group.state == "Dead" && progress.is_empty() {
+        return Err(Failure::new(format!("there is no group {name}; `callboard group list` shows those that are")));
+    }
+    if json {
+        let offset = |(p, committed, end): &(TopicPartition, Offset, Offset)| {
+            json!({"topic": p.topic.as_str(), "partition": p.partition, "committed": committed.get(),
+                "end": end.get(), "lag": *end - *committed})
+        };
+        let member = |m: &MemberDescription| {
+            json!({"member": m.member.as_str(), "instance": m.instance.as_ref().map(Text::as_str),
+                "client": m.client_id.as_str(), "host": m.client_host.as_str()})
+        };
+        return line(json!({"group": name, "state": group.state.as_str(), "generation": group.generation,
+            "protocol": group.protocol.as_str(), "offsets": progress.iter().map(offset).collect::<Vec<_>>(),
+            "members": group.members.iter().map(member).collect::<Vec<_>>()}));
+    }
+    line(format!("{name}: {}, generation {}, {}", group.state, group.generation, group.protocol))?;
+    let offset = |(p, committed, end): &(TopicPartition, Offset, Offset)| {
+        let lag = *end - *committed;
+        vec![p.topic.to_string(), p.partition.to_string(), committed.to_string(), end.to_string(), lag.to_string()]
+    };
+    table(&["topic", "partition", "committed", "end", "lag"], &progress.iter().map(offset).collect::<Vec<_>>())?;
+    let member = |m: &MemberDescription| vec![m.member.to_string(), m.client_id.to_string(), m.client_host.to_string()];
+    table(&["member", "client", "host"], &group.members.iter().map(member).collect::<Vec<_>>())
+}
+
+/// The offsets of a place in every partition of a topic.
+async fn places(admin: &Admin, topic: &str, to: StartAt) -> Result<BTreeMap<TopicPartition, Offset>, Failure> {
+    let described = admin.describe_topics(&[topic]).await?;
+    let name = TopicName::new(topic).map_err(Failure::usage)?;
+    let mut offsets = BTreeMap::new();
+    for (number, part) in (0..).zip(described.iter().flat_map(|t| &t.partitions)) {
+        let partition = TopicPartition::new(name.clone(), number);
+        let offset = match to {
+            StartAt::Beginning | StartAt::Reset => part.log_start,
+            StartAt::End => part.high_watermark,
+            StartAt::Offset(offset) => offset.max(part.log_start).min(part.high_watermark),
+            StartAt::Timestamp(t) => {
+                admin.offset(&partition, OffsetTarget::Timestamp(t)).await?.unwrap_or(part.high_watermark)
+            }
+        };
+        let _none = offsets.insert(partition, offset);
+    }
+    Ok(offsets)
+}
+
+fn print_offsets(offsets: &BTreeMap<TopicPartition, Offset>, json: bool) -> Result<(), Failure> {
+    if json {
+        let one = |(p, o): (&TopicPartition, &Offset)| {
+            json!({"topic": p.topic.as_str(), "partition": p.partition, "committed": o.get()})
+        };
+        return line(serde_json::Value::from(offsets.iter().map(one).collect::<Vec<_>>()));
+    }
+    let row = |(p, o): (&TopicPartition, &Offset)| vec![p.topic.to_string(), p.partition.to_string(), o.to_string()];
+    table(&["topic", "partition", "committed"], &offsets.iter().map(row).collect::<Vec<_>>())
+}

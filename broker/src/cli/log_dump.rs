@@ -1,0 +1,159 @@
+//! `callboard log`: looks into log files, without a node.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use callboard_common::record::{Batch, BatchHeader, HEADER_BYTES};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::output::{Failure, for_a_person, line, table};
+use super::time::readable;
+
+/// Records are decompressed up to this.
+const DECOMPRESS_LIMIT_BYTES: usize = 256 << 20;
+
+/// Look into log files.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// Print the batches of a segment, or of all segments of a partition's directory.
+    Dump(Dump),
+}
+
+/// Print the batches of a segment, or of all segments of a partition's directory.
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// A `.log` file or a partition's directory.
+    path: PathBuf,
+    /// Print the records too.
+    #[arg(long)]
+    records: bool,
+    /// One JSON object per batch or record.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(Log::Dump(dump): &Log) -> Result<(), Failure> {
+    let mut damaged = 0;
+    for path in segments(&dump.path)? {
+        damaged += usize::from(!segment(&path, dump)?);
+    }
+    if damaged > 0 {
+        return Err(Failure::new(format!("{damaged} files hold damaged batches")));
+    }
+    Ok(())
+}
+
+fn segments(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|e| e == "log") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::new(format!("{} holds no .log files", path.display())));
+    }
+    Ok(files)
+}
+
+/// Prints one file batch by batch; whether all of it is whole.
+fn segment(path: &Path, dump: &Dump) -> Result<bool, Failure> {
+    let file = std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
+    let mut rows = Vec::new();
+    let mut position = 0u64;
+    let mut whole = true;
+    loop {
+        let mut head = [0; HEADER_BYTES];
+        let read = read_up_to(&mut reader, &mut head)?;
+        if read == 0 {
+            break;
+        }
+        let batch = next(&mut reader, &head[..read]);
+        match batch {
+            Ok(batch) => {
+                let size = batch.size_bytes() as u64;
+                show(&batch, position, dump, &mut rows)?;
+                position += size;
+            }
+            Err(error) => {
+                whole = false;
+                super::output::note(format!("{} at byte {position}: {error}", path.display()));
+                break;
+            }
+        }
+    }
+    if !dump.json && !dump.records {
+        line(path.display())?;
+        table(&["base offset", "records", "leader epoch", "max time", "codec", "producer", "bytes", "position"], &rows)?;
+    }
+    Ok(whole)
+}
+
+fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Failure> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match reader.read(&mut buffer[done..])? {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
+fn next(reader: &mut impl Read, head: &[u8]) -> Result<Batch, String> {
+    let whole: &[u8; HEADER_BYTES] = head.try_into().map_err(|_| "the file ends within a batch".to_owned())?;
+    let header = BatchHeader::read(whole);
+    let size = header.size_bytes().map_err(|e| e.to_string())?;
+    let mut bytes = head.to_vec();
+    // Memory grows with what is there, not with what a damaged length says.
+    let rest = reader.take((size - HEADER_BYTES) as u64).read_to_end(&mut bytes);
+    let _read: usize = rest.map_err(|e| e.to_string())?;
+    Batch::split(Bytes::from(bytes)).map(|(batch, _)| batch).map_err(|e| e.to_string())
+}
+
+fn show(batch: &Batch, position: u64, dump: &Dump, rows: &mut Vec<Vec<String>>) -> Result<(), Failure> {
+    let h = batch.header();
+    let codec = h.compression().map_or("unknown", |c| c.name());
+    if dump.records {
+        for record in batch.records(DECOMPRESS_LIMIT_BYTES).map_err(Failure::new)? {
+            let text = |b: &Option<Bytes>| b.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
+            if dump.json || !for_a_person() {
+                line(json!({"offset": record.offset.get(), "timestamp": record.timestamp,
+                    "key": text(&record.key), "value": text(&record.value), "headers": record.headers.len()}))?;
+            } else {
+                let (key, value) = (text(&record.key).unwrap_or_default(), text(&record.value).unwrap_or_default());
+                line(format!("{} {} {key:?} {value:?}", record.offset, readable(record.timestamp)))?;
+            }
+        }
+    } else if dump.json {
+        line(json!({"base_offset": h.base_offset, "last_offset": h.next_offset() - 1, "records": h.record_count,
+            "leader_epoch": h.leader_epoch, "max_timestamp": h.max_timestamp, "codec": codec,
+            "producer_id": h.producer_id, "producer_epoch": h.producer_epoch, "base_sequence": h.base_sequence,
+            "size_bytes": batch.size_bytes(), "position": position}))?;
+    } else {
+        let producer = if h.producer_id < 0 {
+            "none".to_owned()
+        } else {
+            format!("{}/{} from {}", h.producer_id, h.producer_epoch, h.base_sequence)
+        };
+        rows.push(vec![
+            h.base_offset.to_string(),
+            h.record_count.to_string(),
+            h.leader_epoch.to_string(),
+            readable(h.max_timestamp),
+            codec.to_owned(),
+            producer,
+            batch.size_bytes().to_string(),
+            position.to_string(),
+        ]);
+    }
+    Ok(())
+}

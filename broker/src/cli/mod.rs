@@ -1,0 +1,80 @@
+//! The command line: one file per subcommand.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted. What a program reads goes to standard
+//! output, everything else to standard error.
+
+mod complete;
+mod connect;
+mod consume;
+mod group;
+mod log_dump;
+mod output;
+mod produce;
+mod start;
+mod time;
+mod topic;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::Failure;
+
+/// An event broker: Apache Kafka's log and clients in one durable binary.
+#[derive(Debug, Parser)]
+#[command(name = "callboard", version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node.
+    Start(start::Start),
+    /// Create, list, describe and delete topics.
+    #[command(subcommand)]
+    Topic(topic::Topic),
+    /// Append lines of standard input or of files to a topic.
+    Produce(produce::ProduceArguments),
+    /// Read a topic.
+    Consume(consume::ConsumeArguments),
+    /// List, describe and reset consumer groups.
+    #[command(subcommand)]
+    Group(group::Group),
+    /// Look into log files.
+    #[command(subcommand)]
+    Log(log_dump::Log),
+    /// Print completions for a shell.
+    Completions(complete::Completions),
+}
+
+/// Runs the command line to its exit code.
+pub(crate) fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Start(start) => start::run(&start),
+        Command::Log(log) => log_dump::run(&log),
+        Command::Completions(completions) => complete::run(&completions),
+        Command::Topic(topic) => on_runtime(topic::run(topic)),
+        Command::Produce(produce) => on_runtime(produce::run(produce)),
+        Command::Consume(consume) => on_runtime(consume::run(consume)),
+        Command::Group(group) => on_runtime(group::run(group)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Runs a client command; an interrupt ends it.
+fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::new(format!("no runtime: {e}")))?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = command => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+        }
+    })
+}

@@ -1,0 +1,170 @@
+//! `callboard start`: runs a node until it is told to stop.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use callboard_broker::{BrokerConfig, Node, StartError};
+use callboard_client::Profile;
+use callboard_common::config::load;
+use callboard_common::{logging, transport::tls::TlsError};
+use clap::Args;
+use slog::warn;
+
+use super::output::{self, Failure};
+
+/// Run a node.
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// TOML file with settings; without it the defaults hold.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data directory [default: ./callboard-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Address for Kafka clients, TCP [default: 127.0.0.1:9092].
+    #[arg(long, value_name = "ADDR")]
+    kafka: Option<SocketAddr>,
+    /// Address for Callboard's clients, UDP [default: 127.0.0.1:9192].
+    #[arg(long, value_name = "ADDR")]
+    quic: Option<SocketAddr>,
+    /// Address for health and metrics, TCP [default: 127.0.0.1:9292].
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    /// Any other setting, as section.key=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Check the settings and exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Print the settings that would hold, as TOML, and exit.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Start {
+    fn settings(&self) -> Result<BrokerConfig, Failure> {
+        let mut overrides = Vec::new();
+        for setting in &self.set {
+            let (key, value) = setting.split_once('=').ok_or_else(|| {
+                Failure::usage(format!("--set {setting:?}: wanted is section.key=value"))
+            })?;
+            overrides.push((key.to_owned(), value.to_owned()));
+        }
+        let data = self.data.as_ref().map(|d| d.display().to_string());
+        let address = |a: &Option<SocketAddr>| a.map(|a| a.to_string());
+        for (key, value) in [
+            ("node.data", data),
+            ("listeners.kafka", address(&self.kafka)),
+            ("listeners.quic", address(&self.quic)),
+            ("listeners.http", address(&self.http)),
+        ] {
+            overrides.extend(value.map(|value| (key.to_owned(), value)));
+        }
+        let loaded = load(&BrokerConfig::default(), self.config.as_deref(), std::env::vars(), &overrides);
+        let config = loaded.map_err(Failure::new)?;
+        config.validate().map_err(Failure::new)?;
+        Ok(config)
+    }
+}
+
+pub(crate) fn run(start: &Start) -> Result<(), Failure> {
+    let config = start.settings()?;
+    if start.print_config {
+        let text = toml::to_string_pretty(&config).map_err(Failure::new)?;
+        return output::line(text.trim_end());
+    }
+    if start.check_config {
+        output::note("the settings are valid");
+        return Ok(());
+    }
+    let (logger, _guard) = logging::start(config.logging.format, config.level().map_err(Failure::new)?);
+    callboard_broker::supervision::report_panics(logger.clone());
+    warn_about_open_doors(&config, &logger);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config, logger))
+}
+
+/// There is no authentication yet, so a door beyond loopback is open to everybody who reaches it.
+fn warn_about_open_doors(config: &BrokerConfig, logger: &slog::Logger) {
+    let l = &config.listeners;
+    for (door, address) in [("kafka", l.kafka), ("quic", l.quic), ("http", l.http)] {
+        let is_open = match address.ip() {
+            IpAddr::V4(ip) => !ip.is_loopback(),
+            IpAddr::V6(ip) => !ip.is_loopback(),
+        };
+        if is_open {
+            warn!(logger, "this door is reachable from other machines and there is no authentication";
+                "door" => door, "address" => %address);
+        }
+    }
+}
+
+async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<(), Failure> {
+    let data = config.node.data.clone();
+    let node = Node::builder().config(config).logger(logger.clone()).start().await;
+    let node = node.map_err(|error: StartError| Failure::new(error))?;
+    let profile = write_profile(&node, &data)?;
+    announce(&node, &data, &profile)?;
+    let reason = tokio::select! {
+        reason = node.failed() => Some(reason),
+        () = told_to_stop() => None,
+    };
+    if let Some(reason) = reason {
+        // A worker that hangs would hang the stop as well: the process supervisor starts the node again.
+        return Err(Failure::new(format!("the node cannot go on: {reason}")));
+    }
+    let unclean = node.stop().await;
+    if unclean.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = unclean.iter().map(ToString::to_string).collect();
+    Err(Failure::new(format!("not closed in order, recovered at the next start: {}", names.join(", "))))
+}
+
+/// Waits for an interrupt or a request to terminate.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// The profile with which commands find this node.
+fn write_profile(node: &Node, data: &Path) -> Result<PathBuf, Failure> {
+    let path = data.join(Profile::FILE_NAME);
+    let fingerprint = node.fingerprint().map_err(|e: TlsError| Failure::new(e))?;
+    let profile = Profile {
+        server: node.quic().to_string(),
+        ca: Some(node.ca_pem().to_owned()),
+        fingerprint: Some(fingerprint.to_string()),
+        kafka: Some(node.kafka().to_string()),
+        http: Some(node.http().to_string()),
+    };
+    let text = toml::to_string(&profile).map_err(Failure::new)?;
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, text)?;
+    std::fs::rename(&temporary, &path)?;
+    Ok(path)
+}
+
+/// One line for programs, the rest for people.
+fn announce(node: &Node, data: &Path, profile: &Path) -> Result<(), Failure> {
+    let (kafka, quic, http) = (node.kafka(), node.quic(), node.http());
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready kafka={kafka} quic={quic} http={http} data={}", data.display())?;
+    out.flush()?;
+    if output::for_a_person() {
+        let fingerprint = node.fingerprint().map_err(|e: TlsError| Failure::new(e))?;
+        output::note(format!(
+            "\n  Kafka clients   bootstrap.servers={kafka}\n  Callboard's     {quic} (profile {})\n  \
+             certificate     SHA-256 {fingerprint}\n  health          http://{http}/health\n  \
+             metrics         http://{http}/metrics\n\n  \
+             Next, in another terminal:  echo hello | callboard produce greetings\n",
+            profile.display()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! The shell of a coordinator: replays its partition, appends records through the partition's leader.
+
+use std::collections::BTreeMap;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use callboard_common::record::{Batch, BatchBuilder, Compression};
+use callboard_common::{Clock, ErrorCode, Monotonic, Offset, TopicPartition};
+use futures::StreamExt;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use futures::future::BoxFuture;
+use slog::{Logger, error, info, warn};
+use tokio::sync::oneshot;
+
+use super::records::GroupRecord;
+use super::state::{Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId};
+use crate::directory::{Directory, LeaderRef};
+use crate::leader::actor::{DeleteRecords, Fetch, Produce};
+use crate::leader::{Acks, ProduceError};
+use crate::supervision::{self, Permit};
+
+/// Records of the offsets partition are read in pieces of this size.
+const REPLAY_BYTES: u32 = 4 << 20;
+/// A batch of records is closed beyond this size; far below `max.message.bytes`.
+const BATCH_BYTES: usize = 256 << 10;
+/// Nothing of ours is larger when decompressed, whatever the topic holds.
+const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
+/// Writes beyond this wait in the mailbox's order for earlier ones.
+const WRITES_IN_FLIGHT: usize = 4096;
+
+/// Asks the coordinator something.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ask {
+    /// What.
+    pub question: Question,
+    /// The request's credits.
+    pub permit: Permit,
+    /// The answer; dropped if the coordinator stops.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+/// Ends the actor.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// What a coordinator is started with.
+#[derive(Clone, Debug)]
+pub struct CoordinatorStart {
+    /// Its offsets partition.
+    pub partition: TopicPartition,
+    /// Settings of all groups.
+    pub config: GroupConfig,
+    /// When the log has grown by so much beyond its live state, that is written anew.
+    pub rewrite_bytes: u64,
+    /// Where the leader is.
+    pub directory: Directory,
+    /// Time.
+    pub clock: Clock,
+    /// The log.
+    pub logger: Logger,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct CoordinatorActor {
+    start: CoordinatorStart,
+    armed: Option<(Monotonic, SpawnHandle)>,
+    state: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    leader: LeaderRef,
+    coordinator: Coordinator,
+    effects: Effects,
+    waiting: BTreeMap<Ticket, (oneshot::Sender<Answer>, Permit)>,
+    next_ticket: u64,
+    writes: UnboundedSender<BoxFuture<'static, Outcome>>,
+    bytes_since_rewrite: u64,
+}
+
+/// What became of a write.
+#[derive(Debug)]
+struct Outcome {
+    write: WriteId,
+    result: Result<Offset, ProduceError>,
+}
+
+/// What replay found.
+#[derive(Debug)]
+struct Replayed {
+    leader: LeaderRef,
+    records: Vec<GroupRecord>,
+    skipped: usize,
+    size_bytes: u64,
+}
+
+impl CoordinatorActor {
+    /// A coordinator that replays its partition when it is started.
+    #[must_use]
+    pub fn new(start: CoordinatorStart) -> Self {
+        Self { start, armed: None, state: None }
+    }
+
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        let (directory, partition) = (self.start.directory.clone(), self.start.partition.clone());
+        let replay = async move { replay(&directory, &partition).await };
+        ctx.wait(replay.into_actor(self).map(|replayed, actor, ctx| match replayed {
+            Ok(replayed) => actor.opened(replayed, ctx),
+            Err(error) => {
+                error!(actor.start.logger, "groups cannot be loaded"; "error" => error);
+                supervision::fail(ctx);
+            }
+        }));
+    }
+
+    fn opened(&mut self, replayed: Replayed, ctx: &mut Context<Self>) {
+        let now = self.start.clock.now();
+        let mut coordinator = Coordinator::new(self.start.config.clone(), now);
+        let count = replayed.records.len();
+        for record in replayed.records {
+            coordinator.replay(now, record);
+        }
+        if replayed.skipped > 0 {
+            warn!(self.start.logger, "records of the offsets partition are not understood and left alone";
+                "count" => replayed.skipped);
+        }
+        if count > 0 {
+            info!(self.start.logger, "groups loaded"; "records" => count);
+        }
+        let (writes, outcomes) = unbounded::<BoxFuture<'static, Outcome>>();
+        let _stream = ctx.add_stream(outcomes.buffered(WRITES_IN_FLIGHT));
+        self.state = Some(Open {
+            leader: replayed.leader,
+            coordinator,
+            effects: Effects::new(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            writes,
+            bytes_since_rewrite: replayed.size_bytes,
+        });
+        self.settle(ctx);
+    }
+
+    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        open.coordinator.step(self.start.clock.now(), input, &mut open.effects);
+        while let Some(effect) = self.state.as_mut().and_then(|open| open.effects.pop_front()) {
+            self.perform(effect);
+        }
+        self.settle(ctx);
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        let now = self.start.clock.now();
+        let Some(open) = &mut self.state else { return };
+        match effect {
+            Effect::Answer(ticket, answer) => {
+                if let Some((reply, _permit)) = open.waiting.remove(&ticket) {
+                    drop(reply.send(answer));
+                }
+            }
+            Effect::Write { write, records } => {
+                let batches = batches(&records, now.wall.0);
+                open.bytes_since_rewrite += batches.iter().map(|b| b.size_bytes() as u64).sum::<u64>();
+                let outcome = append(&open.leader, write, batches);
+                // The stream ends with the actor only.
+                drop(open.writes.unbounded_send(outcome));
+            }
+            Effect::DeleteBefore(offset) => {
+                open.bytes_since_rewrite = 0;
+                let (reply, _done) = oneshot::channel();
+                let delete = DeleteRecords { before: Some(offset.get()), reply };
+                supervision::tell(&open.leader.actor, delete);
+            }
+        }
+    }
+
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        let Some(open) = &self.state else { return };
+        let deadline = open.coordinator.next_deadline();
+        if self.armed.as_ref().is_some_and(|(at, _)| *at == deadline) {
+            return;
+        }
+        if let Some((_, timer)) = self.armed.take() {
+            let _cancelled: bool = ctx.cancel_future(timer);
+        }
+        let sleep = self.start.clock.sleep_until(deadline);
+        let timer = ctx.spawn(sleep.into_actor(self).map(|(), actor, ctx| {
+            actor.armed = None;
+            actor.step(Input::Tick, ctx);
+        }));
+        self.armed = Some((deadline, timer));
+    }
+}
+
+/// Waits for the partition's leader and reads the whole partition.
+async fn replay(directory: &Directory, partition: &TopicPartition) -> Result<Replayed, String> {
+    let mut changes = directory.changes();
+    let leader = loop {
+        if let Some(leader) = directory.leader(partition) {
+            break leader;
+        }
+        changes.changed().await.map_err(|_| "the node stops".to_owned())?;
+    };
+    let mut ends = leader.ends.clone();
+    let led = ends.wait_for(|e| e.epoch.is_some()).await.map_err(|_| "the leader is gone".to_owned())?;
+    let (mut next, end) = (led.log_start, led.high_watermark);
+    drop(led);
+    let (mut records, mut skipped, mut size_bytes) = (Vec::new(), 0, 0);
+    while next < end {
+        let (reply, fetched) = oneshot::channel();
+        let fetch = Fetch {
+            from: next.get(),
+            max_bytes: REPLAY_BYTES,
+            at_least_one: true,
+            current_epoch: None,
+            permit: Permit::internal(),
+            reply,
+        };
+        supervision::tell(&leader.actor, fetch);
+        let fetched = fetched.await.map_err(|_| "the leader stopped".to_owned())?.map_err(|e| e.to_string())?;
+        let mut bytes: Bytes = fetched.batches;
+        if bytes.is_empty() {
+            return Err(format!("nothing could be read at offset {next}"));
+        }
+        while !bytes.is_empty() {
+            let (batch, rest) = Batch::split(bytes).map_err(|e| e.to_string())?;
+            bytes = rest;
+            size_bytes += batch.size_bytes() as u64;
+            next = Offset::new(batch.header().next_offset());
+            if batch.header().is_control() {
+                continue;
+            }
+            for record in batch.records(DECOMPRESS_LIMIT_BYTES).map_err(|e| e.to_string())? {
+                match GroupRecord::decode(&record) {
+                    Ok(Some(record)) => records.push(record),
+                    Ok(None) | Err(_) => skipped += 1,
+                }
+            }
+        }
+    }
+    Ok(Replayed { leader, records, skipped, size_bytes })
+}
+
+/// Packs records into batches.
+fn batches(records: &[GroupRecord], now: i64) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let mut open = BatchBuilder::new(Compression::None);
+    for record in records {
+        let (key, value) = record.encode();
+        open.push(now, Some(&key), value.as_deref(), &[]);
+        if open.size_bytes() > BATCH_BYTES {
+            batches.push(std::mem::replace(&mut open, BatchBuilder::new(Compression::None)).build());
+        }
+    }
+    if open.count() > 0 {
+        batches.push(open.build());
+    }
+    batches
+}
+
+/// Hands batches to the leader at once; the future waits until all are durable.
+fn append(leader: &LeaderRef, write: WriteId, batches: Vec<Batch>) -> BoxFuture<'static, Outcome> {
+    let epoch = leader.epoch();
+    let send = |batch| {
+        let (reply, appended) = oneshot::channel();
+        let epoch = epoch?;
+        let produce = Produce { batch, acks: Acks::All, epoch, permit: Permit::internal(), reply };
+        supervision::tell(&leader.actor, produce);
+        Some(appended)
+    };
+    let replies: Vec<_> = batches.into_iter().map(send).collect();
+    Box::pin(async move {
+        let mut first = None;
+        for reply in replies {
+            let result = match reply {
+                Some(reply) => reply.await.unwrap_or(Err(ProduceError::LeaderStopped)),
+                None => Err(ProduceError::LeaderStopped),
+            };
+            match result {
+                Ok(appended) => first = first.or(Some(appended.base)),
+                Err(error) => return Outcome { write, result: Err(error) },
+            }
+        }
+        Outcome { write, result: first.ok_or(ProduceError::LeaderStopped) }
+    })
+}
+
+impl Actor for CoordinatorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.open(ctx);
+    }
+}
+
+impl Supervised for CoordinatorActor {
+    fn restarting(&mut self, _ctx: &mut Context<Self>) {
+        // Callers see their answers dropped; `started` replays the partition.
+        self.state = None;
+        self.armed = None;
+    }
+}
+
+impl Handler<Ask> for CoordinatorActor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        open.next_ticket += 1;
+        let ticket = Ticket(open.next_ticket);
+        drop(open.waiting.insert(ticket, (ask.reply, ask.permit)));
+        self.step(Input::Ask(ticket, ask.question), ctx);
+    }
+}
+
+impl Handler<Stop> for CoordinatorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+        self.state = None;
+        supervision::finish(ctx);
+    }
+}
+
+impl StreamHandler<Outcome> for CoordinatorActor {
+    fn handle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
+        let write = outcome.write;
+        match outcome.result {
+            Ok(base) => self.step(Input::Written { write, base }, ctx),
+            Err(ProduceError::DiskFull) => {
+                self.step(Input::WriteFailed { write, error: ErrorCode::CoordinatorNotAvailable }, ctx);
+            }
+            Err(error) => {
+                // The records may be in the log: only the log can tell.
+                warn!(self.start.logger, "group records may be lost, the groups are loaded anew"; "error" => %error);
+                return supervision::fail(ctx);
+            }
+        }
+        let grown = self.state.as_ref().is_some_and(|o| o.bytes_since_rewrite > self.start.rewrite_bytes);
+        if grown {
+            self.step(Input::Rewrite, ctx);
+        }
+    }
+
+    /// The writes end with the state that made them, not with the actor.
+    fn finished(&mut self, _ctx: &mut Context<Self>) {}
+}

@@ -1,0 +1,345 @@
+//! One connection: frames in, answers out in the same order.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use callboard_common::ErrorCode;
+use callboard_common::kafka::header::{RequestHeader, encode_response};
+use callboard_common::kafka::{ApiKey, DecodeError, Decoder, Encoder, Text};
+use callboard_common::time::Clock;
+use futures::channel::mpsc;
+use futures::future::BoxFuture;
+use futures::{FutureExt, SinkExt, StreamExt};
+use parking_lot::Mutex;
+use slog::{debug, info};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::convert::{self, Converted};
+use super::fetch_session::FetchSessions;
+use super::{Connection, convert::Answering};
+use crate::api::{Caller, Door, Principal};
+use crate::metrics::RequestLabels;
+use crate::supervision::Permit;
+
+/// So much of a request is read before it takes credits: what an idle or slow connection costs at most.
+const UNCREDITED_BYTES: usize = 64 << 10;
+/// Credits are taken in pieces of this size as a request arrives.
+const CREDIT_BYTES: usize = 1 << 20;
+/// Client texts are logged no longer than this.
+const LOGGED_CHARS: usize = 256;
+
+/// Why a connection is closed.
+#[derive(Debug, thiserror::Error)]
+enum Closed {
+    #[error("the client closed it")]
+    ByClient,
+    #[error("the node stops")]
+    NodeStops,
+    #[error("no request for too long")]
+    Idle,
+    #[error("a request of {0} bytes is not possible")]
+    Length(i32),
+    #[error("this is not Kafka's protocol but {0}")]
+    Foreign(&'static str),
+    #[error("a request was not whole in time")]
+    SlowRequest,
+    #[error("an answer was not taken in time")]
+    SlowReader,
+    #[error("request {api_key} version {version} is not supported")]
+    Unsupported { api_key: i16, version: i16 },
+    #[error("a request is malformed: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("a request contradicts itself: {0}")]
+    Invalid(&'static str),
+    #[error("records without acknowledgement were refused: {0:?}")]
+    RefusedSilently(ErrorCode),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl Closed {
+    /// Reason for the counter of refusals, if the client is at fault.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Length(_) => Some("length"),
+            Self::Foreign(_) => Some("foreign_protocol"),
+            Self::SlowRequest => Some("slow_request"),
+            Self::SlowReader => Some("slow_reader"),
+            Self::Unsupported { .. } => Some("unsupported_version"),
+            Self::Malformed(_) => Some("malformed"),
+            Self::Invalid(_) => Some("invalid"),
+            Self::ByClient | Self::NodeStops | Self::Idle | Self::RefusedSilently(_) | Self::Io(_) => None,
+        }
+    }
+}
+
+/// An answer's chunks, or why the connection must be closed instead; `None` where no answer is wanted.
+type Answer = BoxFuture<'static, Result<Option<Vec<Bytes>>, Closed>>;
+
+/// A client's text, safe to log.
+fn logged(text: &str) -> String {
+    text.escape_debug().take(LOGGED_CHARS).collect()
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(stream: std::net::TcpStream, connection: Connection, mut stop: watch::Receiver<bool>) {
+    let logger = connection.logger.clone();
+    let peer = connection.peer;
+    let stream = match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return debug!(logger, "connection is lost"; "peer" => %peer, "error" => %error),
+    };
+    // Answers are written whole; waiting to fill packets would only delay them.
+    let _best_effort = stream.set_nodelay(true);
+    let (read, write) = stream.into_split();
+    let in_flight = connection.admission.limits().requests_per_connection;
+    // The channel holds one more per sender than its size.
+    let (answers, outgoing) = mpsc::channel::<Answer>(0);
+    let metrics = connection.admission.metrics().clone();
+    let clock = connection.api.shared().clock.clone();
+    let write_timeout = connection.admission.limits().write_timeout;
+    let reader = Reader { connection, read, buffer: BytesMut::new(), sessions: Arc::default(), software: Text::default() };
+    let closed = tokio::select! {
+        closed = reader.run(answers) => closed,
+        closed = write_answers(write, outgoing.buffered(in_flight), &clock, write_timeout) => closed,
+        _ = stop.wait_for(|stop| *stop) => Closed::NodeStops,
+    };
+    match closed.reason() {
+        Some(reason) => {
+            metrics.refuse(reason);
+            info!(logger, "connection closed: {closed}"; "peer" => %peer, "reason" => reason);
+        }
+        None => debug!(logger, "connection closed: {closed}"; "peer" => %peer),
+    }
+}
+
+/// Writes answers in order until the reader is done with them or the client does not take them.
+async fn write_answers(
+    mut write: OwnedWriteHalf,
+    mut answers: impl futures::Stream<Item = Result<Option<Vec<Bytes>>, Closed>> + Unpin,
+    clock: &Clock,
+    timeout: Duration,
+) -> Closed {
+    while let Some(answer) = answers.next().await {
+        let chunks = match answer {
+            Ok(Some(chunks)) => chunks,
+            Ok(None) => continue,
+            Err(closed) => return closed,
+        };
+        tokio::select! {
+            written = write_all(&mut write, &chunks) => {
+                if let Err(error) = written {
+                    return error.into();
+                }
+            }
+            () = clock.sleep(timeout) => return Closed::SlowReader,
+        }
+    }
+    // The reader has gone and says why.
+    futures::future::pending().await
+}
+
+/// Writes all chunks with as few system calls as it takes.
+async fn write_all(write: &mut OwnedWriteHalf, chunks: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|c| IoSlice::new(c)).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        let written = write.write_vectored(rest).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut rest, written);
+    }
+    Ok(())
+}
+
+/// What another protocol's first bytes are.
+fn foreign(first: [u8; 4]) -> Option<&'static str> {
+    match &first {
+        b"GET " | b"POST" | b"PUT " | b"HEAD" | b"OPTI" | b"DELE" | b"CONN" => Some("HTTP"),
+        b"SSH-" => Some("SSH"),
+        b"PRI " => Some("HTTP/2"),
+        [0x16, 0x03, ..] => Some("TLS"),
+        _ => None,
+    }
+}
+
+struct Reader {
+    connection: Connection,
+    read: OwnedReadHalf,
+    buffer: BytesMut,
+    sessions: Arc<Mutex<FetchSessions>>,
+    /// Name and version of the client's library, as it says.
+    software: Text,
+}
+
+impl Reader {
+    /// Reads requests and begins to serve them, as far as the credits go.
+    async fn run(mut self, mut answers: mpsc::Sender<Answer>) -> Closed {
+        loop {
+            let (frame, credits) = match self.frame().await {
+                Ok(frame) => frame,
+                Err(closed) => return closed,
+            };
+            let answer = match self.begin(frame, credits) {
+                Ok(answer) => answer,
+                Err(closed) => return closed,
+            };
+            // Waits while as many requests are in flight as may be.
+            if answers.send(answer).await.is_err() {
+                return Closed::ByClient;
+            }
+        }
+    }
+
+    /// The next frame, with the credits for its bytes.
+    async fn frame(&mut self) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Closed> {
+        let clock = self.connection.api.shared().clock.clone();
+        let limits = self.connection.admission.limits().clone();
+        tokio::select! {
+            filled = self.fill(4) => filled?,
+            () = clock.sleep(limits.idle_timeout) => return Err(Closed::Idle),
+        }
+        let first = [self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]];
+        let length = i32::from_be_bytes(first);
+        let size = match u32::try_from(length) {
+            Ok(size) if size > 0 && size <= limits.request_max_bytes => size as usize,
+            _ => return Err(foreign(first).map_or(Closed::Length(length), Closed::Foreign)),
+        };
+        let mut credits = Vec::new();
+        let deadline = clock.sleep(limits.frame_timeout);
+        let body = async {
+            let mut granted = UNCREDITED_BYTES;
+            loop {
+                self.fill(4 + size.min(granted)).await?;
+                if granted >= size {
+                    return Ok::<(), Closed>(());
+                }
+                let admission = self.connection.admission.clone();
+                credits.extend(admission.bytes(CREDIT_BYTES as u32).await);
+                granted += CREDIT_BYTES;
+            }
+        };
+        tokio::select! {
+            filled = body => filled?,
+            () = deadline => return Err(Closed::SlowRequest),
+        }
+        let mut frame = self.buffer.split_to(4 + size).freeze();
+        Ok((frame.split_off(4), credits))
+    }
+
+    /// Reads until the buffer holds `size` bytes.
+    async fn fill(&mut self, size: usize) -> Result<(), Closed> {
+        while self.buffer.len() < size {
+            // Memory grows with what arrives, not with what was announced.
+            let missing = size - self.buffer.len();
+            self.buffer.reserve(missing.min(self.buffer.len().max(16 << 10)));
+            if self.read.read_buf(&mut self.buffer).await? == 0 {
+                return Err(Closed::ByClient);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes a request and begins to serve it.
+    fn begin(&mut self, frame: Bytes, credits: Vec<OwnedSemaphorePermit>) -> Result<Answer, Closed> {
+        let received = frame.len();
+        let mut decoder = Decoder::new(frame);
+        let header = RequestHeader::decode(&mut decoder)?;
+        let (api_key, version) = (header.api_key, header.api_version);
+        let Some(key) = ApiKey::from_number(api_key) else { return Err(Closed::Unsupported { api_key, version }) };
+        if !key.serves(version) {
+            // Clients that are newer than this broker ask again with a version that the answer names (KIP-511).
+            let is_probe = key == ApiKey::ApiVersions && version >= 0;
+            return match is_probe {
+                true => Ok(self.unsupported_api_versions(header.correlation_id)),
+                false => Err(Closed::Unsupported { api_key, version }),
+            };
+        }
+        let caller = Caller {
+            principal: Principal::Anonymous,
+            client_id: header.client_id.clone().unwrap_or_default(),
+            host: Text::from(format!("/{}", self.connection.peer.ip())),
+            door: Door::Kafka,
+            permit: Permit::new(credits),
+        };
+        let clock = self.connection.api.shared().clock.clone();
+        let began = clock.now().monotonic;
+        let converted = convert::request(key, version, decoder.into_rest(), &self.sessions)?;
+        let (request, answering) = match converted {
+            Converted::Request(request, answering) => (request, answering),
+            Converted::Answer(answer) => return Ok(self.encoded(key, version, header, answer)),
+            Converted::ApiVersions { software } => {
+                self.software = software;
+                debug!(self.connection.logger, "client"; "peer" => %self.connection.peer,
+                    "software" => logged(&self.software), "client_id" => logged(&caller.client_id));
+                let answer = convert::api_versions(version, ErrorCode::None);
+                return Ok(self.encoded(key, version, header, answer));
+            }
+            Converted::Invalid(what) => return Err(Closed::Invalid(what)),
+        };
+        let labels = RequestLabels { door: "kafka", request: request.name() };
+        let metrics = self.connection.admission.metrics().clone();
+        let _total = metrics.received_bytes.get_or_create(&labels).inc_by(received as u64);
+        let permit = caller.permit.clone();
+        let serving = self.connection.api.start(caller, request);
+        Ok(async move {
+            let response = serving.await;
+            drop(permit);
+            let chunks = answer(key, version, header.correlation_id, answering, response)?;
+            let sent: usize = chunks.iter().flatten().map(Bytes::len).sum();
+            let _total = metrics.sent_bytes.get_or_create(&labels).inc_by(sent as u64);
+            let took = clock.now().monotonic.since(began);
+            metrics.requests.get_or_create(&labels).observe(took.as_secs_f64());
+            Ok(chunks)
+        }
+        .boxed())
+    }
+
+    fn encoded(&self, key: ApiKey, version: i16, header: RequestHeader, answer: convert::Message) -> Answer {
+        let chunks = frame(key, version, header.correlation_id, &answer);
+        futures::future::ready(chunks.map(Some)).boxed()
+    }
+
+    fn unsupported_api_versions(&self, correlation_id: i32) -> Answer {
+        let answer = convert::api_versions(0, ErrorCode::UnsupportedVersion);
+        futures::future::ready(frame(ApiKey::ApiVersions, 0, correlation_id, &answer).map(Some)).boxed()
+    }
+}
+
+/// The frame of an answer, in chunks.
+fn frame(key: ApiKey, version: i16, correlation_id: i32, answer: &convert::Message) -> Result<Vec<Bytes>, Closed> {
+    let mut encoder = Encoder::new();
+    let too_long = |_| Closed::Invalid("the answer does not fit its format");
+    encode_response(&mut encoder, key, version, correlation_id).map_err(too_long)?;
+    answer.encode(&mut encoder, version).map_err(too_long)?;
+    let length = i32::try_from(encoder.length()).map_err(|_| Closed::Invalid("the answer is too large"))?;
+    let mut chunks = encoder.into_chunks();
+    // The first chunk is the header's and small: putting the length in front of it saves a slice.
+    let mut first = BytesMut::with_capacity(4 + chunks.first().map_or(0, Bytes::len));
+    first.extend_from_slice(&length.to_be_bytes());
+    if let Some(chunk) = chunks.first_mut() {
+        first.extend_from_slice(chunk);
+        *chunk = first.freeze();
+    }
+    Ok(chunks)
+}
+
+fn answer(
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    answering: Answering,
+    response: callboard_common::protocol::Response,
+) -> Result<Option<Vec<Bytes>>, Closed> {
+    match convert::response(version, answering, response) {
+        Ok(Some(message)) => frame(key, version, correlation_id, &message).map(Some),
+        Ok(None) => Ok(None),
+        // The client will not be answered: closing is the only way to tell it.
+        Err(error) => Err(Closed::RefusedSilently(error)),
+    }
+}

@@ -1,0 +1,141 @@
+//! Metadata, CreateTopics and DeleteTopics.
+
+use callboard_common::kafka::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use callboard_common::kafka::messages::delete_topics_response::DeletableTopicResult;
+use callboard_common::kafka::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use callboard_common::kafka::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest,
+    MetadataResponse,
+};
+use callboard_common::protocol::metadata::{Metadata, MetadataAnswer, PartitionMetadata, TopicMetadata};
+use callboard_common::protocol::topics::{
+    CreateTopics, CreatedTopic, CreatedTopics, DeleteTopics, DeletedTopic, DeletedTopics, NewTopic,
+};
+use callboard_common::protocol::{Response, TopicRef};
+use callboard_common::{BrokerId, ErrorCode};
+
+use super::{Answering, Converted, Message, expect};
+
+/// Kafka's numbers of where a config comes from.
+const DYNAMIC_TOPIC_CONFIG: i8 = 1;
+const DEFAULT_CONFIG: i8 = 5;
+
+pub(super) fn metadata(request: MetadataRequest, version: i16) -> Converted {
+    let topics = request.topics.map(|topics| {
+        let topic = |t: callboard_common::kafka::messages::metadata_request::MetadataRequestTopic| match t.name {
+            Some(name) => TopicRef::Name(name),
+            None => TopicRef::Id(t.topic_id),
+        };
+        topics.into_iter().map(topic).collect::<Vec<_>>()
+    });
+    // Version 0 has no null: there an empty list asks for all.
+    let topics = topics.filter(|topics| version > 0 || !topics.is_empty());
+    let metadata = Metadata { topics, auto_create: request.allow_auto_topic_creation };
+    Converted::Request(metadata.into(), Answering::Metadata)
+}
+
+pub(super) fn described(response: Response, version: i16) -> Message {
+    let answer = match expect::<MetadataAnswer>(response) {
+        Ok(answer) => answer,
+        Err(error) => return Box::new(MetadataResponse { error_code: error.number(), ..Default::default() }),
+    };
+    let ids = |brokers: &[BrokerId]| brokers.iter().map(|b| b.0).collect::<Vec<_>>();
+    let partition = |p: &PartitionMetadata| MetadataResponsePartition {
+        error_code: p.error.number(),
+        partition_index: p.partition,
+        leader_id: p.leader.map_or(-1, |l| l.0),
+        leader_epoch: p.epoch.0,
+        replica_nodes: ids(&p.replicas),
+        isr_nodes: ids(&p.replicas),
+        offline_replicas: Vec::new(),
+    };
+    let topic = |t: TopicMetadata| MetadataResponseTopic {
+        error_code: t.error.number(),
+        // A topic asked for by an id that is not known has no name; before version 12 there is no null.
+        name: t.name.or_else(|| (version < 12).then(Default::default)),
+        topic_id: t.id,
+        is_internal: t.is_internal,
+        partitions: t.partitions.iter().map(partition).collect(),
+        ..Default::default()
+    };
+    let broker = |b: callboard_common::protocol::metadata::BrokerAddress| MetadataResponseBroker {
+        node_id: b.id.0,
+        host: b.host,
+        port: b.port.into(),
+        rack: None,
+    };
+    Box::new(MetadataResponse {
+        brokers: answer.brokers.into_iter().map(broker).collect(),
+        cluster_id: Some(answer.cluster_id),
+        controller_id: answer.controller.0,
+        topics: answer.topics.into_iter().map(topic).collect(),
+        ..Default::default()
+    })
+}
+
+pub(super) fn create(request: CreateTopicsRequest) -> Converted {
+    let topic = |t: callboard_common::kafka::messages::create_topics_request::CreatableTopic| NewTopic {
+        name: t.name,
+        // -1 leaves it to the broker (KIP-464).
+        partitions: (t.num_partitions != -1).then_some(t.num_partitions),
+        replication_factor: (t.replication_factor != -1).then_some(t.replication_factor),
+        assignments: t.assignments.into_iter().map(|a| (a.partition_index, a.broker_ids)).collect(),
+        configs: t.configs.into_iter().map(|c| (c.name, c.value)).collect(),
+    };
+    let create = CreateTopics {
+        topics: request.topics.into_iter().map(topic).collect(),
+        timeout_ms: request.timeout_ms,
+        validate_only: request.validate_only,
+    };
+    Converted::Request(create.into(), Answering::CreateTopics)
+}
+
+pub(super) fn created(response: Response) -> Message {
+    let created = expect::<CreatedTopics>(response).unwrap_or(CreatedTopics { topics: Vec::new() });
+    let config = |(name, value, is_default)| CreatableTopicConfigs {
+        name,
+        value: Some(value),
+        read_only: false,
+        config_source: if is_default { DEFAULT_CONFIG } else { DYNAMIC_TOPIC_CONFIG },
+        is_sensitive: false,
+    };
+    let topic = |t: CreatedTopic| CreatableTopicResult {
+        name: t.name,
+        topic_id: t.id,
+        error_code: t.error.number(),
+        error_message: t.message,
+        num_partitions: t.partitions,
+        replication_factor: t.replication_factor,
+        configs: Some(t.configs.into_iter().map(config).collect()),
+        ..Default::default()
+    };
+    let topics = created.topics.into_iter().map(topic).collect();
+    Box::new(CreateTopicsResponse { topics, ..Default::default() })
+}
+
+pub(super) fn delete(request: DeleteTopicsRequest, version: i16) -> Converted {
+    let topics: Vec<TopicRef> = if version < 6 {
+        request.topic_names.into_iter().map(TopicRef::Name).collect()
+    } else {
+        let topic = |t: callboard_common::kafka::messages::delete_topics_request::DeleteTopicState| match t.name {
+            Some(name) => TopicRef::Name(name),
+            None => TopicRef::Id(t.topic_id),
+        };
+        request.topics.into_iter().map(topic).collect()
+    };
+    Converted::Request(DeleteTopics { topics, timeout_ms: request.timeout_ms }.into(), Answering::DeleteTopics)
+}
+
+pub(super) fn deleted(response: Response) -> Message {
+    let deleted = expect::<DeletedTopics>(response).unwrap_or(DeletedTopics { topics: Vec::new() });
+    let topic = |t: DeletedTopic| DeletableTopicResult {
+        name: t.name,
+        topic_id: t.id,
+        error_code: t.error.number(),
+        error_message: (t.error != ErrorCode::None).then(|| t.error.message().into()),
+    };
+    let responses = deleted.topics.into_iter().map(topic).collect();
+    Box::new(DeleteTopicsResponse { responses, ..Default::default() })
+}

@@ -1,0 +1,278 @@
+//! The QUIC door: lanes of Callboard's own clients.
+//!
+//! A connection's streams are its lanes. A lane's requests are begun in order and answered in order; lanes do not
+//! wait for each other, so one slow or lossy partition holds up no other.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use callboard_common::ErrorCode;
+use callboard_common::kafka::Text;
+use callboard_common::protocol::Response;
+use callboard_common::runtime::Runtime;
+use callboard_common::transport::endpoint;
+use callboard_common::transport::stream::{FrameReader, ReadError, write};
+use callboard_common::transport::tls::Identity;
+use callboard_common::wire::codec::{self, BODY_LIMIT_BYTES, CodecError};
+use callboard_common::wire::frame::{Frame, FrameError, Header, split};
+use futures::channel::mpsc;
+use futures::future::BoxFuture;
+use futures::{FutureExt, SinkExt, StreamExt};
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use slog::{Logger, debug, info, warn};
+use tokio::sync::watch;
+
+use super::admission::Admission;
+use crate::api::{Api, Caller, Door, Principal};
+use crate::metrics::RequestLabels;
+use crate::supervision::Permit;
+
+/// Handshakes that are under way at once on one socket; beyond it clients must prove their address first.
+const HANDSHAKES_WITHOUT_RETRY: usize = 64;
+/// So much of a request is read before it takes credits.
+const UNCREDITED_BYTES: usize = 64 << 10;
+const CREDIT_BYTES: usize = 1 << 20;
+/// Codes of closed connections.
+const CODE_STOPPED: u32 = 0;
+const CODE_REFUSED: u32 = 1;
+const CODE_MALFORMED: u32 = 2;
+
+/// What lanes are served with.
+#[derive(Clone, Debug)]
+struct Lanes {
+    api: Api,
+    admission: Admission,
+    peer: SocketAddr,
+    logger: Logger,
+}
+
+/// Serves one socket per worker until `stop` turns true.
+pub fn serve(
+    sockets: Vec<UdpSocket>,
+    identity: &Identity,
+    runtime: &Runtime,
+    api: &Api,
+    admission: &Admission,
+    stop: &watch::Receiver<bool>,
+    logger: &Logger,
+) {
+    for (worker, socket) in runtime.workers().iter().zip(sockets) {
+        let (identity, api, admission) = (identity.clone(), api.clone(), admission.clone());
+        let (stop, logger) = (stop.clone(), logger.clone());
+        let _alive: bool = worker.run(move || {
+            drop(actix_rt::spawn(accept(socket, identity, api, admission, stop, logger)));
+        });
+    }
+}
+
+async fn accept(
+    socket: UdpSocket,
+    identity: Identity,
+    api: Api,
+    admission: Admission,
+    mut stop: watch::Receiver<bool>,
+    logger: Logger,
+) {
+    let endpoint = match endpoint::server(socket, &identity) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return warn!(logger, "the QUIC door does not open"; "error" => %error),
+    };
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Some(incoming) = incoming else { break };
+        if endpoint.open_connections() > HANDSHAKES_WITHOUT_RETRY && !incoming.remote_address_validated() {
+            // Spoofed addresses cost one packet each.
+            let _sent = incoming.retry();
+            continue;
+        }
+        let peer = incoming.remote_address();
+        let lanes = Lanes { api: api.clone(), admission: admission.clone(), peer, logger: logger.clone() };
+        drop(actix_rt::spawn(connection(incoming, lanes, stop.clone())));
+    }
+    endpoint.close(VarInt::from_u32(CODE_STOPPED), b"the node stops");
+    endpoint.wait_idle().await;
+}
+
+async fn connection(incoming: Incoming, lanes: Lanes, mut stop: watch::Receiver<bool>) {
+    let Some(_admitted) = lanes.admission.connect(lanes.peer.ip()) else {
+        incoming.refuse();
+        return;
+    };
+    let connection = match incoming.await {
+        Ok(connection) => connection,
+        Err(error) => return debug!(lanes.logger, "handshake failed"; "peer" => %lanes.peer, "error" => %error),
+    };
+    loop {
+        tokio::select! {
+            lane = connection.accept_bi() => match lane {
+                Ok((send, receive)) => {
+                    drop(actix_rt::spawn(lane_to_its_end(connection.clone(), lanes.clone(), send, receive)));
+                }
+                Err(error) => return debug!(lanes.logger, "connection closed: {error}"; "peer" => %lanes.peer),
+            },
+            _ = stop.wait_for(|stop| *stop) => {
+                return connection.close(VarInt::from_u32(CODE_STOPPED), b"the node stops");
+            }
+        }
+    }
+}
+
+/// Why a lane ends.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the client closed it")]
+    ByClient,
+    #[error("a request was not whole in time")]
+    SlowRequest,
+    #[error("an answer was not taken in time")]
+    SlowReader,
+    #[error("{0}")]
+    Read(ReadError),
+    #[error("{0}")]
+    Write(std::io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed => Self::ByClient,
+            ReadError::Broken(_) | ReadError::CutShort | ReadError::Frame(_) => Self::Read(error),
+        }
+    }
+}
+
+impl Ended {
+    /// Reason for the counter of refusals, if the client is at fault: it costs the connection.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::ByClient | Self::Write(_) | Self::Read(ReadError::Broken(_) | ReadError::Closed) => None,
+            Self::SlowRequest => Some("slow_request"),
+            Self::SlowReader => Some("slow_reader"),
+            Self::Read(ReadError::CutShort | ReadError::Frame(_)) | Self::Frame(_) => Some("length"),
+            Self::Codec(_) => Some("malformed"),
+        }
+    }
+}
+
+async fn lane_to_its_end(connection: Connection, lanes: Lanes, send: SendStream, receive: RecvStream) {
+    let ended = lane(&lanes, send, receive).await;
+    match ended.reason() {
+        Some(reason) => {
+            lanes.admission.metrics().refuse(reason);
+            info!(lanes.logger, "connection closed: {ended}"; "peer" => %lanes.peer, "reason" => reason);
+            let code = if reason == "malformed" { CODE_MALFORMED } else { CODE_REFUSED };
+            connection.close(VarInt::from_u32(code), reason.as_bytes());
+        }
+        None => debug!(lanes.logger, "lane closed: {ended}"; "peer" => %lanes.peer),
+    }
+}
+
+type Answer = BoxFuture<'static, Result<Frame, Ended>>;
+
+async fn lane(lanes: &Lanes, mut send: SendStream, receive: RecvStream) -> Ended {
+    let (answers, outgoing) = mpsc::channel::<Answer>(0);
+    let mut outgoing = outgoing.buffered(lanes.admission.limits().requests_per_connection);
+    let clock = lanes.api.shared().clock.clone();
+    let timeout = lanes.admission.limits().write_timeout;
+    let writing = async {
+        while let Some(answer) = outgoing.next().await {
+            let frame = match answer {
+                Ok(frame) => frame,
+                Err(ended) => return ended,
+            };
+            tokio::select! {
+                written = write(&mut send, frame) => {
+                    if let Err(error) = written {
+                        return Ended::Write(error);
+                    }
+                }
+                () = clock.sleep(timeout) => return Ended::SlowReader,
+            }
+        }
+        // All that was asked is answered.
+        Ended::ByClient
+    };
+    let reading = read(lanes, FrameReader::new(receive), answers);
+    futures::pin_mut!(writing);
+    futures::pin_mut!(reading);
+    match futures::future::select(reading, writing).await {
+        // A client that only closed its half still gets its answers.
+        futures::future::Either::Left((Ended::ByClient, writing)) => writing.await,
+        futures::future::Either::Left((ended, _)) | futures::future::Either::Right((ended, _)) => ended,
+    }
+}
+
+async fn read(lanes: &Lanes, mut reader: FrameReader, mut answers: mpsc::Sender<Answer>) -> Ended {
+    loop {
+        let answer = match begin(lanes, &mut reader).await {
+            Ok(answer) => answer,
+            Err(ended) => return ended,
+        };
+        if answers.send(answer).await.is_err() {
+            return Ended::ByClient;
+        }
+    }
+}
+
+/// Reads one request and begins to serve it.
+async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended> {
+    let limits = lanes.admission.limits();
+    let clock = lanes.api.shared().clock.clone();
+    let length = reader.length(limits.request_max_bytes).await?;
+    let mut credits = Vec::new();
+    let arrive = async {
+        let mut granted = UNCREDITED_BYTES;
+        loop {
+            reader.arrive(length.min(granted)).await?;
+            if granted >= length {
+                return Ok::<(), Ended>(());
+            }
+            credits.extend(lanes.admission.bytes(CREDIT_BYTES as u32).await);
+            granted += CREDIT_BYTES;
+        }
+    };
+    tokio::select! {
+        arrived = arrive => arrived?,
+        () = clock.sleep(limits.frame_timeout) => return Err(Ended::SlowRequest),
+    }
+    let (header, body, records) = split(reader.take(length), BODY_LIMIT_BYTES)?;
+    if header.version != codec::VERSION {
+        return Ok(refuse(header, ErrorCode::UnsupportedVersion));
+    }
+    let known = callboard_common::protocol::Request::ALL.iter().any(|(number, _)| *number == header.api);
+    if !known {
+        return Ok(refuse(header, ErrorCode::UnsupportedVersion));
+    }
+    let request = codec::request(header, &body, records)?;
+    let caller = Caller {
+        principal: Principal::Anonymous,
+        client_id: Text::from_static("callboard"),
+        host: Text::from(format!("/{}", lanes.peer.ip())),
+        door: Door::Quic,
+        permit: Permit::new(credits),
+    };
+    let labels = RequestLabels { door: "quic", request: request.name() };
+    let metrics = lanes.admission.metrics().clone();
+    let _total = metrics.received_bytes.get_or_create(&labels).inc_by(length as u64);
+    let began = clock.now().monotonic;
+    let serving = lanes.api.start(caller, request);
+    Ok(async move {
+        let frame = codec::response_frame(header, serving.await)?;
+        let sent = frame.body.len() + frame.records.iter().map(bytes::Bytes::len).sum::<usize>();
+        let _total = metrics.sent_bytes.get_or_create(&labels).inc_by(sent as u64);
+        metrics.requests.get_or_create(&labels).observe(clock.now().monotonic.since(began).as_secs_f64());
+        Ok(frame)
+    }
+    .boxed())
+}
+
+fn refuse(header: Header, error: ErrorCode) -> Answer {
+    let frame = codec::response_frame(header, Response::Refused(error)).map_err(Ended::from);
+    futures::future::ready(frame).boxed()
+}

@@ -1,0 +1,729 @@
+//! One node: declares the whole supervision tree, starts it in order, stops it in reverse.
+//!
+//! ```text
+//! node                      a controller that gives up ends the node
+//! ├── controller            permanent, built from the metadata log; on a worker of its own
+//! ├── replicas (per worker) permanent, never gives up
+//! │   ├── leader orders-0       permanent, 5 in 60 s -> that partition goes offline
+//! │   └── coordinator 7         permanent, 5 in 60 s -> that shard goes offline
+//! ├── watchdog              a worker stuck for 30 s is reported; the process ends
+//! └── doors                 kafka, quic, http; started last, stopped first
+//! ```
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use callboard_common::config::ConfigError;
+use callboard_common::runtime::{Runtime, RuntimeConfig, Worker};
+use callboard_common::transport::endpoint;
+use callboard_common::transport::tls::{Fingerprint, Identity, TlsError};
+use callboard_common::{BrokerId, Clock, Timestamp, TopicPartition, Uuid};
+use parking_lot::Mutex;
+use slog::{Logger, error, info, o, warn};
+use tokio::sync::{oneshot, watch};
+
+use crate::api::Api;
+use crate::config::BrokerConfig;
+use crate::controller::actor::{ControllerStart, Propose, Published};
+use crate::controller::{Command, ControllerActor, Outcome};
+use crate::directory::Directory;
+use crate::leader::actor::Crash;
+use crate::metrics::Metrics;
+use crate::net::admission::Admission;
+use crate::net::http;
+use crate::net::{kafka, quic};
+use crate::replicas::actor::CloseAll;
+use crate::replicas::{ReplicasActor, ReplicasStart};
+use crate::status;
+use crate::storage::checkpoint::Checkpoints;
+use crate::storage::disk::{Disk, MemoryDisk, RealDisk, replace_whole};
+use crate::storage::meta_properties::MetaProperties;
+use crate::storage::open_files::OpenFiles;
+use crate::storage::StorageError;
+use crate::supervision::{self, Child, Exit, Restart, RestartLimit, Watchdog};
+
+/// How often the checkpoints are written while the node runs.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a start waits for the metadata and the leaders.
+const START_TIMEOUT: Duration = Duration::from_mins(10);
+/// A registration that was dropped is tried again after this.
+const REGISTER_PAUSE: Duration = Duration::from_millis(10);
+const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
+const WATCHDOG_PATIENCE: Duration = Duration::from_secs(30);
+/// Kafka's mark of a clean stop.
+const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const LOCK: &str = ".lock";
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// Another process uses the data directory.
+    #[error("the data directory {0} is in use by another process; stop it, or choose another with --data")]
+    InUse(PathBuf),
+    /// The data directory holds something else.
+    #[error("{dir} holds files but no meta.properties, so it is not Callboard's: {found:?}; choose another with --data")]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// One of the files.
+        found: String,
+    },
+    /// The data directory belongs to another node.
+    #[error("the data directory {dir} belongs to node {found}, not {wanted}")]
+    OtherNode {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        found: BrokerId,
+        /// Who wants it.
+        wanted: BrokerId,
+    },
+    /// An address cannot be bound.
+    #[error("the {door} door cannot be opened on {address}: {error}; choose another address with --{door}")]
+    Bind {
+        /// Which door.
+        door: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The certificates cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// A file that the settings name cannot be read.
+    #[error("{path} cannot be read: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The operating system starts no more threads.
+    #[error("threads cannot be started: {0}")]
+    Threads(std::io::Error),
+    /// The metadata could not be restored; the log says why.
+    #[error("the metadata could not be restored; the log above says why")]
+    Metadata,
+}
+
+/// What all actors of a node share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The node's number.
+    pub broker: BrokerId,
+    /// This start.
+    pub incarnation: Uuid,
+    /// The cluster's identifier.
+    pub cluster_id: String,
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Files.
+    pub open: Arc<OpenFiles>,
+    /// Checkpoints of the data directory.
+    pub checkpoints: Checkpoints,
+    /// Where the actors are.
+    pub directory: Directory,
+    /// Threads.
+    pub runtime: Runtime,
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The log.
+    pub logger: Logger,
+}
+
+/// Where the data is kept.
+#[derive(Clone, Debug)]
+enum Medium {
+    Real,
+    Memory(MemoryDisk),
+}
+
+/// Settings of a node that runs inside of a program.
+#[derive(Clone, Debug)]
+pub struct NodeBuilder {
+    config: BrokerConfig,
+    medium: Medium,
+    clock: Clock,
+    logger: Logger,
+}
+
+/// Everything that a node stops with.
+struct Running {
+    shared: Shared,
+    replicas: Vec<Addr<ReplicasActor>>,
+    stop: watch::Sender<bool>,
+    http: std::thread::JoinHandle<()>,
+    _watchdog: Watchdog,
+    _lock: Option<fs::File>,
+}
+
+/// A node that runs; it stops in order with [`Node::stop`], and at once when it is dropped.
+pub struct Node {
+    kafka: SocketAddr,
+    quic: SocketAddr,
+    http: SocketAddr,
+    identity: Identity,
+    clock: Clock,
+    fatal: watch::Receiver<Option<String>>,
+    directory: Directory,
+    running: Mutex<Option<Running>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("kafka", &self.kafka).field("quic", &self.quic).finish_non_exhaustive()
+    }
+}
+
+impl NodeBuilder {
+    /// Keeps the data in this directory. Default `./callboard-data`.
+    #[must_use]
+    pub fn directory(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.config.node.data = dir.into();
+        self.medium = Medium::Real;
+        self
+    }
+
+    /// Keeps the data in memory; it is gone with the node.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.medium = Medium::Memory(MemoryDisk::default());
+        self.config.node.data = "/callboard".into();
+        // A program that embeds a node rarely has the standard ports free.
+        self.ephemeral_ports()
+    }
+
+    /// Takes free ports on loopback.
+    #[must_use]
+    pub fn ephemeral_ports(mut self) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = &mut self.config.listeners;
+        (listeners.kafka, listeners.quic, listeners.http) = (any, any, any);
+        self
+    }
+
+    /// Uses a clock that stands still until [`Node::advance`] moves it, beginning at this wall time in
+    /// milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn manual_clock(mut self, start_ms: i64) -> Self {
+        self.clock = Clock::manual(Timestamp(start_ms));
+        self
+    }
+
+    /// Uses these settings.
+    #[must_use]
+    pub fn config(mut self, config: BrokerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Changes the settings.
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut BrokerConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Logs to this logger. Default nowhere.
+    #[must_use]
+    pub fn logger(mut self, logger: Logger) -> Self {
+        self.logger = logger;
+        self
+    }
+
+    /// Starts the node and waits until it serves. A tokio runtime must wait for it; the node
+    /// has threads of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: threads may be left running.
+    pub async fn start(self) -> Result<Node, StartError> {
+        Starting::prepare(self)?.start().await
+    }
+}
+
+/// A node whose directory and sockets are ready.
+struct Starting {
+    config: BrokerConfig,
+    shared: Shared,
+    meta: MetaProperties,
+    identity: Identity,
+    kafka: TcpListener,
+    quic: Vec<std::net::UdpSocket>,
+    http: TcpListener,
+    lock: Option<fs::File>,
+}
+
+/// The lock on a data directory; held while the file is open.
+fn lock(dir: &Path) -> Result<fs::File, StartError> {
+    let path = dir.join(LOCK);
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| StartError::File { path, error })?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| StartError::InUse(dir.to_owned()))?;
+    Ok(file)
+}
+
+/// Whose directory it is; an empty one becomes ours.
+fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties, StartError> {
+    if let Some(meta) = MetaProperties::read(disk, dir)? {
+        if meta.node_id != broker {
+            return Err(StartError::OtherNode { dir: dir.to_owned(), found: meta.node_id, wanted: broker });
+        }
+        return Ok(meta);
+    }
+    let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
+    if let Some(found) = names.into_iter().find(|n| n != LOCK) {
+        return Err(StartError::Foreign { dir: dir.to_owned(), found });
+    }
+    let meta = MetaProperties { cluster_id: Uuid::random().to_string(), node_id: broker, directory_id: Uuid::random() };
+    meta.write(disk, dir)?;
+    Ok(meta)
+}
+
+/// The certificates that the settings name, or a development certificate in the data directory.
+fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identity, StartError> {
+    let l = &config.listeners;
+    if !l.certificate.is_empty() {
+        let read = |path: &str| fs::read_to_string(path).map_err(|error| StartError::File { path: path.into(), error });
+        return Ok(Identity { ca_pem: read(&l.ca)?, certificate_pem: read(&l.certificate)?, key_pem: read(&l.key)? });
+    }
+    let names = ["development-ca.pem", "development-certificate.pem", "development-key.pem"];
+    let read = |name: &str| {
+        let bytes = crate::storage::disk::read_whole(disk, &dir.join(name), 1 << 20).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    if let [Some(ca_pem), Some(certificate_pem), Some(key_pem)] = names.map(read) {
+        return Ok(Identity { ca_pem, certificate_pem, key_pem });
+    }
+    let identity = Identity::development()?;
+    for (name, pem) in names.iter().zip([&identity.ca_pem, &identity.certificate_pem, &identity.key_pem]) {
+        let path = dir.join(name);
+        replace_whole(disk, &path, pem.as_bytes()).map_err(StorageError::io("writing", &path))?;
+    }
+    Ok(identity)
+}
+
+fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
+    bound.map_err(|error| StartError::Bind { door, address, error })
+}
+
+/// One socket per worker on the same address.
+fn bind_quic(address: SocketAddr, workers: usize) -> Result<Vec<std::net::UdpSocket>, StartError> {
+    let failed = |error| StartError::Bind { door: "quic", address, error };
+    // A probe without sharing tells whether somebody else has the address.
+    let probe = endpoint::bind(address, false).map_err(failed)?;
+    let address = probe.local_addr().map_err(failed)?;
+    drop(probe);
+    (0..workers).map(|_| endpoint::bind(address, true).map_err(failed)).collect()
+}
+
+impl Starting {
+    fn prepare(builder: NodeBuilder) -> Result<Self, StartError> {
+        let NodeBuilder { config, medium, clock, logger } = builder;
+        config.validate()?;
+        let dir = config.node.data.clone();
+        let broker = BrokerId(config.node.id);
+        let disk: Arc<dyn Disk> = match &medium {
+            Medium::Real => Arc::new(RealDisk),
+            Medium::Memory(disk) => Arc::new(disk.clone()),
+        };
+        disk.create_dir(&dir).map_err(StorageError::io("creating", &dir))?;
+        let lock = matches!(medium, Medium::Real).then(|| lock(&dir)).transpose()?;
+        let meta = meta(&*disk, &dir, broker)?;
+        disk.remove(&dir.join(CLEAN_SHUTDOWN)).map_err(StorageError::io("removing the mark of a clean stop in", &dir))?;
+        let identity = identity(&config, &*disk, &dir)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = if config.node.workers == 0 { cores } else { config.node.workers };
+        let kafka = bind("kafka", config.listeners.kafka)?;
+        let quic = bind_quic(config.listeners.quic, workers)?;
+        let http = bind("http", config.listeners.http)?;
+        let runtime = Runtime::start(RuntimeConfig {
+            workers,
+            sync_threads: config.node.sync_threads,
+            background_threads: config.node.background_threads,
+        });
+        let shared = Shared {
+            broker,
+            incarnation: Uuid::random(),
+            cluster_id: meta.cluster_id.clone(),
+            open: Arc::new(OpenFiles::new(disk.clone(), config.node.open_files)),
+            checkpoints: Checkpoints::open(disk, &dir),
+            directory: Directory::default(),
+            runtime: runtime.map_err(StartError::Threads)?,
+            clock,
+            metrics: Metrics::default(),
+            logger: logger.new(o!("broker" => broker.0)),
+            dir,
+        };
+        Ok(Self { config, shared, meta, identity, kafka, quic, http, lock })
+    }
+
+    /// Starts the tree in order.
+    async fn start(self) -> Result<Node, StartError> {
+        let runtime = self.shared.runtime.clone();
+        let started = self.start_tree().await;
+        if started.is_err() {
+            runtime.stop();
+        }
+        started
+    }
+
+    async fn start_tree(self) -> Result<Node, StartError> {
+        let shared = self.shared.clone();
+        let (fatal, fatal_seen) = watch::channel(None);
+        let published = Published::default();
+        let controller = start_controller(&shared, &published, fatal.clone());
+        register(&shared, &controller, self.meta.directory_id, fatal_seen.clone()).await?;
+        remove_deleted(&shared);
+        let replicas = start_replicas(&shared, &controller, &published, &self.config)?;
+        wait_until_led(&shared, &published).await;
+        let (stop, stopping) = watch::channel(false);
+        start_checkpoints(&shared, stopping.clone());
+        let address = |l: &TcpListener| l.local_addr().map_err(StartError::Threads);
+        let quic_address = self.quic.first().map_or_else(|| Ok(self.config.listeners.quic), std::net::UdpSocket::local_addr);
+        let (kafka, quic, http) = (address(&self.kafka)?, quic_address.map_err(StartError::Threads)?, address(&self.http)?);
+        let advertised = (self.config.advertised_kafka(kafka)?, self.config.advertised_quic(quic)?);
+        let api_config = self.config.api()?;
+        let api = Api::new(shared.clone(), controller, published.clone(), api_config, advertised.0, advertised.1);
+        let admission = Admission::new(self.config.limits()?, shared.metrics.clone());
+        let watchdog = start_watchdog(&shared, fatal)?;
+        kafka::serve(self.kafka, &shared.runtime, api.clone(), admission.clone(), stopping.clone(), shared.logger.clone());
+        quic::serve(self.quic, &self.identity, &shared.runtime, &api, &admission, &stopping, &shared.logger);
+        let check = status::check(shared.clone(), published);
+        let refresh = status::refresh(api);
+        let http_thread = http::serve(self.http, shared.metrics.clone(), check, refresh, stopping, shared.logger.clone());
+        info!(shared.logger, "serves"; "kafka" => %kafka, "quic" => %quic, "http" => %http, "data" => %shared.dir.display());
+        let running = Running {
+            replicas,
+            stop,
+            http: http_thread.map_err(StartError::Threads)?,
+            _watchdog: watchdog,
+            _lock: self.lock,
+            shared: shared.clone(),
+        };
+        Ok(Node {
+            kafka,
+            quic,
+            http,
+            identity: self.identity,
+            clock: shared.clock,
+            fatal: fatal_seen,
+            directory: shared.directory,
+            running: Mutex::new(Some(running)),
+        })
+    }
+}
+
+fn child(shared: &Shared, name: &str, limit: RestartLimit, on_exit: Box<dyn FnOnce(Exit) + Send>) -> Child {
+    let metrics = shared.metrics.clone();
+    Child {
+        name: name.to_owned(),
+        restart: Restart::Permanent,
+        limit,
+        clock: shared.clock.clone(),
+        logger: shared.logger.clone(),
+        on_restart: Box::new(move || {
+            let _count = metrics.restarts.inc();
+        }),
+        on_exit,
+    }
+}
+
+fn start_controller(shared: &Shared, published: &Published, fatal: watch::Sender<Option<String>>) -> Addr<ControllerActor> {
+    let start = ControllerStart {
+        disk: shared.open.disk().clone(),
+        dir: shared.dir.clone(),
+        runtime: shared.runtime.clone(),
+        clock: shared.clock.clone(),
+        published: published.clone(),
+        logger: shared.logger.clone(),
+    };
+    let on_exit = Box::new(move |exit| {
+        if let Exit::GaveUp(error) = exit {
+            let _before = fatal.send_replace(Some(format!("the controller gave up: {error}")));
+        }
+    });
+    let child = child(shared, "controller", RestartLimit::default(), on_exit);
+    supervision::start(shared.runtime.control(), child, move |_| ControllerActor::new(start.clone()))
+}
+
+/// Registers this start with the controller: from then on leaders have new epochs.
+async fn register(
+    shared: &Shared,
+    controller: &Addr<ControllerActor>,
+    directory: Uuid,
+    mut fatal: watch::Receiver<Option<String>>,
+) -> Result<(), StartError> {
+    loop {
+        let (reply, answer) = oneshot::channel();
+        let (broker, incarnation) = (shared.broker, shared.incarnation);
+        let command = Command::RegisterBroker { broker, directory, incarnation };
+        supervision::tell(controller, Propose { command, reply });
+        tokio::select! {
+            answer = answer => {
+                if let Ok(Ok(Outcome::Registered { .. })) = answer {
+                    return Ok(());
+                }
+            }
+            _ = fatal.wait_for(Option::is_some) => return Err(StartError::Metadata),
+        }
+        // The controller restarts with growing waits and gives up at last.
+        tokio::time::sleep(REGISTER_PAUSE).await;
+        if !controller.connected() {
+            return Err(StartError::Metadata);
+        }
+    }
+}
+
+/// What a crash left of deleted topics goes now.
+fn remove_deleted(shared: &Shared) {
+    let disk = shared.open.disk().clone();
+    let names = disk.list(&shared.dir).unwrap_or_default();
+    for name in names.into_iter().filter(|n| n.ends_with("-delete")) {
+        let dir = shared.dir.join(&name);
+        if let Err(error) = disk.remove_dir(&dir) {
+            warn!(shared.logger, "deleted topic's log was not removed"; "path" => %dir.display(), "error" => %error);
+        }
+    }
+}
+
+fn start_replicas(
+    shared: &Shared,
+    controller: &Addr<ControllerActor>,
+    published: &Published,
+    config: &BrokerConfig,
+) -> Result<Vec<Addr<ReplicasActor>>, StartError> {
+    let (topic_defaults, groups) = (config.topic_defaults()?, config.groups()?);
+    let start = |worker: &Worker| {
+        let start = ReplicasStart {
+            shared: shared.clone(),
+            worker: worker.clone(),
+            controller: controller.clone(),
+            published: published.clone(),
+            topic_defaults: topic_defaults.clone(),
+            groups: groups.clone(),
+            group_rewrite_bytes: config.groups.rewrite.0,
+        };
+        let child = child(shared, "replicas", RestartLimit::unlimited(), Box::new(|_| {}));
+        supervision::start(worker, child, move |_| ReplicasActor::new(start.clone()))
+    };
+    Ok(shared.runtime.workers().iter().map(start).collect())
+}
+
+/// Waits until what metadata names is led; a log that cannot be opened is not waited for longer than that.
+async fn wait_until_led(shared: &Shared, published: &Published) {
+    let image = published.image.load_full();
+    let mut changes = shared.directory.changes();
+    let wanted: Vec<TopicPartition> = image
+        .topics
+        .iter()
+        .flat_map(|(name, topic)| (0..).zip(&topic.partitions).map(|(n, _)| TopicPartition::new(name.clone(), n)))
+        .collect();
+    let all_led = async {
+        for partition in wanted {
+            let leader = loop {
+                if let Some(leader) = shared.directory.leader(&partition) {
+                    break leader;
+                }
+                let offline = shared.metrics.offline_partitions.get() > 0;
+                if offline || changes.changed().await.is_err() {
+                    return;
+                }
+            };
+            let mut ends = leader.ends.clone();
+            tokio::select! {
+                _ = ends.wait_for(|e| e.epoch.is_some()) => {}
+                _ = gone(shared, &partition) => {}
+            }
+        }
+    };
+    let timer = tokio::time::timeout(START_TIMEOUT, all_led);
+    if timer.await.is_err() {
+        warn!(shared.logger, "some partitions are not led yet; the rest is served");
+    }
+}
+
+/// Waits until the directory no longer knows a leader.
+async fn gone(shared: &Shared, partition: &TopicPartition) {
+    let mut changes = shared.directory.changes();
+    while shared.directory.leader(partition).is_some() {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes the checkpoints now and then.
+fn start_checkpoints(shared: &Shared, mut stop: watch::Receiver<bool>) {
+    let task_of = shared.clone();
+    let _alive: bool = shared.runtime.control().run(move || {
+        drop(actix_rt::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = task_of.clock.sleep(CHECKPOINT_INTERVAL) => {}
+                    _ = stop.wait_for(|stop| *stop) => return,
+                }
+                let checkpoints = task_of.checkpoints.clone();
+                if let Some(Err(error)) = task_of.runtime.background().ask(move || checkpoints.write()).await {
+                    warn!(task_of.logger, "checkpoints are not written"; "error" => %error);
+                }
+            }
+        }));
+    });
+}
+
+fn start_watchdog(shared: &Shared, fatal: watch::Sender<Option<String>>) -> Result<Watchdog, StartError> {
+    let mut workers = shared.runtime.workers().to_vec();
+    workers.push(shared.runtime.control().clone());
+    let logger = shared.logger.clone();
+    let on_stuck = move |worker| {
+        error!(logger, "a worker is stuck"; "worker" => worker);
+        let _before = fatal.send_replace(Some(format!("worker {worker} is stuck")));
+    };
+    Watchdog::start(workers, WATCHDOG_INTERVAL, WATCHDOG_PATIENCE, on_stuck).map_err(StartError::Threads)
+}
+
+impl Node {
+    /// A node with the default settings, on `./callboard-data`.
+    #[must_use]
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder {
+            config: BrokerConfig::default(),
+            medium: Medium::Real,
+            clock: Clock::machine(),
+            logger: callboard_common::logging::silent(),
+        }
+    }
+
+    /// Where Kafka clients connect.
+    #[must_use]
+    pub fn kafka(&self) -> SocketAddr {
+        self.kafka
+    }
+
+    /// Where Callboard's clients connect.
+    #[must_use]
+    pub fn quic(&self) -> SocketAddr {
+        self.quic
+    }
+
+    /// Where health and metrics are.
+    #[must_use]
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The CA that clients of the QUIC door must trust, in PEM.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.identity.ca_pem
+    }
+
+    /// The fingerprint of the QUIC door's certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if the certificate is none, which starting would have noticed.
+    pub fn fingerprint(&self) -> Result<Fingerprint, TlsError> {
+        self.identity.fingerprint()
+    }
+
+    /// Moves the clock of a node that was built with [`NodeBuilder::manual_clock`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if the node runs on the machine's clock.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Makes the leader of a partition panic: for tests of supervision. Whether there is one.
+    pub fn crash_leader(&self, partition: &TopicPartition) -> bool {
+        let leader = self.directory.leader(partition);
+        leader.is_some_and(|leader| {
+            supervision::tell(&leader.actor, Crash);
+            true
+        })
+    }
+
+    /// Waits until the node can no longer serve; says why.
+    pub async fn failed(&self) -> String {
+        let mut fatal = self.fatal.clone();
+        let reason = fatal.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            // The node was stopped in order.
+            None => futures::future::pending().await,
+        }
+    }
+
+    /// Stops in order: doors first, then the logs, closed and synced. Returns the partitions that could not be
+    /// closed so; the next start recovers them.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the node may be left half stopped.
+    pub async fn stop(self) -> Vec<TopicPartition> {
+        let Some(running) = self.running.lock().take() else { return Vec::new() };
+        let _before = running.stop.send_replace(true);
+        let mut unclean = Vec::new();
+        for replicas in &running.replicas {
+            let (reply, closed) = oneshot::channel();
+            supervision::tell(replicas, CloseAll { reply });
+            unclean.extend(closed.await.unwrap_or_default());
+        }
+        let shared = running.shared.clone();
+        let finish = move || {
+            let written = shared.checkpoints.write();
+            if let Err(error) = &written {
+                warn!(shared.logger, "checkpoints are not written"; "error" => %error);
+            }
+            written
+        };
+        let written = running.shared.runtime.background().ask(finish).await;
+        if unclean.is_empty() && matches!(written, Some(Ok(()))) {
+            let path = running.shared.dir.join(CLEAN_SHUTDOWN);
+            let mark = br#"{"version":0,"brokerEpoch":-1}"#;
+            if let Err(error) = replace_whole(&**running.shared.open.disk(), &path, mark) {
+                warn!(running.shared.logger, "the mark of a clean stop is not written"; "error" => %error);
+            }
+        }
+        info!(running.shared.logger, "stopped"; "unclean" => unclean.len());
+        end(running);
+        unclean
+    }
+}
+
+/// Ends the threads; what was not closed is recovered by the next start.
+fn end(running: Running) {
+    let _before = running.stop.send_replace(true);
+    running.shared.runtime.stop();
+    drop(running.http.join());
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.lock().take() {
+            end(running);
+        }
+    }
+}

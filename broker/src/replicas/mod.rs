@@ -1,0 +1,9 @@
+//! Which roles this node plays: follows the metadata and starts and stops leaders and coordinators.
+//!
+//! [`state`] compares what should run with what runs; [`actor`], one per worker, starts and stops it.
+
+pub mod actor;
+mod state;
+
+pub use actor::{ReplicasActor, ReplicasStart};
+pub use state::{Effect, Effects, Replicas, Role};

@@ -1,0 +1,152 @@
+//! Reads one partition ahead of the consumer, on a lane of its own.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use callboard_common::protocol::TopicRef;
+use callboard_common::protocol::fetch::{Fetch, FetchPartition, FetchTopic, Fetched, FetchedPartition};
+use callboard_common::protocol::list_offsets::OffsetTarget;
+use callboard_common::record::{Batch, Record};
+use callboard_common::{ErrorCode, Offset, TopicPartition};
+use tokio::sync::mpsc;
+
+use super::StartAt;
+use crate::Client;
+use crate::config::{ConsumerConfig, OffsetReset};
+use crate::connection::Lane;
+use crate::error::Error;
+
+/// What was fetched of a partition under one assignment.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) partition: TopicPartition,
+    /// Which assignment or seek it belongs to; what is older is dropped.
+    pub(crate) version: u64,
+    pub(crate) records: Result<Vec<Record>, Error>,
+    /// The partition's end when it was fetched.
+    pub(crate) high_watermark: Option<Offset>,
+}
+
+/// The task of one partition.
+pub(crate) struct Fetcher {
+    pub(crate) client: Client,
+    pub(crate) config: ConsumerConfig,
+    pub(crate) partition: TopicPartition,
+    pub(crate) version: u64,
+    pub(crate) start: StartAt,
+    pub(crate) pieces: mpsc::Sender<Piece>,
+}
+
+impl Fetcher {
+    /// Fetches until nobody wants more, or an error that does not pass.
+    pub(crate) async fn run(self) {
+        let mut position = match self.position(self.start).await {
+            Ok(position) => position,
+            Err(error) => return self.give(Err(error), None).await,
+        };
+        loop {
+            match self.fetch(position).await {
+                Ok(fetched) => match self.take(fetched, &mut position).await {
+                    Ok(Some((records, end))) => {
+                        if self.pieces.is_closed() {
+                            return;
+                        }
+                        self.give(Ok(records), end).await;
+                    }
+                    Ok(None) => {}
+                    Err(error) if error.is_retriable() => self.pause().await,
+                    Err(error) => return self.give(Err(error), None).await,
+                },
+                Err(error) if error.is_retriable() => self.pause().await,
+                Err(error) => return self.give(Err(error), None).await,
+            }
+            if self.pieces.is_closed() {
+                return;
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        self.client.forget(self.partition.topic.as_str());
+        tokio::time::sleep(self.client.config().retry_backoff).await;
+    }
+
+    async fn give(&self, records: Result<Vec<Record>, Error>, high_watermark: Option<Offset>) {
+        let (partition, version) = (self.partition.clone(), self.version);
+        // A consumer that is gone wants nothing.
+        drop(self.pieces.send(Piece { partition, version, records, high_watermark }).await);
+    }
+
+    /// Where to begin.
+    async fn position(&self, start: StartAt) -> Result<Offset, Error> {
+        let target = match start {
+            StartAt::Offset(offset) => return Ok(offset),
+            StartAt::Beginning => OffsetTarget::Earliest,
+            StartAt::End => OffsetTarget::Latest,
+            StartAt::Timestamp(timestamp) => OffsetTarget::Timestamp(timestamp),
+            StartAt::Reset => match self.config.offset_reset {
+                OffsetReset::Earliest => OffsetTarget::Earliest,
+                OffsetReset::Latest => OffsetTarget::Latest,
+                OffsetReset::None => return Err(Error::NoOffset { partition: self.partition.to_string() }),
+            },
+        };
+        let admin = self.client.admin();
+        match admin.offset(&self.partition, target).await? {
+            Some(offset) => Ok(offset),
+            // No record is that new: what comes next is.
+            None => Ok(admin.offset(&self.partition, OffsetTarget::Latest).await?.unwrap_or_default()),
+        }
+    }
+
+    async fn fetch(&self, position: Offset) -> Result<FetchedPartition, Error> {
+        let bytes = i32::try_from(self.config.fetch_bytes).unwrap_or(i32::MAX);
+        let partition = FetchPartition {
+            partition: self.partition.partition,
+            current_epoch: None,
+            offset: position.get(),
+            max_bytes: bytes,
+        };
+        let topic = TopicRef::Name(self.partition.topic.as_str().into());
+        let request = Fetch {
+            max_wait_ms: i32::try_from(self.config.fetch_wait.as_millis()).unwrap_or(i32::MAX),
+            min_bytes: i32::try_from(self.config.fetch_min_bytes).unwrap_or(i32::MAX),
+            max_bytes: bytes,
+            topics: vec![FetchTopic { topic, partitions: vec![partition] }],
+        };
+        let leader = self.client.leader(&self.partition).await?;
+        let extra = self.config.fetch_wait.max(Duration::ZERO);
+        let fetched: Fetched = leader.ask(Lane::Fetch(self.partition.clone()), request, extra).await?;
+        let topic = fetched.topics.into_iter().next();
+        let partition = topic.and_then(|t| t.partitions.into_iter().next());
+        partition.ok_or(Error::refused(ErrorCode::UnknownServerError))
+    }
+
+    /// The records of an answer from the position on.
+    async fn take(
+        &self,
+        fetched: FetchedPartition,
+        position: &mut Offset,
+    ) -> Result<Option<(Vec<Record>, Option<Offset>)>, Error> {
+        match fetched.error {
+            ErrorCode::None => {}
+            ErrorCode::OffsetOutOfRange => {
+                *position = self.position(StartAt::Reset).await?;
+                return Ok(None);
+            }
+            error => return Err(Error::refused(error)),
+        }
+        let mut bytes: Bytes = fetched.records.into_bytes();
+        let mut records = Vec::new();
+        while !bytes.is_empty() {
+            let corrupt = |e: callboard_common::record::BatchError| Error::Corrupt(e.to_string());
+            let (batch, rest) = Batch::split(bytes).map_err(corrupt)?;
+            bytes = rest;
+            if !batch.header().is_control() {
+                let all = batch.records(self.config.decompress_limit_bytes).map_err(corrupt)?;
+                records.extend(all.into_iter().filter(|r| r.offset >= *position));
+            }
+            *position = Offset::checked(batch.header().next_offset()).unwrap_or(*position).max(*position);
+        }
+        Ok((!records.is_empty()).then_some((records, fetched.high_watermark)))
+    }
+}

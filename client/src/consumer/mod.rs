@@ -1,0 +1,541 @@
+//! The consumer: partitions of its own or of its group, read in order.
+
+mod assignor;
+mod fetcher;
+mod membership;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use callboard_common::kafka::Text;
+use callboard_common::protocol::TopicRef;
+use callboard_common::protocol::offsets::{CommitOffsets, FetchGroupOffsets, FetchOffsets, FetchedOffsets};
+use callboard_common::record::{Header, Record};
+use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::admin::{accept_commit, commit_topics, offsets};
+use crate::config::ConsumerConfig;
+use crate::connection::Lane;
+use crate::error::{Error, check};
+use crate::{Client, spawn};
+use fetcher::{Fetcher, Piece};
+use membership::Membership;
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumedRecord {
+    /// Where it stands.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: Offset,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value.
+    pub value: Option<Bytes>,
+    /// Its headers, in order.
+    pub headers: Vec<Header>,
+    /// The partition's end when it was fetched, if known: tells how far behind the consumer is.
+    pub high_watermark: Option<Offset>,
+}
+
+/// Where to read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// The first record.
+    Beginning,
+    /// After the last record.
+    End,
+    /// This offset.
+    Offset(Offset),
+    /// The first record that is not older than this, in milliseconds since the Unix epoch.
+    Timestamp(i64),
+    /// Where [`offset_reset`](ConsumerConfig::offset_reset) says.
+    Reset,
+}
+
+/// Hears of rebalances. Called in the consumer's task: return soon.
+pub trait RebalanceListener: Send + Sync + 'static {
+    /// These partitions will not be read any more by this consumer; offsets of what was received were committed if
+    /// they are committed by time.
+    fn revoked(&self, partitions: &[TopicPartition]);
+
+    /// These partitions are read from now on.
+    fn assigned(&self, partitions: &[TopicPartition]);
+}
+
+struct Silent;
+
+impl RebalanceListener for Silent {
+    fn revoked(&self, _partitions: &[TopicPartition]) {}
+    fn assigned(&self, _partitions: &[TopicPartition]) {}
+}
+
+/// What the group's task tells the consumer.
+enum GroupEvent {
+    /// The group rebalances: nothing may be read until the answer was given and a new assignment comes.
+    Revoke(oneshot::Sender<()>),
+    /// These partitions are the consumer's.
+    Assign { partitions: Vec<TopicPartition>, membership: Box<Membership> },
+    /// Membership is lost for good.
+    Failed(Error),
+}
+
+/// Reads records of its partitions. Made by [`Consumer::subscribe`] or [`Consumer::assign`].
+pub struct Consumer {
+    client: Client,
+    config: ConsumerConfig,
+    listener: Arc<dyn RebalanceListener>,
+    /// Counts assignments and seeks.
+    version: u64,
+    /// What is read, under which version.
+    reading: BTreeMap<TopicPartition, (u64, JoinHandle<()>)>,
+    pieces: mpsc::Receiver<Piece>,
+    piece_sender: mpsc::Sender<Piece>,
+    buffered: VecDeque<ConsumedRecord>,
+    /// The next record to be received, by partition.
+    positions: BTreeMap<TopicPartition, Offset>,
+    /// Positions that were committed.
+    committed: BTreeMap<TopicPartition, Offset>,
+    /// The record handed out last: it counts as done when the next one is asked for.
+    last: Option<(TopicPartition, Offset)>,
+    group: Option<GroupTask>,
+    commit_at: Option<tokio::time::Instant>,
+}
+
+struct GroupTask {
+    events: mpsc::Receiver<GroupEvent>,
+    membership: Membership,
+    stop: mpsc::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("config", &self.config).field("positions", &self.positions).finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    /// Joins a group that reads these topics; the group shares their partitions.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if no group is set or a topic's name is invalid.
+    pub async fn subscribe<T: AsRef<str>>(
+        client: &Client,
+        config: ConsumerConfig,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Self, Error> {
+        Self::subscribe_with(client, config, topics, Arc::new(Silent)).await
+    }
+
+    /// As [`Consumer::subscribe`], and tells a listener of rebalances.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::subscribe`].
+    pub async fn subscribe_with<T: AsRef<str>>(
+        client: &Client,
+        config: ConsumerConfig,
+        topics: impl IntoIterator<Item = T>,
+        listener: Arc<dyn RebalanceListener>,
+    ) -> Result<Self, Error> {
+        let group = config.group.clone().ok_or_else(|| Error::Config("a subscription needs a group".into()))?;
+        let names: Result<BTreeSet<TopicName>, _> = topics.into_iter().map(|t| TopicName::new(t.as_ref())).collect();
+        let topics = names.map_err(|e| Error::Config(e.to_string()))?;
+        client.admin().find_coordinator(&group).await?;
+        let mut consumer = Self::new(client, config, listener);
+        let membership = Membership::new(client, &group, &consumer.config);
+        let (told, events) = mpsc::channel(1);
+        let (stop, stopped) = mpsc::channel(1);
+        let task = spawn::spawn(run_group(membership.clone(), topics, consumer.config.heartbeat, told, stopped));
+        consumer.group = Some(GroupTask { events, membership, stop, task });
+        consumer.commit_at = consumer.config.auto_commit.map(|every| tokio::time::Instant::now() + every);
+        Ok(consumer)
+    }
+
+    /// Reads these partitions, from where each says, without sharing them.
+    #[must_use]
+    pub fn assign(
+        client: &Client,
+        config: ConsumerConfig,
+        partitions: impl IntoIterator<Item = (TopicPartition, StartAt)>,
+    ) -> Self {
+        let mut consumer = Self::new(client, config, Arc::new(Silent));
+        for (partition, start) in partitions {
+            consumer.read(partition, start);
+        }
+        consumer
+    }
+
+    fn new(client: &Client, config: ConsumerConfig, listener: Arc<dyn RebalanceListener>) -> Self {
+        let (piece_sender, pieces) = mpsc::channel(config.buffered_fetches.max(1));
+        Self {
+            client: client.clone(),
+            config,
+            listener,
+            version: 0,
+            reading: BTreeMap::new(),
+            pieces,
+            piece_sender,
+            buffered: VecDeque::new(),
+            positions: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            last: None,
+            group: None,
+            commit_at: None,
+        }
+    }
+
+    /// Begins to read a partition, anew if it was read already.
+    fn read(&mut self, partition: TopicPartition, start: StartAt) {
+        self.version += 1;
+        self.buffered.retain(|r| r.partition != partition);
+        let fetcher = Fetcher {
+            client: self.client.clone(),
+            config: self.config.clone(),
+            partition: partition.clone(),
+            version: self.version,
+            start,
+            pieces: self.piece_sender.clone(),
+        };
+        match start {
+            StartAt::Offset(offset) => drop(self.positions.insert(partition.clone(), offset)),
+            StartAt::Beginning | StartAt::End | StartAt::Timestamp(_) | StartAt::Reset => {
+                let _unknown = self.positions.remove(&partition);
+            }
+        }
+        let task = spawn::spawn(fetcher.run());
+        if let Some((_, old)) = self.reading.insert(partition, (self.version, task)) {
+            old.abort();
+        }
+    }
+
+    fn stop_reading(&mut self) -> Vec<TopicPartition> {
+        let reading = std::mem::take(&mut self.reading);
+        self.buffered.clear();
+        self.positions.clear();
+        self.committed.clear();
+        self.last = None;
+        let stop = |(partition, (_, task)): (TopicPartition, (u64, JoinHandle<()>))| {
+            task.abort();
+            partition
+        };
+        reading.into_iter().map(stop).collect()
+    }
+
+    /// Receives the next record; waits for one if there is none. Records of a partition come in order.
+    ///
+    /// The record before counts as done now: it is what a commit covers.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NoOffset`]: a partition has no position and the settings choose none.
+    /// - [`Error::Corrupt`]: a batch is damaged; the partition is not read further.
+    /// - [`Error::Refused`], [`Error::Connection`]: an error that does not pass.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no record is lost if the future is dropped before it is ready.
+    pub async fn recv(&mut self) -> Result<ConsumedRecord, Error> {
+        self.finish_last();
+        loop {
+            if let Some(record) = self.buffered.pop_front() {
+                self.last = Some((record.partition.clone(), record.offset + 1));
+                return Ok(record);
+            }
+            let commit_at = self.commit_at;
+            let commit_due = async {
+                match commit_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = async {
+                match &mut self.group {
+                    Some(group) => group.events.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                event = event => self.group_event(event.ok_or(Error::Closed)?).await?,
+                () = commit_due => self.commit_by_time().await?,
+                piece = self.pieces.recv() => self.take(piece.ok_or(Error::Closed)?)?,
+            }
+        }
+    }
+
+    /// The records as a stream that ends with the first error.
+    pub fn stream(&mut self) -> impl futures::Stream<Item = Result<ConsumedRecord, Error>> + '_ {
+        futures::stream::unfold((self, false), |(consumer, ended)| async move {
+            if ended {
+                return None;
+            }
+            let received = consumer.recv().await;
+            let failed = received.is_err();
+            Some((received, (consumer, failed)))
+        })
+    }
+
+    /// The record handed out last is done.
+    fn finish_last(&mut self) {
+        if let Some((partition, next)) = self.last.take() {
+            let _before = self.positions.insert(partition, next);
+        }
+    }
+
+    fn take(&mut self, piece: Piece) -> Result<(), Error> {
+        let is_current = self.reading.get(&piece.partition).is_some_and(|(version, _)| *version == piece.version);
+        if !is_current {
+            return Ok(());
+        }
+        let consumed = |r: Record| ConsumedRecord {
+            partition: piece.partition.clone(),
+            offset: r.offset,
+            timestamp: r.timestamp,
+            key: r.key,
+            value: r.value,
+            headers: r.headers,
+            high_watermark: piece.high_watermark,
+        };
+        self.buffered.extend(piece.records?.into_iter().map(consumed));
+        Ok(())
+    }
+
+    async fn group_event(&mut self, event: GroupEvent) -> Result<(), Error> {
+        match event {
+            GroupEvent::Revoke(done) => {
+                if self.config.auto_commit.is_some() {
+                    // Whoever reads on begins where this one ended; without a commit it reads some again.
+                    drop(self.commit_positions().await);
+                }
+                let revoked = self.stop_reading();
+                if !revoked.is_empty() {
+                    self.listener.revoked(&revoked);
+                }
+                let _told = done.send(());
+            }
+            GroupEvent::Assign { partitions, membership } => {
+                if let Some(group) = &mut self.group {
+                    group.membership = *membership;
+                }
+                let committed = self.fetch_committed(&partitions).await?;
+                self.listener.assigned(&partitions);
+                for partition in partitions {
+                    let start = committed.get(&partition).map_or(StartAt::Reset, |o| StartAt::Offset(*o));
+                    self.read(partition, start);
+                }
+                self.committed = committed;
+            }
+            GroupEvent::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn fetch_committed(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
+        let Some(group) = &self.group else { return Ok(BTreeMap::new()) };
+        let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
+        for partition in partitions {
+            topics.entry(&partition.topic).or_default().push(partition.partition);
+        }
+        let topics = topics.into_iter().map(|(t, n)| (TopicRef::Name(t.as_str().into()), n)).collect();
+        let groups = vec![FetchGroupOffsets { group: group.membership.group.clone(), topics: Some(topics) }];
+        let request = FetchOffsets { groups, by_id: false };
+        self.client
+            .ask_patiently(Lane::Group, request, |mut fetched: FetchedOffsets| {
+                let group = fetched.groups.pop().ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+                check(group.error)?;
+                Ok(offsets(group.topics))
+            })
+            .await
+    }
+
+    async fn commit_by_time(&mut self) -> Result<(), Error> {
+        self.commit_at = self.config.auto_commit.map(|every| tokio::time::Instant::now() + every);
+        match self.commit_positions().await {
+            // The rebalance that is under way decides; nothing is lost, some may be read again.
+            Err(Error::Refused { .. } | Error::Connection { .. } | Error::Timeout) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn commit_positions(&mut self) -> Result<(), Error> {
+        let changed = |(p, o): &(&TopicPartition, &Offset)| self.committed.get(*p) != Some(*o);
+        let offsets: BTreeMap<TopicPartition, Offset> =
+            self.positions.iter().filter(changed).map(|(p, o)| (p.clone(), *o)).collect();
+        self.commit_offsets(offsets).await
+    }
+
+    /// Commits the offsets of all records that were received, the last one included.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] without a group; [`Error::Refused`] with `IllegalGeneration`, `UnknownMemberId` or
+    /// `RebalanceInProgress` if the group has moved on: the records will be read again by whoever has them now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the commit may happen although the future was dropped.
+    pub async fn commit(&mut self) -> Result<(), Error> {
+        self.finish_last();
+        self.commit_positions().await
+    }
+
+    /// Commits these offsets: each is the next record to be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::commit`].
+    pub async fn commit_offsets(&mut self, offsets: BTreeMap<TopicPartition, Offset>) -> Result<(), Error> {
+        let group = self.group.as_ref().ok_or_else(|| Error::Config("offsets are committed for a group".into()))?;
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let m = &group.membership;
+        let request = CommitOffsets {
+            group: m.group.clone(),
+            generation: m.generation,
+            member: m.member.clone(),
+            instance: m.instance.clone(),
+            topics: commit_topics(&offsets),
+        };
+        let accept = |answer| match accept_commit(answer) {
+            // Waiting does not help: the group has moved on.
+            Err(Error::Refused { code: ErrorCode::RebalanceInProgress, .. }) => Ok(Err(ErrorCode::RebalanceInProgress)),
+            other => other.map(Ok),
+        };
+        let committed = self.client.ask_patiently(Lane::Group, request, accept).await?;
+        committed.map_err(Error::refused)?;
+        self.committed.extend(offsets);
+        Ok(())
+    }
+
+    /// Reads a partition from another place from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if the partition is not this consumer's.
+    pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), Error> {
+        if !self.reading.contains_key(partition) {
+            return Err(Error::Config(format!("{partition} is not assigned to this consumer")));
+        }
+        if self.last.as_ref().is_some_and(|(p, _)| p == partition) {
+            self.last = None;
+        }
+        self.read(partition.clone(), to);
+        Ok(())
+    }
+
+    /// Reads all partitions from another place from now on: [`StartAt::Beginning`] replays everything.
+    pub fn seek_all(&mut self, to: StartAt) {
+        self.last = None;
+        let partitions: Vec<TopicPartition> = self.reading.keys().cloned().collect();
+        partitions.into_iter().for_each(|partition| self.read(partition, to));
+    }
+
+    /// The partitions that are read, sorted.
+    #[must_use]
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.reading.keys().cloned().collect()
+    }
+
+    /// The next record to be received of a partition, once one was received or committed.
+    #[must_use]
+    pub fn position(&self, partition: &TopicPartition) -> Option<Offset> {
+        let last = self.last.as_ref().filter(|(p, _)| p == partition).map(|(_, next)| *next);
+        last.or_else(|| self.positions.get(partition).copied())
+    }
+
+    /// The member's id in its group; empty without one.
+    #[must_use]
+    pub fn member(&self) -> Text {
+        self.group.as_ref().map(|g| g.membership.member.clone()).unwrap_or_default()
+    }
+
+    /// Commits what was received, if offsets are committed by time, leaves the group and ends.
+    ///
+    /// # Errors
+    ///
+    /// What the commit says; the consumer has left all the same.
+    pub async fn close(mut self) -> Result<(), Error> {
+        self.finish_last();
+        let committed = match (&self.group, self.config.auto_commit) {
+            (Some(_), Some(_)) => self.commit_positions().await,
+            _ => Ok(()),
+        };
+        let _revoked = self.stop_reading();
+        if let Some(group) = self.group.take() {
+            let _told = group.stop.send(()).await;
+            drop(tokio::time::timeout(Duration::from_secs(5), group.task).await);
+        }
+        committed
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let _revoked = self.stop_reading();
+        if let Some(group) = self.group.take() {
+            // Without a farewell the session ends by silence.
+            group.task.abort();
+        }
+    }
+}
+
+/// Keeps the membership: joins, tells the consumer, sends heartbeats, joins again.
+async fn run_group(
+    mut membership: Membership,
+    topics: BTreeSet<TopicName>,
+    heartbeat: Duration,
+    told: mpsc::Sender<GroupEvent>,
+    mut stopped: mpsc::Receiver<()>,
+) {
+    let keeping = async {
+        loop {
+            let joined = membership.join(&topics).await;
+            let event = match joined {
+                Ok(partitions) => GroupEvent::Assign { partitions, membership: Box::new(membership.clone()) },
+                Err(error) => GroupEvent::Failed(error),
+            };
+            let failed = matches!(event, GroupEvent::Failed(_));
+            if told.send(event).await.is_err() || failed {
+                return;
+            }
+            let mut silent_since = None;
+            loop {
+                tokio::time::sleep(heartbeat).await;
+                match membership.heartbeat().await {
+                    Ok(true) => silent_since = None,
+                    Ok(false) => break,
+                    Err(error) if error.is_retriable() => {
+                        // While the broker is away the member keeps what it has; it joins again if it is forgotten.
+                        let _since = silent_since.get_or_insert_with(tokio::time::Instant::now);
+                    }
+                    Err(error) => {
+                        drop(told.send(GroupEvent::Failed(error)).await);
+                        return;
+                    }
+                }
+            }
+            let (done, revoked) = oneshot::channel();
+            if told.send(GroupEvent::Revoke(done)).await.is_err() {
+                return;
+            }
+            // Until the consumer has let go, nobody else may be given its partitions.
+            drop(revoked.await);
+        }
+    };
+    tokio::select! {
+        () = keeping => {}
+        _ = stopped.recv() => {}
+    }
+    // The group need not wait for the session to end; if it cannot be told, it does.
+    drop(membership.leave().await);
+}

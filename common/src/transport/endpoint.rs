@@ -1,0 +1,109 @@
+//! QUIC endpoints with the settings of docs/ARCHITECTURE.md: large socket buffers, bounded windows, an MTU that
+//! does not set off quinn's traps.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::tls::{Identity, TlsError, Trust};
+
+/// Wanted size of UDP socket buffers; the system may give less.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Beyond 6,550 bytes quinn's segmentation offload exceeds what the kernel sends at once.
+const MTU_UPPER_BOUND: u16 = 6500;
+/// Streams that a client may have open at once: its lanes.
+const MAX_LANES: u32 = 256;
+/// Memory promised to one client.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+const LANE_WINDOW_BYTES: u32 = 4 << 20;
+const SEND_WINDOW_BYTES: u64 = 16 << 20;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why an endpoint cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The socket cannot be bound.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The certificates cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+}
+
+fn transport(is_client: bool) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    let mut mtu = quinn::MtuDiscoveryConfig::default();
+    let _same = mtu.upper_bound(MTU_UPPER_BOUND);
+    let _same = transport
+        .stream_receive_window(VarInt::from_u32(LANE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .max_concurrent_bidi_streams(VarInt::from_u32(if is_client { 0 } else { MAX_LANES }))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()));
+    if is_client {
+        let _same = transport.keep_alive_interval(Some(IDLE_TIMEOUT / 3));
+    }
+    Arc::new(transport)
+}
+
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // Without it the larger MTU is never used.
+    if let Err(error) = config.max_udp_payload_size(MTU_UPPER_BOUND) {
+        log::warn!("the UDP payload size is not accepted: {error}");
+    }
+    config
+}
+
+/// Binds a UDP socket; with `shared`, others may bind the same address and the system spreads clients over them.
+///
+/// # Errors
+///
+/// What the operating system says.
+pub fn bind(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(shared)?;
+    // The system caps these at its own limits.
+    let _best_effort = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _best_effort = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Opens a server on a bound socket; call it on the runtime that is to drive it.
+///
+/// # Errors
+///
+/// [`EndpointError`] if the certificates or the socket cannot be used.
+pub fn server(socket: UdpSocket, identity: &Identity) -> Result<Endpoint, EndpointError> {
+    let tls = identity.server_config()?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let _same = config.transport_config(transport(false));
+    Ok(Endpoint::new(endpoint_config(), Some(config), socket, Arc::new(TokioRuntime))?)
+}
+
+/// Opens a client; call it on the runtime that is to drive it.
+///
+/// # Errors
+///
+/// [`EndpointError`] if the trust or a socket cannot be used.
+pub fn client(trust: &Trust, to: SocketAddr) -> Result<Endpoint, EndpointError> {
+    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let tls = trust.client_config()?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let _same = config.transport_config(transport(true));
+    let mut endpoint = Endpoint::new(endpoint_config(), None, bind(any, false)?, Arc::new(TokioRuntime))?;
+    endpoint.set_default_client_config(config);
+    Ok(endpoint)
+}

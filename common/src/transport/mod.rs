@@ -1,0 +1,5 @@
+//! The one door to the network for Callboard's own protocol: QUIC, TLS 1.3 always.
+
+pub mod endpoint;
+pub mod stream;
+pub mod tls;
