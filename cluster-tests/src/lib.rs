@@ -1,1 +1,4 @@
-//! x
+//! Tests of whole Callboard nodes: the real binary, other people's clients, hostile bytes, the rules of the house.
+
+pub mod process;
+pub mod wire;

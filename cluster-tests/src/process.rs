@@ -1,0 +1,205 @@
+//! Nodes as processes: the real binary, on a directory of its own, killed and started again.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+
+/// The binary that was built with the tests.
+///
+/// # Panics
+///
+/// Panics if it cannot be built.
+#[must_use]
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let tests = std::env::current_exe().expect("a test is a program");
+        let profile = tests.ancestors().nth(2).expect("tests stand in target/PROFILE/deps");
+        let binary = profile.join("callboard");
+        if !binary.exists() {
+            // Only this package was tested: the other's binary was not built with it.
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let built = Command::new(cargo).args(["build", "--workspace", "--bin", "callboard"]).status();
+            assert!(built.is_ok_and(|s| s.success()), "the binary is built");
+        }
+        binary
+    })
+}
+
+/// A node that runs as a process.
+#[derive(Debug)]
+pub struct NodeProcess {
+    child: Child,
+    data: PathBuf,
+    arguments: Vec<String>,
+    /// The Kafka door.
+    pub kafka: SocketAddr,
+    /// The QUIC door.
+    pub quic: SocketAddr,
+    /// The HTTP door.
+    pub http: SocketAddr,
+}
+
+impl NodeProcess {
+    /// Starts a node on free ports and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// Panics with what the node said if it does not start.
+    #[must_use]
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// As [`NodeProcess::start`], with more arguments.
+    ///
+    /// # Panics
+    ///
+    /// As [`NodeProcess::start`].
+    #[must_use]
+    pub fn start_with(data: &Path, more: &[&str]) -> Self {
+        let any = ["--kafka", "127.0.0.1:0", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        let arguments = any.iter().chain(more).map(|a| (*a).to_owned()).collect();
+        Self::launch(data.to_owned(), arguments)
+    }
+
+    fn launch(data: PathBuf, arguments: Vec<String>) -> Self {
+        let mut child = Command::new(binary())
+            .arg("start")
+            .args(&arguments)
+            .arg("--data")
+            .arg(&data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut said = child.stderr.take().expect("piped");
+        let log = thread::spawn(move || {
+            let mut text = String::new();
+            // A node that is killed may leave half a character.
+            let _read = said.read_to_string(&mut text);
+            text
+        });
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let _read = out.read_line(&mut line).expect("a line or the end");
+        let ready = Ready::parse(&line).unwrap_or_else(|| {
+            let _status = child.wait();
+            panic!("the node did not start: {line:?}\n{}", log.join().unwrap_or_default())
+        });
+        // Whatever else it says must not fill the pipe.
+        drop(thread::spawn(move || drop(std::io::copy(&mut out, &mut std::io::sink()))));
+        Self { child, data, arguments, kafka: ready.kafka, quic: ready.quic, http: ready.http }
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills the node as the machine's failure would, without a chance to write anything.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it cannot be killed.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        let _status = self.child.wait().expect("it has ended");
+    }
+
+    /// Starts the node again on the same directory and ports.
+    ///
+    /// # Panics
+    ///
+    /// As [`NodeProcess::start`].
+    pub fn restart(&mut self) {
+        let (kafka, quic, http) = (self.kafka.to_string(), self.quic.to_string(), self.http.to_string());
+        let mut arguments = vec!["--kafka".into(), kafka, "--quic".into(), quic, "--http".into(), http];
+        arguments.extend(self.arguments.iter().skip(6).cloned());
+        let next = Self::launch(self.data.clone(), arguments);
+        let old = std::mem::replace(self, next);
+        drop(old);
+    }
+
+    /// Asks the node to stop in order; answers its exit code.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it cannot be asked.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let asked = Command::new("kill").arg(self.pid().to_string()).status();
+        assert!(asked.is_ok_and(|s| s.success()), "it can be asked");
+        self.child.wait().expect("it has ended").code()
+    }
+
+    /// Runs a client command against this node, with `input` on its standard input.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the command does not run.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = Command::new(binary())
+            .args(arguments)
+            .env("CALLBOARD_PROFILE", self.data.join("client.toml"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = input.to_vec();
+        // A command that ends early reads no further.
+        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("it ends");
+        drop(writer.join());
+        output
+    }
+
+    /// As [`NodeProcess::run`], and expects success; returns standard output.
+    ///
+    /// # Panics
+    ///
+    /// Panics with what the command said if it fails.
+    #[must_use]
+    pub fn expect(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.run(arguments, input);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} failed with {}: {said}", output.status);
+        output.stdout
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// The line that a node prints when it serves.
+struct Ready {
+    kafka: SocketAddr,
+    quic: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Ready {
+    fn parse(line: &str) -> Option<Self> {
+        let words = line.strip_prefix("ready ")?;
+        let address = |name: &str| words.split(' ').find_map(|w| w.strip_prefix(name)?.parse().ok());
+        Some(Self { kafka: address("kafka=")?, quic: address("quic=")?, http: address("http=")? })
+    }
+}
