@@ -172,7 +172,11 @@ pub struct LoggingSection {
 
 impl Default for BrokerConfig {
     fn default() -> Self {
-        let (topic, groups, limits) = (TopicConfig::default(), GroupConfig::default(), Limits::default());
+        let (topic, groups, limits) = (
+            TopicConfig::default(),
+            GroupConfig::default(),
+            Limits::default(),
+        );
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             node: NodeSection {
@@ -231,29 +235,46 @@ impl Default for BrokerConfig {
                 fetch_max_wait: Span(Duration::from_mins(1)),
                 names_per_request: 10_000,
             },
-            logging: LoggingSection { format: callboard_common::logging::Format::Terminal, level: "info".into() },
+            logging: LoggingSection {
+                format: callboard_common::logging::Format::Terminal,
+                level: "info".into(),
+            },
         }
     }
 }
 
 fn ranged<T: TryFrom<u64>>(name: &str, value: u64, from: u64, to: u64) -> Result<T, ConfigError> {
     let refuse = || ConfigError::Value(format!("{name} is {value}, allowed are {from} to {to}"));
-    if (from..=to).contains(&value) { T::try_from(value).map_err(|_| refuse()) } else { Err(refuse()) }
+    if (from..=to).contains(&value) {
+        T::try_from(value).map_err(|_| refuse())
+    } else {
+        Err(refuse())
+    }
 }
 
 /// `host:port` of an advertised address, or the bound one.
 fn advertised(name: &str, text: &str, bound: SocketAddr) -> Result<Advertised, ConfigError> {
     if text.is_empty() {
-        return Ok(Advertised { host: Text::from(bound.ip().to_string()), port: bound.port() });
+        return Ok(Advertised {
+            host: Text::from(bound.ip().to_string()),
+            port: bound.port(),
+        });
     }
-    let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let parsed = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match parsed {
         Some((host, port)) if !host.is_empty() => {
             // 0 stands for the port that was bound.
             let port = if port == 0 { bound.port() } else { port };
-            Ok(Advertised { host: Text::from(host.trim_matches(['[', ']'])), port })
+            Ok(Advertised {
+                host: Text::from(host.trim_matches(['[', ']'])),
+                port,
+            })
         }
-        _ => Err(ConfigError::Value(format!("{name} is {text:?}, wanted is host:port"))),
+        _ => Err(ConfigError::Value(format!(
+            "{name} is {text:?}, wanted is host:port"
+        ))),
     }
 }
 
@@ -271,8 +292,17 @@ impl BrokerConfig {
         let _level = self.level()?;
         let _kafka = self.advertised_kafka(self.listeners.kafka)?;
         let _quic = self.advertised_quic(self.listeners.quic)?;
-        let _id: i32 = ranged("node.id", u64::try_from(self.node.id).unwrap_or(u64::MAX), 0, i32::MAX as u64)?;
-        let files = [&self.listeners.certificate, &self.listeners.key, &self.listeners.ca];
+        let _id: i32 = ranged(
+            "node.id",
+            u64::try_from(self.node.id).unwrap_or(u64::MAX),
+            0,
+            i32::MAX as u64,
+        )?;
+        let files = [
+            &self.listeners.certificate,
+            &self.listeners.key,
+            &self.listeners.ca,
+        ];
         if files.iter().any(|f| f.is_empty()) && files.iter().any(|f| !f.is_empty()) {
             let wanted = "listeners.certificate, key and ca are given together or not at all";
             return Err(ConfigError::Value(wanted.into()));
@@ -309,11 +339,31 @@ impl BrokerConfig {
     pub fn limits(&self) -> Result<Limits, ConfigError> {
         let l = &self.limits;
         Ok(Limits {
-            request_max_bytes: ranged("limits.request_max", l.request_max.0, 1024, i32::MAX as u64)?,
-            in_flight_max_bytes: ranged("limits.in_flight_max", l.in_flight_max.0, l.request_max.0, i32::MAX as u64)?,
-            requests_per_connection: ranged("limits.requests_per_connection", l.requests_per_connection as u64, 1, 10_000)?,
+            request_max_bytes: ranged(
+                "limits.request_max",
+                l.request_max.0,
+                1024,
+                i32::MAX as u64,
+            )?,
+            in_flight_max_bytes: ranged(
+                "limits.in_flight_max",
+                l.in_flight_max.0,
+                l.request_max.0,
+                i32::MAX as u64,
+            )?,
+            requests_per_connection: ranged(
+                "limits.requests_per_connection",
+                l.requests_per_connection as u64,
+                1,
+                10_000,
+            )?,
             connections: ranged("limits.connections", l.connections as u64, 1, 1_000_000)?,
-            connections_per_ip: ranged("limits.connections_per_ip", l.connections_per_ip as u64, 1, 1_000_000)?,
+            connections_per_ip: ranged(
+                "limits.connections_per_ip",
+                l.connections_per_ip as u64,
+                1,
+                1_000_000,
+            )?,
             idle_timeout: l.idle_timeout.0,
             frame_timeout: l.frame_timeout.0,
             write_timeout: l.write_timeout.0,
@@ -336,7 +386,12 @@ impl BrokerConfig {
             session_timeout_max: g.session_timeout_max.0,
             max_size: ranged("groups.max_size", g.max_size as u64, 1, 1_000_000)?,
             initial_rebalance_delay: g.initial_rebalance_delay.0,
-            offset_metadata_max_bytes: ranged("groups.offset_metadata_max", g.offset_metadata_max.0, 0, 32_767)?,
+            offset_metadata_max_bytes: ranged(
+                "groups.offset_metadata_max",
+                g.offset_metadata_max.0,
+                0,
+                32_767,
+            )?,
             offsets_retention: g.offsets_retention.0,
             ..GroupConfig::default()
         })
@@ -349,14 +404,25 @@ impl BrokerConfig {
     /// As [`BrokerConfig::validate`].
     pub fn api(&self) -> Result<ApiConfig, ConfigError> {
         let (t, l) = (&self.topics, &self.limits);
-        let count = |name, value: i32| ranged::<i32>(name, u64::try_from(value).unwrap_or(0), 1, 10_000);
+        let count =
+            |name, value: i32| ranged::<i32>(name, u64::try_from(value).unwrap_or(0), 1, 10_000);
         Ok(ApiConfig {
             auto_create_topics: t.auto_create,
             auto_create_max: t.auto_create_max,
             num_partitions: count("topics.partitions", t.partitions)?,
             offsets_partitions: count("topics.offsets_partitions", t.offsets_partitions)?,
-            max_topics_per_request: ranged("limits.names_per_request", l.names_per_request as u64, 1, 200_000)?,
-            max_partitions: ranged("topics.max_partitions", t.max_partitions as u64, 1, 1_000_000)?,
+            max_topics_per_request: ranged(
+                "limits.names_per_request",
+                l.names_per_request as u64,
+                1,
+                200_000,
+            )?,
+            max_partitions: ranged(
+                "topics.max_partitions",
+                t.max_partitions as u64,
+                1,
+                1_000_000,
+            )?,
             fetch_max_bytes: ranged("limits.fetch_max", l.fetch_max.0, 1024, i32::MAX as u64)?,
             fetch_max_wait: l.fetch_max_wait.0,
             topic_defaults: self.topic_defaults()?,
@@ -371,7 +437,9 @@ impl BrokerConfig {
     pub fn level(&self) -> Result<slog::Level, ConfigError> {
         let refuse = || {
             let level = &self.logging.level;
-            ConfigError::Value(format!("logging.level is {level:?}, wanted is critical, error, warning, info, debug or trace"))
+            ConfigError::Value(format!(
+                "logging.level is {level:?}, wanted is critical, error, warning, info, debug or trace"
+            ))
         };
         self.logging.level.parse().map_err(|()| refuse())
     }
@@ -382,7 +450,11 @@ impl BrokerConfig {
     ///
     /// As [`BrokerConfig::validate`].
     pub fn advertised_kafka(&self, bound: SocketAddr) -> Result<Advertised, ConfigError> {
-        advertised("listeners.advertised_kafka", &self.listeners.advertised_kafka, bound)
+        advertised(
+            "listeners.advertised_kafka",
+            &self.listeners.advertised_kafka,
+            bound,
+        )
     }
 
     /// Where Callboard's clients are told to connect.
@@ -391,7 +463,11 @@ impl BrokerConfig {
     ///
     /// As [`BrokerConfig::validate`].
     pub fn advertised_quic(&self, bound: SocketAddr) -> Result<Advertised, ConfigError> {
-        advertised("listeners.advertised_quic", &self.listeners.advertised_quic, bound)
+        advertised(
+            "listeners.advertised_quic",
+            &self.listeners.advertised_quic,
+            bound,
+        )
     }
 }
 
@@ -413,12 +489,21 @@ mod tests {
         let mut config = BrokerConfig::default();
         config.log.segment_bytes = ByteSize(3);
         let error = config.validate().expect_err("too small").to_string();
-        assert_eq!(error, "log.segment_bytes is 3, allowed are 14 to 2147483647");
+        assert_eq!(
+            error,
+            "log.segment_bytes is 3, allowed are 14 to 2147483647"
+        );
         let mut config = BrokerConfig::default();
         config.listeners.advertised_kafka = "nowhere".into();
         assert!(config.validate().is_err());
         config.listeners.advertised_kafka = "broker.example:0".into();
         let bound = SocketAddr::from(([0, 0, 0, 0], 4711));
-        assert_eq!(config.advertised_kafka(bound), Ok(Advertised { host: "broker.example".into(), port: 4711 }));
+        assert_eq!(
+            config.advertised_kafka(bound),
+            Ok(Advertised {
+                host: "broker.example".into(),
+                port: 4711
+            })
+        );
     }
 }

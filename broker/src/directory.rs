@@ -60,7 +60,11 @@ impl Directory {
     /// The leader of a partition, if it is here.
     #[must_use]
     pub fn leader(&self, partition: &TopicPartition) -> Option<LeaderRef> {
-        self.leaders.load().get(&partition.topic)?.get(&partition.partition).cloned()
+        self.leaders
+            .load()
+            .get(&partition.topic)?
+            .get(&partition.partition)
+            .cloned()
     }
 
     /// The leaders of a topic that are here, by partition.
@@ -88,7 +92,11 @@ impl Directory {
     }
 
     /// Shows leaders that were started and hides those that were stopped.
-    pub fn update_leaders(&self, started: Vec<(TopicPartition, LeaderRef)>, stopped: &[TopicPartition]) {
+    pub fn update_leaders(
+        &self,
+        started: Vec<(TopicPartition, LeaderRef)>,
+        stopped: &[TopicPartition],
+    ) {
         if started.is_empty() && stopped.is_empty() {
             return;
         }

@@ -83,6 +83,7 @@ fn times() -> Histogram {
 }
 
 impl Default for Metrics {
+    #[expect(clippy::too_many_lines, reason = "one line per counter")]
     fn default() -> Self {
         let mut r = Registry::with_prefix("callboard");
         let m = Self {
@@ -108,24 +109,86 @@ impl Default for Metrics {
         };
         let s = Unit::Seconds;
         let b = Unit::Bytes;
-        r.register_with_unit("request_duration", "From the whole request to the whole answer", s.clone(), m.requests.clone());
-        r.register_with_unit("received", "Bytes of requests", b.clone(), m.received_bytes.clone());
+        r.register_with_unit(
+            "request_duration",
+            "From the whole request to the whole answer",
+            s.clone(),
+            m.requests.clone(),
+        );
+        r.register_with_unit(
+            "received",
+            "Bytes of requests",
+            b.clone(),
+            m.received_bytes.clone(),
+        );
         r.register_with_unit("sent", "Bytes of answers", b.clone(), m.sent_bytes.clone());
         r.register("connections", "Open connections", m.connections.clone());
-        r.register("refused", "Requests and connections that were refused, by reason", m.refused.clone());
-        r.register_with_unit("credits_used", "Bytes of requests being served", b.clone(), m.credits_used_bytes.clone());
-        r.register_with_unit("appended", "Bytes appended to logs", b.clone(), m.appended_bytes.clone());
-        r.register("appended_records", "Records appended to logs", m.appended_records.clone());
-        r.register_with_unit("sync_duration", "Time of syncs, waiting included", s, m.sync_seconds.clone());
+        r.register(
+            "refused",
+            "Requests and connections that were refused, by reason",
+            m.refused.clone(),
+        );
+        r.register_with_unit(
+            "credits_used",
+            "Bytes of requests being served",
+            b.clone(),
+            m.credits_used_bytes.clone(),
+        );
+        r.register_with_unit(
+            "appended",
+            "Bytes appended to logs",
+            b.clone(),
+            m.appended_bytes.clone(),
+        );
+        r.register(
+            "appended_records",
+            "Records appended to logs",
+            m.appended_records.clone(),
+        );
+        r.register_with_unit(
+            "sync_duration",
+            "Time of syncs, waiting included",
+            s,
+            m.sync_seconds.clone(),
+        );
         r.register("failed_syncs", "Syncs that failed", m.failed_syncs.clone());
-        r.register_with_unit("quarantined", "Bytes moved to quarantine", b, m.quarantined_bytes.clone());
-        r.register("damage", "Damaged places found in logs, and reads that failed", m.damaged_reads.clone());
+        r.register_with_unit(
+            "quarantined",
+            "Bytes moved to quarantine",
+            b,
+            m.quarantined_bytes.clone(),
+        );
+        r.register(
+            "damage",
+            "Damaged places found in logs, and reads that failed",
+            m.damaged_reads.clone(),
+        );
         r.register("actor_restarts", "Restarts of actors", m.restarts.clone());
-        r.register("offline_partitions", "Partitions that gave up", m.offline_partitions.clone());
-        r.register("log_start_offset", "First offset of a partition", m.log_start.clone());
-        r.register("log_end_offset", "Offset after the last record of a partition", m.log_end.clone());
-        r.register("group_lag_records", "Records that a group has not committed", m.lag_records.clone());
-        r.register("group_lag_seconds", "Age of the first record that a group has not committed", m.lag_seconds.clone());
+        r.register(
+            "offline_partitions",
+            "Partitions that gave up",
+            m.offline_partitions.clone(),
+        );
+        r.register(
+            "log_start_offset",
+            "First offset of a partition",
+            m.log_start.clone(),
+        );
+        r.register(
+            "log_end_offset",
+            "Offset after the last record of a partition",
+            m.log_end.clone(),
+        );
+        r.register(
+            "group_lag_records",
+            "Records that a group has not committed",
+            m.lag_records.clone(),
+        );
+        r.register(
+            "group_lag_seconds",
+            "Age of the first record that a group has not committed",
+            m.lag_seconds.clone(),
+        );
         *m.registry.lock() = r;
         m
     }

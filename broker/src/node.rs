@@ -39,11 +39,11 @@ use crate::net::{kafka, quic};
 use crate::replicas::actor::CloseAll;
 use crate::replicas::{ReplicasActor, ReplicasStart};
 use crate::status;
+use crate::storage::StorageError;
 use crate::storage::checkpoint::Checkpoints;
 use crate::storage::disk::{Disk, MemoryDisk, RealDisk, replace_whole};
 use crate::storage::meta_properties::MetaProperties;
 use crate::storage::open_files::OpenFiles;
-use crate::storage::StorageError;
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit, Watchdog};
 
 /// How often the checkpoints are written while the node runs.
@@ -68,10 +68,14 @@ pub enum StartError {
     #[error("{0}")]
     Storage(#[from] StorageError),
     /// Another process uses the data directory.
-    #[error("the data directory {0} is in use by another process; stop it, or choose another with --data")]
+    #[error(
+        "the data directory {0} is in use by another process; stop it, or choose another with --data"
+    )]
     InUse(PathBuf),
     /// The data directory holds something else.
-    #[error("{dir} holds files but no meta.properties, so it is not Callboard's: {found:?}; choose another with --data")]
+    #[error(
+        "{dir} holds files but no meta.properties, so it is not Callboard's: {found:?}; choose another with --data"
+    )]
     Foreign {
         /// The directory.
         dir: PathBuf,
@@ -89,7 +93,9 @@ pub enum StartError {
         wanted: BrokerId,
     },
     /// An address cannot be bound.
-    #[error("the {door} door cannot be opened on {address}: {error}; choose another address with --{door}")]
+    #[error(
+        "the {door} door cannot be opened on {address}: {error}; choose another address with --{door}"
+    )]
     Bind {
         /// Which door.
         door: &'static str,
@@ -170,11 +176,17 @@ struct Running {
     _lock: Option<fs::File>,
 }
 
-/// A node that runs; it stops in order with [`Node::stop`], and at once when it is dropped.
-pub struct Node {
+/// Where a node listens.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
     kafka: SocketAddr,
     quic: SocketAddr,
     http: SocketAddr,
+}
+
+/// A node that runs; it stops in order with [`Node::stop`], and at once when it is dropped.
+pub struct Node {
+    addresses: Addresses,
     identity: Identity,
     clock: Clock,
     fatal: watch::Receiver<Option<String>>,
@@ -184,7 +196,9 @@ pub struct Node {
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node").field("kafka", &self.kafka).field("quic", &self.quic).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
@@ -274,7 +288,11 @@ struct Starting {
 /// The lock on a data directory; held while the file is open.
 fn lock(dir: &Path) -> Result<fs::File, StartError> {
     let path = dir.join(LOCK);
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let file = file.map_err(|error| StartError::File { path, error })?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(dir.to_owned()))?;
@@ -285,15 +303,26 @@ fn lock(dir: &Path) -> Result<fs::File, StartError> {
 fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties, StartError> {
     if let Some(meta) = MetaProperties::read(disk, dir)? {
         if meta.node_id != broker {
-            return Err(StartError::OtherNode { dir: dir.to_owned(), found: meta.node_id, wanted: broker });
+            return Err(StartError::OtherNode {
+                dir: dir.to_owned(),
+                found: meta.node_id,
+                wanted: broker,
+            });
         }
         return Ok(meta);
     }
     let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
     if let Some(found) = names.into_iter().find(|n| n != LOCK) {
-        return Err(StartError::Foreign { dir: dir.to_owned(), found });
+        return Err(StartError::Foreign {
+            dir: dir.to_owned(),
+            found,
+        });
     }
-    let meta = MetaProperties { cluster_id: Uuid::random().to_string(), node_id: broker, directory_id: Uuid::random() };
+    let meta = MetaProperties {
+        cluster_id: Uuid::random().to_string(),
+        node_id: broker,
+        directory_id: Uuid::random(),
+    };
     meta.write(disk, dir)?;
     Ok(meta)
 }
@@ -302,19 +331,40 @@ fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties,
 fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identity, StartError> {
     let l = &config.listeners;
     if !l.certificate.is_empty() {
-        let read = |path: &str| fs::read_to_string(path).map_err(|error| StartError::File { path: path.into(), error });
-        return Ok(Identity { ca_pem: read(&l.ca)?, certificate_pem: read(&l.certificate)?, key_pem: read(&l.key)? });
+        let read = |path: &str| {
+            fs::read_to_string(path).map_err(|error| StartError::File {
+                path: path.into(),
+                error,
+            })
+        };
+        return Ok(Identity {
+            ca_pem: read(&l.ca)?,
+            certificate_pem: read(&l.certificate)?,
+            key_pem: read(&l.key)?,
+        });
     }
-    let names = ["development-ca.pem", "development-certificate.pem", "development-key.pem"];
+    let names = [
+        "development-ca.pem",
+        "development-certificate.pem",
+        "development-key.pem",
+    ];
     let read = |name: &str| {
         let bytes = crate::storage::disk::read_whole(disk, &dir.join(name), 1 << 20).ok()?;
         String::from_utf8(bytes).ok()
     };
     if let [Some(ca_pem), Some(certificate_pem), Some(key_pem)] = names.map(read) {
-        return Ok(Identity { ca_pem, certificate_pem, key_pem });
+        return Ok(Identity {
+            ca_pem,
+            certificate_pem,
+            key_pem,
+        });
     }
     let identity = Identity::development()?;
-    for (name, pem) in names.iter().zip([&identity.ca_pem, &identity.certificate_pem, &identity.key_pem]) {
+    for (name, pem) in names.iter().zip([
+        &identity.ca_pem,
+        &identity.certificate_pem,
+        &identity.key_pem,
+    ]) {
         let path = dir.join(name);
         replace_whole(disk, &path, pem.as_bytes()).map_err(StorageError::io("writing", &path))?;
     }
@@ -323,22 +373,37 @@ fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identi
 
 fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
-    bound.map_err(|error| StartError::Bind { door, address, error })
+    bound.map_err(|error| StartError::Bind {
+        door,
+        address,
+        error,
+    })
 }
 
 /// One socket per worker on the same address.
 fn bind_quic(address: SocketAddr, workers: usize) -> Result<Vec<std::net::UdpSocket>, StartError> {
-    let failed = |error| StartError::Bind { door: "quic", address, error };
+    let failed = |error| StartError::Bind {
+        door: "quic",
+        address,
+        error,
+    };
     // A probe without sharing tells whether somebody else has the address.
     let probe = endpoint::bind(address, false).map_err(failed)?;
     let address = probe.local_addr().map_err(failed)?;
     drop(probe);
-    (0..workers).map(|_| endpoint::bind(address, true).map_err(failed)).collect()
+    (0..workers)
+        .map(|_| endpoint::bind(address, true).map_err(failed))
+        .collect()
 }
 
 impl Starting {
     fn prepare(builder: NodeBuilder) -> Result<Self, StartError> {
-        let NodeBuilder { config, medium, clock, logger } = builder;
+        let NodeBuilder {
+            config,
+            medium,
+            clock,
+            logger,
+        } = builder;
         config.validate()?;
         let dir = config.node.data.clone();
         let broker = BrokerId(config.node.id);
@@ -346,13 +411,24 @@ impl Starting {
             Medium::Real => Arc::new(RealDisk),
             Medium::Memory(disk) => Arc::new(disk.clone()),
         };
-        disk.create_dir(&dir).map_err(StorageError::io("creating", &dir))?;
-        let lock = matches!(medium, Medium::Real).then(|| lock(&dir)).transpose()?;
+        disk.create_dir(&dir)
+            .map_err(StorageError::io("creating", &dir))?;
+        let lock = matches!(medium, Medium::Real)
+            .then(|| lock(&dir))
+            .transpose()?;
         let meta = meta(&*disk, &dir, broker)?;
-        disk.remove(&dir.join(CLEAN_SHUTDOWN)).map_err(StorageError::io("removing the mark of a clean stop in", &dir))?;
+        disk.remove(&dir.join(CLEAN_SHUTDOWN))
+            .map_err(StorageError::io(
+                "removing the mark of a clean stop in",
+                &dir,
+            ))?;
         let identity = identity(&config, &*disk, &dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = if config.node.workers == 0 { cores } else { config.node.workers };
+        let workers = if config.node.workers == 0 {
+            cores
+        } else {
+            config.node.workers
+        };
         let kafka = bind("kafka", config.listeners.kafka)?;
         let quic = bind_quic(config.listeners.quic, workers)?;
         let http = bind("http", config.listeners.http)?;
@@ -374,7 +450,16 @@ impl Starting {
             logger: logger.new(o!("broker" => broker.0)),
             dir,
         };
-        Ok(Self { config, shared, meta, identity, kafka, quic, http, lock })
+        Ok(Self {
+            config,
+            shared,
+            meta,
+            identity,
+            kafka,
+            quic,
+            http,
+            lock,
+        })
     }
 
     /// Starts the tree in order.
@@ -387,53 +472,122 @@ impl Starting {
         started
     }
 
-    async fn start_tree(self) -> Result<Node, StartError> {
+    async fn start_tree(mut self) -> Result<Node, StartError> {
         let shared = self.shared.clone();
         let (fatal, fatal_seen) = watch::channel(None);
         let published = Published::default();
         let controller = start_controller(&shared, &published, fatal.clone());
-        register(&shared, &controller, self.meta.directory_id, fatal_seen.clone()).await?;
+        register(
+            &shared,
+            &controller,
+            self.meta.directory_id,
+            fatal_seen.clone(),
+        )
+        .await?;
         remove_deleted(&shared);
         let replicas = start_replicas(&shared, &controller, &published, &self.config)?;
         wait_until_led(&shared, &published).await;
         let (stop, stopping) = watch::channel(false);
         start_checkpoints(&shared, stopping.clone());
-        let address = |l: &TcpListener| l.local_addr().map_err(StartError::Threads);
-        let quic_address = self.quic.first().map_or_else(|| Ok(self.config.listeners.quic), std::net::UdpSocket::local_addr);
-        let (kafka, quic, http) = (address(&self.kafka)?, quic_address.map_err(StartError::Threads)?, address(&self.http)?);
-        let advertised = (self.config.advertised_kafka(kafka)?, self.config.advertised_quic(quic)?);
-        let api_config = self.config.api()?;
-        let api = Api::new(shared.clone(), controller, published.clone(), api_config, advertised.0, advertised.1);
-        let admission = Admission::new(self.config.limits()?, shared.metrics.clone());
         let watchdog = start_watchdog(&shared, fatal)?;
-        kafka::serve(self.kafka, &shared.runtime, api.clone(), admission.clone(), stopping.clone(), shared.logger.clone());
-        quic::serve(self.quic, &self.identity, &shared.runtime, &api, &admission, &stopping, &shared.logger);
-        let check = status::check(shared.clone(), published);
-        let refresh = status::refresh(api);
-        let http_thread = http::serve(self.http, shared.metrics.clone(), check, refresh, stopping, shared.logger.clone());
-        info!(shared.logger, "serves"; "kafka" => %kafka, "quic" => %quic, "http" => %http, "data" => %shared.dir.display());
+        let addresses = self.addresses()?;
+        let identity = self.identity.clone();
+        let lock = self.lock.take();
+        let http = self.open_doors(addresses, controller, published, stopping)?;
         let running = Running {
             replicas,
             stop,
-            http: http_thread.map_err(StartError::Threads)?,
+            http,
             _watchdog: watchdog,
-            _lock: self.lock,
+            _lock: lock,
             shared: shared.clone(),
         };
         Ok(Node {
-            kafka,
-            quic,
-            http,
-            identity: self.identity,
+            addresses,
+            identity,
             clock: shared.clock,
             fatal: fatal_seen,
             directory: shared.directory,
             running: Mutex::new(Some(running)),
         })
     }
+
+    /// The addresses that were bound.
+    fn addresses(&self) -> Result<Addresses, StartError> {
+        let quic = self.quic.first().map_or_else(
+            || Ok(self.config.listeners.quic),
+            std::net::UdpSocket::local_addr,
+        );
+        Ok(Addresses {
+            kafka: self.kafka.local_addr().map_err(StartError::Threads)?,
+            quic: quic.map_err(StartError::Threads)?,
+            http: self.http.local_addr().map_err(StartError::Threads)?,
+        })
+    }
+
+    /// Opens the doors, last of all.
+    fn open_doors(
+        self,
+        at: Addresses,
+        controller: Addr<ControllerActor>,
+        published: Published,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<std::thread::JoinHandle<()>, StartError> {
+        let shared = self.shared;
+        let advertised = (
+            self.config.advertised_kafka(at.kafka)?,
+            self.config.advertised_quic(at.quic)?,
+        );
+        let config = self.config.api()?;
+        let api = Api::new(
+            shared.clone(),
+            controller,
+            published.clone(),
+            config,
+            advertised.0,
+            advertised.1,
+        );
+        let admission = Admission::new(self.config.limits()?, shared.metrics.clone());
+        let logger = shared.logger.clone();
+        kafka::serve(
+            self.kafka,
+            &shared.runtime,
+            api.clone(),
+            admission.clone(),
+            stopping.clone(),
+            logger.clone(),
+        );
+        quic::serve(
+            self.quic,
+            &self.identity,
+            &shared.runtime,
+            &api,
+            &admission,
+            &stopping,
+            &logger,
+        );
+        info!(logger, "serves"; "kafka" => %at.kafka, "quic" => %at.quic, "http" => %at.http,
+            "data" => %shared.dir.display());
+        let check = status::check(shared.clone(), published);
+        let refresh = status::refresh(api);
+        http::serve(
+            self.http,
+            shared.metrics.clone(),
+            check,
+            refresh,
+            stopping,
+            logger,
+        )
+        .map_err(StartError::Threads)
+    }
 }
 
-fn child(shared: &Shared, name: &str, limit: RestartLimit, on_exit: Box<dyn FnOnce(Exit) + Send>) -> Child {
+fn child(
+    shared: &Shared,
+    name: &str,
+    limit: RestartLimit,
+    on_exit: Box<dyn FnOnce(Exit) + Send>,
+) -> Child {
     let metrics = shared.metrics.clone();
     Child {
         name: name.to_owned(),
@@ -448,7 +602,11 @@ fn child(shared: &Shared, name: &str, limit: RestartLimit, on_exit: Box<dyn FnOn
     }
 }
 
-fn start_controller(shared: &Shared, published: &Published, fatal: watch::Sender<Option<String>>) -> Addr<ControllerActor> {
+fn start_controller(
+    shared: &Shared,
+    published: &Published,
+    fatal: watch::Sender<Option<String>>,
+) -> Addr<ControllerActor> {
     let start = ControllerStart {
         disk: shared.open.disk().clone(),
         dir: shared.dir.clone(),
@@ -463,7 +621,9 @@ fn start_controller(shared: &Shared, published: &Published, fatal: watch::Sender
         }
     });
     let child = child(shared, "controller", RestartLimit::default(), on_exit);
-    supervision::start(shared.runtime.control(), child, move |_| ControllerActor::new(start.clone()))
+    supervision::start(shared.runtime.control(), child, move |_| {
+        ControllerActor::new(start.clone())
+    })
 }
 
 /// Registers this start with the controller: from then on leaders have new epochs.
@@ -476,7 +636,11 @@ async fn register(
     loop {
         let (reply, answer) = oneshot::channel();
         let (broker, incarnation) = (shared.broker, shared.incarnation);
-        let command = Command::RegisterBroker { broker, directory, incarnation };
+        let command = Command::RegisterBroker {
+            broker,
+            directory,
+            incarnation,
+        };
         supervision::tell(controller, Propose { command, reply });
         tokio::select! {
             answer = answer => {
@@ -523,7 +687,12 @@ fn start_replicas(
             groups: groups.clone(),
             group_rewrite_bytes: config.groups.rewrite.0,
         };
-        let child = child(shared, "replicas", RestartLimit::unlimited(), Box::new(|_| {}));
+        let child = child(
+            shared,
+            "replicas",
+            RestartLimit::unlimited(),
+            Box::new(|_| {}),
+        );
         supervision::start(worker, child, move |_| ReplicasActor::new(start.clone()))
     };
     Ok(shared.runtime.workers().iter().map(start).collect())
@@ -536,7 +705,11 @@ async fn wait_until_led(shared: &Shared, published: &Published) {
     let wanted: Vec<TopicPartition> = image
         .topics
         .iter()
-        .flat_map(|(name, topic)| (0..).zip(&topic.partitions).map(|(n, _)| TopicPartition::new(name.clone(), n)))
+        .flat_map(|(name, topic)| {
+            (0..)
+                .zip(&topic.partitions)
+                .map(|(n, _)| TopicPartition::new(name.clone(), n))
+        })
         .collect();
     let all_led = async {
         for partition in wanted {
@@ -558,7 +731,10 @@ async fn wait_until_led(shared: &Shared, published: &Published) {
     };
     let timer = tokio::time::timeout(START_TIMEOUT, all_led);
     if timer.await.is_err() {
-        warn!(shared.logger, "some partitions are not led yet; the rest is served");
+        warn!(
+            shared.logger,
+            "some partitions are not led yet; the rest is served"
+        );
     }
 }
 
@@ -583,7 +759,12 @@ fn start_checkpoints(shared: &Shared, mut stop: watch::Receiver<bool>) {
                     _ = stop.wait_for(|stop| *stop) => return,
                 }
                 let checkpoints = task_of.checkpoints.clone();
-                if let Some(Err(error)) = task_of.runtime.background().ask(move || checkpoints.write()).await {
+                if let Some(Err(error)) = task_of
+                    .runtime
+                    .background()
+                    .ask(move || checkpoints.write())
+                    .await
+                {
                     warn!(task_of.logger, "checkpoints are not written"; "error" => %error);
                 }
             }
@@ -591,7 +772,10 @@ fn start_checkpoints(shared: &Shared, mut stop: watch::Receiver<bool>) {
     });
 }
 
-fn start_watchdog(shared: &Shared, fatal: watch::Sender<Option<String>>) -> Result<Watchdog, StartError> {
+fn start_watchdog(
+    shared: &Shared,
+    fatal: watch::Sender<Option<String>>,
+) -> Result<Watchdog, StartError> {
     let mut workers = shared.runtime.workers().to_vec();
     workers.push(shared.runtime.control().clone());
     let logger = shared.logger.clone();
@@ -599,7 +783,8 @@ fn start_watchdog(shared: &Shared, fatal: watch::Sender<Option<String>>) -> Resu
         error!(logger, "a worker is stuck"; "worker" => worker);
         let _before = fatal.send_replace(Some(format!("worker {worker} is stuck")));
     };
-    Watchdog::start(workers, WATCHDOG_INTERVAL, WATCHDOG_PATIENCE, on_stuck).map_err(StartError::Threads)
+    Watchdog::start(workers, WATCHDOG_INTERVAL, WATCHDOG_PATIENCE, on_stuck)
+        .map_err(StartError::Threads)
 }
 
 impl Node {
@@ -617,19 +802,19 @@ impl Node {
     /// Where Kafka clients connect.
     #[must_use]
     pub fn kafka(&self) -> SocketAddr {
-        self.kafka
+        self.addresses.kafka
     }
 
     /// Where Callboard's clients connect.
     #[must_use]
     pub fn quic(&self) -> SocketAddr {
-        self.quic
+        self.addresses.quic
     }
 
     /// Where health and metrics are.
     #[must_use]
     pub fn http(&self) -> SocketAddr {
-        self.http
+        self.addresses.http
     }
 
     /// The CA that clients of the QUIC door must trust, in PEM.
@@ -668,7 +853,11 @@ impl Node {
     /// Waits until the node can no longer serve; says why.
     pub async fn failed(&self) -> String {
         let mut fatal = self.fatal.clone();
-        let reason = fatal.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        let reason = fatal
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|reason| reason.clone());
         match reason {
             Some(reason) => reason,
             // The node was stopped in order.
@@ -683,7 +872,9 @@ impl Node {
     ///
     /// Not cancel safe: the node may be left half stopped.
     pub async fn stop(self) -> Vec<TopicPartition> {
-        let Some(running) = self.running.lock().take() else { return Vec::new() };
+        let Some(running) = self.running.lock().take() else {
+            return Vec::new();
+        };
         let _before = running.stop.send_replace(true);
         let mut unclean = Vec::new();
         for replicas in &running.replicas {

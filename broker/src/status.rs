@@ -33,13 +33,19 @@ pub fn check(shared: Shared, published: Published) -> Check {
         for (name, topic) in &image.topics {
             let leaders = shared.directory.topic(name).unwrap_or_default();
             for number in (0..).take(topic.partitions.len()) {
-                let led = leaders.get(&number).is_some_and(|leader| leader.epoch().is_some());
+                let led = leaders
+                    .get(&number)
+                    .is_some_and(|leader| leader.epoch().is_some());
                 if !led && reasons.len() < MAX_REASONS {
                     reasons.push(format!("{name}-{number} has no leader"));
                 }
             }
         }
-        Health { live: true, ready: reasons.is_empty(), reasons }
+        Health {
+            live: true,
+            ready: reasons.is_empty(),
+            reasons,
+        }
     })
 }
 
@@ -73,44 +79,88 @@ fn log_ends(api: &Api) {
     let image = api.image();
     let mut shown = 0;
     for name in image.topics.keys() {
-        for (number, leader) in api.shared().directory.topic(name).unwrap_or_default().iter() {
+        for (number, leader) in api
+            .shared()
+            .directory
+            .topic(name)
+            .unwrap_or_default()
+            .iter()
+        {
             if shown == MAX_SERIES {
                 return;
             }
             shown += 1;
             let ends = *leader.ends.borrow();
-            let labels = PartitionLabels { topic: name.to_string(), partition: *number };
-            let _before = metrics.log_start.get_or_create(&labels).set(ends.log_start.get());
-            let _before = metrics.log_end.get_or_create(&labels).set(ends.log_end.get());
+            let labels = PartitionLabels {
+                topic: name.to_string(),
+                partition: *number,
+            };
+            let _before = metrics
+                .log_start
+                .get_or_create(&labels)
+                .set(ends.log_start.get());
+            let _before = metrics
+                .log_end
+                .get_or_create(&labels)
+                .set(ends.log_end.get());
         }
     }
 }
 
 async fn group_lags(api: &Api) {
     let metrics = &api.shared().metrics;
-    let Response::ListGroups(listed) = api.start(caller(), Request::ListGroups(ListGroups)).await else { return };
+    let Response::ListGroups(listed) = api.start(caller(), Request::ListGroups(ListGroups)).await
+    else {
+        return;
+    };
     let groups = listed.groups.into_iter().take(MAX_SERIES);
-    let groups = groups.map(|g| FetchGroupOffsets { group: g.group, topics: None }).collect();
-    let fetch = Request::FetchOffsets(FetchOffsets { groups, by_id: false });
-    let Response::FetchOffsets(fetched) = api.start(caller(), fetch).await else { return };
+    let groups = groups
+        .map(|g| FetchGroupOffsets {
+            group: g.group,
+            topics: None,
+        })
+        .collect();
+    let fetch = Request::FetchOffsets(FetchOffsets {
+        groups,
+        by_id: false,
+    });
+    let Response::FetchOffsets(fetched) = api.start(caller(), fetch).await else {
+        return;
+    };
     metrics.lag_records.clear();
     metrics.lag_seconds.clear();
     let mut shown = 0;
     for group in fetched.groups {
         for (topic, offsets) in group.topics {
-            let TopicRef::Name(name) = topic else { continue };
-            let Ok(topic) = TopicName::new(&name) else { continue };
+            let TopicRef::Name(name) = topic else {
+                continue;
+            };
+            let Ok(topic) = TopicName::new(&name) else {
+                continue;
+            };
             for offset in offsets {
-                let Some(committed) = offset.offset.filter(|_| shown < MAX_SERIES) else { continue };
+                let Some(committed) = offset.offset.filter(|_| shown < MAX_SERIES) else {
+                    continue;
+                };
                 let partition = TopicPartition::new(topic.clone(), offset.partition);
-                let Some(leader) = api.shared().directory.leader(&partition) else { continue };
+                let Some(leader) = api.shared().directory.leader(&partition) else {
+                    continue;
+                };
                 shown += 1;
                 let end = leader.ends.borrow().high_watermark;
                 let lag = (end - committed).max(0);
                 let (group, topic) = (group.group.to_string(), topic.to_string());
-                let labels = LagLabels { group, topic, partition: offset.partition };
+                let labels = LagLabels {
+                    group,
+                    topic,
+                    partition: offset.partition,
+                };
                 let _before = metrics.lag_records.get_or_create(&labels).set(lag);
-                let seconds = if lag == 0 { Some(0.0) } else { age(api, &partition, committed.get()).await };
+                let seconds = if lag == 0 {
+                    Some(0.0)
+                } else {
+                    age(api, &partition, committed.get()).await
+                };
                 if let Some(seconds) = seconds {
                     let _before = metrics.lag_seconds.get_or_create(&labels).set(seconds);
                 }
@@ -123,8 +173,14 @@ async fn group_lags(api: &Api) {
 async fn age(api: &Api, partition: &TopicPartition, from: i64) -> Option<f64> {
     let leader = api.shared().directory.leader(partition)?;
     let (reply, fetched) = oneshot::channel();
-    let fetch =
-        Fetch { from, max_bytes: 1, at_least_one: true, current_epoch: None, permit: Permit::internal(), reply };
+    let fetch = Fetch {
+        from,
+        max_bytes: 1,
+        at_least_one: true,
+        current_epoch: None,
+        permit: Permit::internal(),
+        reply,
+    };
     supervision::tell(&leader.actor, fetch);
     let batches = fetched.await.ok()?.ok()?.batches;
     let header = BatchHeader::read(batches.first_chunk()?);

@@ -44,7 +44,9 @@ impl Actor for Shell {
     fn started(&mut self, _ctx: &mut Context<Self>) {
         let life = self.lives.fetch_add(1, Ordering::SeqCst) + 1;
         let panics = &self.panic_in_start;
-        let must_panic = panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        let must_panic = panics
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
+            .is_ok();
         assert!(!must_panic, "in start-up, on purpose");
         self.state = Some(life);
     }
@@ -73,7 +75,8 @@ impl Handler<Ask> for Shell {
             ),
             Act::PanicInSpawned => {
                 let _sent = reply.send(life);
-                let _task = ctx.spawn(async { panic!("in a spawned future, on purpose") }.into_actor(self));
+                let _task =
+                    ctx.spawn(async { panic!("in a spawned future, on purpose") }.into_actor(self));
             }
             Act::Fail => supervision::fail(ctx),
             Act::Finish => supervision::finish(ctx),
@@ -100,8 +103,15 @@ impl Scene {
     fn new() -> Self {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         report_panics(logger.clone());
-        let config = RuntimeConfig { workers: 2, sync_threads: 1, background_threads: 1 };
-        Self { runtime: Runtime::start(config).expect("threads"), logger }
+        let config = RuntimeConfig {
+            workers: 2,
+            sync_threads: 1,
+            background_threads: 1,
+        };
+        Self {
+            runtime: Runtime::start(config).expect("threads"),
+            logger,
+        }
     }
 
     fn worker(&self) -> &Worker {
@@ -147,7 +157,11 @@ impl Drop for Scene {
 }
 
 fn limit(intensity: usize) -> RestartLimit {
-    RestartLimit { intensity, first_delay: Duration::from_millis(1), ..RestartLimit::default() }
+    RestartLimit {
+        intensity,
+        first_delay: Duration::from_millis(1),
+        ..RestartLimit::default()
+    }
 }
 
 impl Started {
@@ -164,15 +178,26 @@ impl Started {
 
 /// The answer, or `None` if it was dropped; hanging is the failure that must not be.
 fn wait(answer: oneshot::Receiver<usize>) -> Option<usize> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, answer).await.expect("nobody hangs").ok() })
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, answer)
+            .await
+            .expect("nobody hangs")
+            .ok()
+    })
 }
 
 #[test]
 fn a_panic_costs_one_answer_and_queued_messages_are_kept() {
-    for (act, poisoned_answer) in
-        [(Act::PanicInHandler, None), (Act::PanicInResponse, None), (Act::PanicInSpawned, Some(1)), (Act::Fail, None)]
-    {
+    for (act, poisoned_answer) in [
+        (Act::PanicInHandler, None),
+        (Act::PanicInResponse, None),
+        (Act::PanicInSpawned, Some(1)),
+        (Act::Fail, None),
+    ] {
         let scene = Scene::new();
         let started = scene.start();
         let neighbour = scene.start();
@@ -186,7 +211,11 @@ fn a_panic_costs_one_answer_and_queued_messages_are_kept() {
         let answers: Vec<_> = queued.into_iter().map(wait).collect();
         // Messages that were handled before a spawned future got its turn saw the first life.
         assert!(answers.iter().all(Option::is_some), "{act:?}: {answers:?}");
-        assert_eq!(started.answer(), Some(2), "same address, new state: {act:?}");
+        assert_eq!(
+            started.answer(),
+            Some(2),
+            "same address, new state: {act:?}"
+        );
         assert_eq!(neighbour.answer(), Some(1), "neighbours do not notice");
         assert_eq!(neighbour.lives.load(Ordering::SeqCst), 1);
     }
@@ -208,7 +237,11 @@ fn a_panic_in_the_factory_is_retried() {
     let addr = supervision::start(scene.worker(), child, move |_| {
         attempts += 1;
         assert!(attempts > 2, "in the factory, on purpose");
-        Shell { lives: lives.clone(), panic_in_start: Arc::default(), state: None }
+        Shell {
+            lives: lives.clone(),
+            panic_in_start: Arc::default(),
+            state: None,
+        }
     });
     let (reply, answer) = oneshot::channel();
     supervision::tell(&addr, Ask(Act::Answer, reply));
@@ -230,7 +263,10 @@ fn beyond_its_limit_a_child_gives_up_and_nobody_hangs() {
 #[test]
 fn restarts_wait_longer_each_time() {
     let scene = Scene::new();
-    let slow = RestartLimit { first_delay: Duration::from_millis(40), ..limit(3) };
+    let slow = RestartLimit {
+        first_delay: Duration::from_millis(40),
+        ..limit(3)
+    };
     let clock = Clock::machine();
     let started = scene.start_with(Restart::Permanent, slow, 3);
     assert_eq!(started.answer(), Some(4));
@@ -243,20 +279,29 @@ fn transient_and_temporary_children_end_as_their_names_say() {
     let scene = Scene::new();
     let temporary = scene.start_with(Restart::Temporary, limit(3), 0);
     assert_eq!(wait(temporary.ask(Act::PanicInHandler)), None);
-    assert!(matches!(temporary.exits.recv_timeout(PATIENCE), Ok(Exit::GaveUp(_))));
+    assert!(matches!(
+        temporary.exits.recv_timeout(PATIENCE),
+        Ok(Exit::GaveUp(_))
+    ));
     let transient = scene.start_with(Restart::Transient, limit(3), 0);
     assert_eq!(wait(transient.ask(Act::Fail)), None);
     assert_eq!(transient.answer(), Some(2));
     let permanent = scene.start();
     assert_eq!(wait(permanent.ask(Act::Finish)), None);
-    assert_eq!(permanent.exits.recv_timeout(PATIENCE), Ok(Exit::Finished), "done is done");
+    assert_eq!(
+        permanent.exits.recv_timeout(PATIENCE),
+        Ok(Exit::Finished),
+        "done is done"
+    );
 }
 
 #[test]
 fn siblings_restart_as_the_group_says() {
-    for (strategy, lives_after) in
-        [(Strategy::OneForOne, [1, 2, 1]), (Strategy::OneForAll, [2, 2, 2]), (Strategy::RestForOne, [1, 2, 2])]
-    {
+    for (strategy, lives_after) in [
+        (Strategy::OneForOne, [1, 2, 1]),
+        (Strategy::OneForAll, [2, 2, 2]),
+        (Strategy::RestForOne, [1, 2, 2]),
+    ] {
         let scene = Scene::new();
         let group = Group::new(strategy);
         let start = |_| {
@@ -271,13 +316,17 @@ fn siblings_restart_as_the_group_says() {
             Started { addr, lives, exits }
         };
         let children = [0, 1, 2].map(start);
-        children.iter().for_each(|c| assert_eq!(c.answer(), Some(1)));
+        children
+            .iter()
+            .for_each(|c| assert_eq!(c.answer(), Some(1)));
         assert_eq!(wait(children[1].ask(Act::PanicInHandler)), None);
         assert_eq!(children[1].answer(), Some(2));
         let lives = children.each_ref().map(|c| c.answer().expect("all live"));
         assert_eq!(lives, lives_after, "{strategy:?}");
         group.stop();
-        children.iter().for_each(|c| assert_eq!(c.exits.recv_timeout(PATIENCE), Ok(Exit::Finished)));
+        children
+            .iter()
+            .for_each(|c| assert_eq!(c.exits.recv_timeout(PATIENCE), Ok(Exit::Finished)));
     }
 }
 
@@ -288,10 +337,16 @@ fn a_stuck_worker_is_noticed() {
     let (stuck, reports) = mpsc::channel();
     let workers = scene.runtime.workers().to_vec();
     let interval = Duration::from_millis(20);
-    let watchdog = Watchdog::start(workers, interval, interval * 5, move |worker| stuck.send(worker).expect("the test listens"));
+    let watchdog = Watchdog::start(workers, interval, interval * 5, move |worker| {
+        stuck.send(worker).expect("the test listens")
+    });
     let watchdog = watchdog.expect("a thread");
     let blocked = started.ask(Act::Block(Duration::from_millis(1500)));
-    assert_eq!(reports.recv_timeout(PATIENCE), Ok(0), "the worker that hangs, not its neighbour");
+    assert_eq!(
+        reports.recv_timeout(PATIENCE),
+        Ok(0),
+        "the worker that hangs, not its neighbour"
+    );
     assert_eq!(wait(blocked), Some(1));
     drop(watchdog);
 }

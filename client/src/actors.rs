@@ -22,7 +22,7 @@ use actix::prelude::*;
 use callboard_common::TopicPartition;
 use callboard_common::protocol::topics::CreatedTopic;
 
-use crate::{Admin, Client, Consumer, ConsumedRecord, Delivery, Error, Producer, Record, StartAt};
+use crate::{Admin, Client, ConsumedRecord, Consumer, Delivery, Error, Producer, Record, StartAt};
 
 /// Sends one record and answers when it is delivered.
 #[derive(Clone, Debug, Message)]
@@ -53,23 +53,27 @@ impl Actor for ProducerActor {
 }
 
 impl Handler<SendRecord> for ProducerActor {
-    type Result = AtomicResponse<Self, Result<Delivery, Error>>;
+    type Result = ResponseFuture<Result<Delivery, Error>>;
 
     fn handle(&mut self, SendRecord(record): SendRecord, ctx: &mut Context<Self>) -> Self::Result {
         // Records are queued in the order of their messages; deliveries are waited for side by side.
         let producer = self.producer.clone();
         let (answer, answered) = tokio::sync::oneshot::channel();
-        ctx.wait(async move { producer.enqueue(record).await }.into_actor(self).map(|queued, actor, ctx| {
-            let deliver = async move {
-                let delivered = match queued {
-                    Ok(delivery) => delivery.await,
-                    Err(error) => Err(error),
-                };
-                drop(answer.send(delivered));
-            };
-            let _task = ctx.spawn(deliver.into_actor(actor));
-        }));
-        AtomicResponse::new(Box::pin(async move { answered.await.unwrap_or(Err(Error::Closed)) }.into_actor(self)))
+        ctx.wait(
+            async move { producer.enqueue(record).await }
+                .into_actor(self)
+                .map(|queued, actor, ctx| {
+                    let deliver = async move {
+                        let delivered = match queued {
+                            Ok(delivery) => delivery.await,
+                            Err(error) => Err(error),
+                        };
+                        drop(answer.send(delivered));
+                    };
+                    let _task = ctx.spawn(deliver.into_actor(actor));
+                }),
+        );
+        Box::pin(async move { answered.await.unwrap_or(Err(Error::Closed)) })
     }
 }
 
@@ -103,7 +107,11 @@ pub struct ConsumerActor {
 #[derive(Debug)]
 enum ConsumerOrder {
     Commit(tokio::sync::oneshot::Sender<Result<(), Error>>),
-    Seek(TopicPartition, StartAt, tokio::sync::oneshot::Sender<Result<(), Error>>),
+    Seek(
+        TopicPartition,
+        StartAt,
+        tokio::sync::oneshot::Sender<Result<(), Error>>,
+    ),
 }
 
 /// Commits the offsets of all records that were handled.
@@ -120,7 +128,11 @@ impl ConsumerActor {
     /// Around a consumer.
     #[must_use]
     pub fn new(consumer: Consumer, recipient: Recipient<Received>) -> Self {
-        Self { task: None, consumer: Some(consumer), recipient }
+        Self {
+            task: None,
+            consumer: Some(consumer),
+            recipient,
+        }
     }
 
     fn order(
@@ -128,8 +140,17 @@ impl ConsumerActor {
         make: impl FnOnce(tokio::sync::oneshot::Sender<Result<(), Error>>) -> ConsumerOrder,
     ) -> ResponseFuture<Result<(), Error>> {
         let (done, answered) = tokio::sync::oneshot::channel();
-        let sent = self.task.as_ref().is_some_and(|task| task.send(make(done)).is_ok());
-        Box::pin(async move { if sent { answered.await.unwrap_or(Err(Error::Closed)) } else { Err(Error::Closed) } })
+        let sent = self
+            .task
+            .as_ref()
+            .is_some_and(|task| task.send(make(done)).is_ok());
+        Box::pin(async move {
+            if sent {
+                answered.await.unwrap_or(Err(Error::Closed))
+            } else {
+                Err(Error::Closed)
+            }
+        })
     }
 }
 
@@ -137,7 +158,9 @@ impl Actor for ConsumerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let Some(mut consumer) = self.consumer.take() else { return };
+        let Some(mut consumer) = self.consumer.take() else {
+            return;
+        };
         let (orders, mut incoming) = tokio::sync::mpsc::unbounded_channel();
         self.task = Some(orders);
         let recipient = self.recipient.clone();
@@ -206,7 +229,9 @@ impl AdminActor {
     /// For a client.
     #[must_use]
     pub fn new(client: &Client) -> Self {
-        Self { admin: client.admin() }
+        Self {
+            admin: client.admin(),
+        }
     }
 }
 

@@ -6,18 +6,19 @@ use std::time::Duration;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::TopicRef;
 use callboard_common::protocol::groups::{
-    CoordinatorKind, DescribeGroups, DescribedGroups, FindCoordinators, FoundCoordinators, GroupDescription,
-    GroupListing, ListGroups, ListedGroups,
+    CoordinatorKind, DescribeGroups, DescribedGroups, FindCoordinators, FoundCoordinators,
+    GroupDescription, GroupListing, ListGroups, ListedGroups,
 };
 use callboard_common::protocol::list_offsets::{
     ListOffsets, ListOffsetsPartition, ListOffsetsTopic, ListedOffsets, OffsetTarget,
 };
 use callboard_common::protocol::offsets::{
-    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, FetchGroupOffsets, FetchOffsets, FetchedOffsets,
+    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, FetchGroupOffsets, FetchOffsets,
+    FetchedOffsets,
 };
 use callboard_common::protocol::topics::{
-    CreateTopics, CreatedTopic, CreatedTopics, DeleteRecords, DeleteTopics, DeletedRecords, DeletedTopics,
-    DescribeTopics, DescribedTopics, NewTopic, TopicDescription,
+    CreateTopics, CreatedTopic, CreatedTopics, DeleteRecords, DeleteTopics, DeletedRecords,
+    DeletedTopics, DescribeTopics, DescribedTopics, NewTopic, TopicDescription,
 };
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 
@@ -35,10 +36,13 @@ pub struct Admin {
 }
 
 fn refused(code: ErrorCode, detail: Option<Text>) -> Result<(), Error> {
-    match code {
-        ErrorCode::None => Ok(()),
-        _ => Err(Error::Refused { code, detail: detail.map(|d| d.to_string()) }),
+    if code == ErrorCode::None {
+        return Ok(());
     }
+    Err(Error::Refused {
+        code,
+        detail: detail.map(|d| d.to_string()),
+    })
 }
 
 impl Admin {
@@ -66,7 +70,8 @@ impl Admin {
     /// # Ok(()) }
     /// ```
     pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<CreatedTopic, Error> {
-        self.create_topic_with(name, Some(partitions), &BTreeMap::new(), false).await
+        self.create_topic_with(name, Some(partitions), &BTreeMap::new(), false)
+            .await
     }
 
     /// Creates a topic, or with `validate_only` checks whether it could be. `configs` are by Kafka's names.
@@ -81,16 +86,33 @@ impl Admin {
         configs: &BTreeMap<String, String>,
         validate_only: bool,
     ) -> Result<CreatedTopic, Error> {
-        let configs = configs.iter().map(|(n, v)| (Text::from(n.as_str()), Some(Text::from(v.as_str())))).collect();
-        let topic =
-            NewTopic { name: name.into(), partitions, replication_factor: None, assignments: Vec::new(), configs };
-        let request = CreateTopics { topics: vec![topic], timeout_ms: TOPIC_TIMEOUT_MS, validate_only };
+        let configs = configs
+            .iter()
+            .map(|(n, v)| (Text::from(n.as_str()), Some(Text::from(v.as_str()))))
+            .collect();
+        let topic = NewTopic {
+            name: name.into(),
+            partitions,
+            replication_factor: None,
+            assignments: Vec::new(),
+            configs,
+        };
+        let request = CreateTopics {
+            topics: vec![topic],
+            timeout_ms: TOPIC_TIMEOUT_MS,
+            validate_only,
+        };
         let accept = |mut created: CreatedTopics| {
-            let topic = created.topics.pop().ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+            let topic = created
+                .topics
+                .pop()
+                .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
             refused(topic.error, topic.message.clone())?;
             Ok(topic)
         };
-        self.client.ask_patiently(Lane::Control, request, accept).await
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
     }
 
     /// Deletes a topic with all its records.
@@ -100,10 +122,21 @@ impl Admin {
     /// [`Error::Refused`], with `UnknownTopicOrPartition` if there is none.
     pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
         let topics = vec![TopicRef::Name(name.into())];
-        let request = DeleteTopics { topics, timeout_ms: TOPIC_TIMEOUT_MS };
-        let deleted: DeletedTopics = self.client.ask(Lane::Control, request, Duration::ZERO).await?;
+        let request = DeleteTopics {
+            topics,
+            timeout_ms: TOPIC_TIMEOUT_MS,
+        };
+        let deleted: DeletedTopics = self
+            .client
+            .ask(Lane::Control, request, Duration::ZERO)
+            .await?;
         self.client.forget(name);
-        check(deleted.topics.first().map_or(ErrorCode::UnknownServerError, |t| t.error))
+        check(
+            deleted
+                .topics
+                .first()
+                .map_or(ErrorCode::UnknownServerError, |t| t.error),
+        )
     }
 
     /// Describes topics, sorted by name; all if none are named.
@@ -112,19 +145,29 @@ impl Admin {
     ///
     /// [`Error::Refused`] for the first topic that is not there.
     pub async fn describe_topics(&self, names: &[&str]) -> Result<Vec<TopicDescription>, Error> {
-        let named = names.iter().map(|n| TopicRef::Name(Text::from(*n))).collect();
-        let request = DescribeTopics { topics: (!names.is_empty()).then_some(named) };
+        let named = names
+            .iter()
+            .map(|n| TopicRef::Name(Text::from(*n)))
+            .collect();
+        let request = DescribeTopics {
+            topics: (!names.is_empty()).then_some(named),
+        };
         let accept = |described: DescribedTopics| {
             for topic in &described.topics {
                 if topic.error == ErrorCode::UnknownTopicOrPartition {
                     let detail = Some(format!("Topic {}.", topic.name.clone().unwrap_or_default()));
-                    return Err(Error::Refused { code: ErrorCode::InvalidTopicException, detail });
+                    return Err(Error::Refused {
+                        code: ErrorCode::InvalidTopicException,
+                        detail,
+                    });
                 }
                 check(topic.error)?;
             }
             Ok(described.topics)
         };
-        self.client.ask_patiently(Lane::Control, request, accept).await
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
     }
 
     /// Deletes the records of a partition below `before`, or all; returns its first offset afterwards.
@@ -132,15 +175,23 @@ impl Admin {
     /// # Errors
     ///
     /// [`Error::Refused`], with `OffsetOutOfRange` beyond the partition's end.
-    pub async fn delete_records(&self, partition: &TopicPartition, before: Option<Offset>) -> Result<Offset, Error> {
+    pub async fn delete_records(
+        &self,
+        partition: &TopicPartition,
+        before: Option<Offset>,
+    ) -> Result<Offset, Error> {
         let topic = TopicRef::Name(partition.topic.as_str().into());
-        let request = DeleteRecords { partitions: vec![(topic, partition.partition, before.map(Offset::get))] };
+        let request = DeleteRecords {
+            partitions: vec![(topic, partition.partition, before.map(Offset::get))],
+        };
         let accept = |deleted: DeletedRecords| match deleted.partitions.first() {
             Some((ErrorCode::None, Some(start))) => Ok(*start),
             Some((error, _)) => Err(Error::refused(*error)),
             None => Err(Error::refused(ErrorCode::UnknownServerError)),
         };
-        self.client.ask_patiently(Lane::Control, request, accept).await
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
     }
 
     /// Looks up an offset of a partition; `None` if there is no such record.
@@ -148,17 +199,32 @@ impl Admin {
     /// # Errors
     ///
     /// [`Error::Refused`].
-    pub async fn offset(&self, partition: &TopicPartition, target: OffsetTarget) -> Result<Option<Offset>, Error> {
-        let part = ListOffsetsPartition { partition: partition.partition, current_epoch: None, target };
+    pub async fn offset(
+        &self,
+        partition: &TopicPartition,
+        target: OffsetTarget,
+    ) -> Result<Option<Offset>, Error> {
+        let part = ListOffsetsPartition {
+            partition: partition.partition,
+            current_epoch: None,
+            target,
+        };
         let topic = TopicRef::Name(partition.topic.as_str().into());
-        let request = ListOffsets { topics: vec![ListOffsetsTopic { topic, partitions: vec![part] }] };
+        let request = ListOffsets {
+            topics: vec![ListOffsetsTopic {
+                topic,
+                partitions: vec![part],
+            }],
+        };
         let accept = |listed: ListedOffsets| {
             let found = listed.topics.first().and_then(|t| t.partitions.first());
             let found = found.ok_or(Error::refused(ErrorCode::UnknownServerError))?;
             check(found.error)?;
             Ok(found.offset)
         };
-        self.client.ask_patiently(Lane::Control, request, accept).await
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
     }
 
     /// Lists all groups, sorted by name.
@@ -168,7 +234,9 @@ impl Admin {
     /// [`Error::Refused`].
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>, Error> {
         let accept = |listed: ListedGroups| check(listed.error).map(|()| listed.groups);
-        self.client.ask_patiently(Lane::Control, ListGroups, accept).await
+        self.client
+            .ask_patiently(Lane::Control, ListGroups, accept)
+            .await
     }
 
     /// Describes a group; one that is not there has the state `Dead`.
@@ -178,13 +246,20 @@ impl Admin {
     /// [`Error::Refused`].
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, Error> {
         self.find_coordinator(group).await?;
-        let request = DescribeGroups { groups: vec![group.into()] };
+        let request = DescribeGroups {
+            groups: vec![group.into()],
+        };
         let accept = |mut described: DescribedGroups| {
-            let group = described.groups.pop().ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+            let group = described
+                .groups
+                .pop()
+                .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
             check(group.error)?;
             Ok(group)
         };
-        self.client.ask_patiently(Lane::Control, request, accept).await
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
     }
 
     /// The offsets that a group has committed.
@@ -192,15 +267,29 @@ impl Admin {
     /// # Errors
     ///
     /// [`Error::Refused`].
-    pub async fn group_offsets(&self, group: &str) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
+    pub async fn group_offsets(
+        &self,
+        group: &str,
+    ) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
         self.find_coordinator(group).await?;
-        let groups = vec![FetchGroupOffsets { group: group.into(), topics: None }];
-        let request = FetchOffsets { groups, by_id: false };
-        self.client.ask_patiently(Lane::Control, request, |mut fetched: FetchedOffsets| {
-            let group = fetched.groups.pop().ok_or(Error::refused(ErrorCode::UnknownServerError))?;
-            check(group.error)?;
-            Ok(offsets(group.topics))
-        }).await
+        let groups = vec![FetchGroupOffsets {
+            group: group.into(),
+            topics: None,
+        }];
+        let request = FetchOffsets {
+            groups,
+            by_id: false,
+        };
+        self.client
+            .ask_patiently(Lane::Control, request, |mut fetched: FetchedOffsets| {
+                let group = fetched
+                    .groups
+                    .pop()
+                    .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+                check(group.error)?;
+                Ok(offsets(group.topics))
+            })
+            .await
     }
 
     /// Commits offsets for a group that has no members, as for a reset.
@@ -208,7 +297,11 @@ impl Admin {
     /// # Errors
     ///
     /// [`Error::Refused`], with `UnknownMemberId` while the group has members.
-    pub async fn set_group_offsets(&self, group: &str, offsets: &BTreeMap<TopicPartition, Offset>) -> Result<(), Error> {
+    pub async fn set_group_offsets(
+        &self,
+        group: &str,
+        offsets: &BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), Error> {
         self.find_coordinator(group).await?;
         let request = CommitOffsets {
             group: group.into(),
@@ -217,30 +310,52 @@ impl Admin {
             instance: None,
             topics: commit_topics(offsets),
         };
-        self.client.ask_patiently(Lane::Group, request, accept_commit).await
+        self.client
+            .ask_patiently(Lane::Group, request, accept_commit)
+            .await
     }
 
     /// Makes sure that a group's coordinator is there.
     pub(crate) async fn find_coordinator(&self, group: &str) -> Result<(), Error> {
-        let request = FindCoordinators { kind: CoordinatorKind::Group, keys: vec![group.into()] };
-        let accept = |found: FoundCoordinators| {
-            check(found.coordinators.first().map_or(ErrorCode::CoordinatorNotAvailable, |c| c.error))
+        let request = FindCoordinators {
+            kind: CoordinatorKind::Group,
+            keys: vec![group.into()],
         };
-        self.client.ask_patiently(Lane::Control, request, accept).await
+        let accept = |found: FoundCoordinators| {
+            check(
+                found
+                    .coordinators
+                    .first()
+                    .map_or(ErrorCode::CoordinatorNotAvailable, |c| c.error),
+            )
+        };
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
     }
 }
 
 /// Offsets of a fetch as a map; what was not committed is not in it.
 pub(crate) fn offsets(
-    topics: Vec<(TopicRef, Vec<callboard_common::protocol::offsets::FetchedOffset>)>,
+    topics: Vec<(
+        TopicRef,
+        Vec<callboard_common::protocol::offsets::FetchedOffset>,
+    )>,
 ) -> BTreeMap<TopicPartition, Offset> {
     let mut map = BTreeMap::new();
     for (topic, offsets) in topics {
-        let TopicRef::Name(name) = topic else { continue };
-        let Ok(name) = TopicName::new(&name) else { continue };
+        let TopicRef::Name(name) = topic else {
+            continue;
+        };
+        let Ok(name) = TopicName::new(&name) else {
+            continue;
+        };
         for offset in offsets {
             if let Some(committed) = offset.offset {
-                let _none = map.insert(TopicPartition::new(name.clone(), offset.partition), committed);
+                let _none = map.insert(
+                    TopicPartition::new(name.clone(), offset.partition),
+                    committed,
+                );
             }
         }
     }
@@ -252,11 +367,18 @@ pub(crate) fn commit_topics(offsets: &BTreeMap<TopicPartition, Offset>) -> Vec<C
     let mut topics: Vec<CommitTopic> = Vec::new();
     for (partition, offset) in offsets {
         let topic = TopicRef::Name(partition.topic.as_str().into());
-        let part =
-            CommitPartition { partition: partition.partition, offset: offset.get(), epoch: None, metadata: Text::default() };
+        let part = CommitPartition {
+            partition: partition.partition,
+            offset: offset.get(),
+            epoch: None,
+            metadata: Text::default(),
+        };
         match topics.last_mut() {
             Some(last) if last.topic == topic => last.partitions.push(part),
-            _ => topics.push(CommitTopic { topic, partitions: vec![part] }),
+            _ => topics.push(CommitTopic {
+                topic,
+                partitions: vec![part],
+            }),
         }
     }
     topics
@@ -264,6 +386,13 @@ pub(crate) fn commit_topics(offsets: &BTreeMap<TopicPartition, Offset>) -> Vec<C
 
 /// The first error of a commit's answer.
 pub(crate) fn accept_commit(committed: CommittedOffsets) -> Result<(), Error> {
-    let mut errors = committed.topics.iter().flat_map(|(_, partitions)| partitions.iter().map(|(_, error)| *error));
-    check(errors.find(|e| *e != ErrorCode::None).unwrap_or(ErrorCode::None))
+    let mut errors = committed
+        .topics
+        .iter()
+        .flat_map(|(_, partitions)| partitions.iter().map(|(_, error)| *error));
+    check(
+        errors
+            .find(|e| *e != ErrorCode::None)
+            .unwrap_or(ErrorCode::None),
+    )
 }

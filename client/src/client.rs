@@ -41,10 +41,27 @@ impl Client {
     /// Cancel safe: nothing is left behind.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
         let (server, trust) = (config.server.clone(), config.trust.clone());
-        let bootstrap = Connection::new(server, trust, config.connect_timeout, config.request_timeout);
-        let client = Self(Arc::new(Inner { config, bootstrap, nodes: Mutex::default(), metadata: Metadata::default() }));
-        let request = MetadataRequest { topics: Some(Vec::new()), auto_create: false };
-        let answer: MetadataAnswer = client.0.bootstrap.ask(Lane::Control, request, Duration::ZERO).await?;
+        let bootstrap = Connection::new(
+            server,
+            trust,
+            config.connect_timeout,
+            config.request_timeout,
+        );
+        let client = Self(Arc::new(Inner {
+            config,
+            bootstrap,
+            nodes: Mutex::default(),
+            metadata: Metadata::default(),
+        }));
+        let request = MetadataRequest {
+            topics: Some(Vec::new()),
+            auto_create: false,
+        };
+        let answer: MetadataAnswer = client
+            .0
+            .bootstrap
+            .ask(Lane::Control, request, Duration::ZERO)
+            .await?;
         client.0.metadata.learn(&answer);
         Ok(client)
     }
@@ -70,7 +87,12 @@ impl Client {
     }
 
     /// Asks any node.
-    pub(crate) async fn ask<A: Ask>(&self, lane: Lane, request: A, extra: Duration) -> Result<A::Answer, Error> {
+    pub(crate) async fn ask<A: Ask>(
+        &self,
+        lane: Lane,
+        request: A,
+        extra: Duration,
+    ) -> Result<A::Answer, Error> {
         self.0.bootstrap.ask(lane, request, extra).await
     }
 
@@ -86,13 +108,21 @@ impl Client {
     {
         let trying = async {
             loop {
-                match self.ask(lane.clone(), request.clone(), Duration::ZERO).await.and_then(&accept) {
-                    Err(error) if error.is_retriable() => tokio::time::sleep(self.0.config.retry_backoff).await,
+                match self
+                    .ask(lane.clone(), request.clone(), Duration::ZERO)
+                    .await
+                    .and_then(&accept)
+                {
+                    Err(error) if error.is_retriable() => {
+                        tokio::time::sleep(self.0.config.retry_backoff).await
+                    }
                     other => return other,
                 }
             }
         };
-        tokio::time::timeout(self.0.config.api_timeout, trying).await.unwrap_or(Err(Error::Timeout))
+        tokio::time::timeout(self.0.config.api_timeout, trying)
+            .await
+            .unwrap_or(Err(Error::Timeout))
     }
 
     /// The connection to a partition's leader.
@@ -102,7 +132,9 @@ impl Client {
             let _count = self.refresh(topic).await?;
         }
         let address = self.0.metadata.leader(topic, partition.partition);
-        let address = address.ok_or(Error::refused(callboard_common::ErrorCode::LeaderNotAvailable))?;
+        let address = address.ok_or(Error::refused(
+            callboard_common::ErrorCode::LeaderNotAvailable,
+        ))?;
         if address == self.0.config.server {
             return Ok(self.0.bootstrap.clone());
         }
@@ -125,14 +157,22 @@ impl Client {
     /// Asks for a topic anew.
     pub(crate) async fn refresh(&self, topic: &str) -> Result<usize, Error> {
         let name = Text::from(topic);
-        let request = MetadataRequest { topics: Some(vec![TopicRef::Name(name)]), auto_create: true };
+        let request = MetadataRequest {
+            topics: Some(vec![TopicRef::Name(name)]),
+            auto_create: true,
+        };
         self.ask_patiently(Lane::Control, request, |answer: MetadataAnswer| {
             self.0.metadata.learn(&answer);
-            let topic = answer.topics.first().ok_or(Error::refused(callboard_common::ErrorCode::UnknownTopicOrPartition))?;
+            let topic = answer.topics.first().ok_or(Error::refused(
+                callboard_common::ErrorCode::UnknownTopicOrPartition,
+            ))?;
             // A topic that is not there will not be there soon either: it would have been created.
             if topic.error == callboard_common::ErrorCode::UnknownTopicOrPartition {
                 let detail = Some(format!("Topic {}.", topic.name.clone().unwrap_or_default()));
-                return Err(Error::Refused { code: callboard_common::ErrorCode::InvalidTopicException, detail });
+                return Err(Error::Refused {
+                    code: callboard_common::ErrorCode::InvalidTopicException,
+                    detail,
+                });
             }
             check(topic.error)?;
             Ok(topic.partitions.len())

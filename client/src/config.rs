@@ -149,6 +149,9 @@ impl ConsumerConfig {
     /// The defaults for a member of a group.
     #[must_use]
     pub fn group(group: impl Into<String>) -> Self {
-        Self { group: Some(group.into()), ..Self::default() }
+        Self {
+            group: Some(group.into()),
+            ..Self::default()
+        }
     }
 }

@@ -66,17 +66,35 @@ pub(crate) struct Connection(Arc<Inner>);
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("server", &self.0.server).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("server", &self.0.server)
+            .finish_non_exhaustive()
     }
 }
 
 impl Connection {
-    pub(crate) fn new(server: String, trust: Trust, connect_timeout: Duration, request_timeout: Duration) -> Self {
-        Self(Arc::new(Inner { server, trust, connect_timeout, request_timeout, state: Mutex::default() }))
+    pub(crate) fn new(
+        server: String,
+        trust: Trust,
+        connect_timeout: Duration,
+        request_timeout: Duration,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            server,
+            trust,
+            connect_timeout,
+            request_timeout,
+            state: Mutex::default(),
+        }))
     }
 
     /// Asks on a lane and waits `extra` longer than the usual time.
-    pub(crate) async fn ask<A: Ask>(&self, lane: Lane, request: A, extra: Duration) -> Result<A::Answer, Error> {
+    pub(crate) async fn ask<A: Ask>(
+        &self,
+        lane: Lane,
+        request: A,
+        extra: Duration,
+    ) -> Result<A::Answer, Error> {
         let answer = self.start(lane, request.into()).await?;
         self.wait(answer, extra).await
     }
@@ -88,7 +106,9 @@ impl Connection {
         extra: Duration,
     ) -> Result<T, Error> {
         let answer = tokio::time::timeout(self.0.request_timeout + extra, answer).await;
-        let response = answer.map_err(|_| Error::Timeout)?.map_err(|_| self.broken("the lane broke"))??;
+        let response = answer
+            .map_err(|_| Error::Timeout)?
+            .map_err(|_| self.broken("the lane broke"))??;
         T::try_from(response).map_err(Error::refused)
     }
 
@@ -125,7 +145,10 @@ impl Connection {
     }
 
     fn broken(&self, reason: impl ToString) -> Error {
-        Error::Connection { server: self.0.server.clone(), reason: reason.to_string() }
+        Error::Connection {
+            server: self.0.server.clone(),
+            reason: reason.to_string(),
+        }
     }
 
     /// The open connection, or a new one.
@@ -138,21 +161,33 @@ impl Connection {
         let address = self.resolve()?;
         let endpoint = match state.endpoint.take() {
             Some(endpoint) => endpoint,
-            None => endpoint::client(&self.0.trust, address).map_err(|e| Error::Config(e.to_string()))?,
+            None => endpoint::client(&self.0.trust, address)
+                .map_err(|e| Error::Config(e.to_string()))?,
         };
-        let host = self.0.server.rsplit_once(':').map_or("localhost", |(host, _)| host.trim_matches(['[', ']']));
-        let connecting = endpoint.connect(address, host).map_err(|e| self.broken(e))?;
+        let host = self
+            .0
+            .server
+            .rsplit_once(':')
+            .map_or("localhost", |(host, _)| host.trim_matches(['[', ']']));
+        let connecting = endpoint
+            .connect(address, host)
+            .map_err(|e| self.broken(e))?;
         let connected = tokio::time::timeout(self.0.connect_timeout, connecting).await;
         state.endpoint = Some(endpoint);
-        let quic = connected.map_err(|_| self.broken("it does not answer"))?.map_err(|e| self.broken(e))?;
+        let quic = connected
+            .map_err(|_| self.broken("it does not answer"))?
+            .map_err(|e| self.broken(e))?;
         state.quic = Some(quic.clone());
         Ok(quic)
     }
 
     fn resolve(&self) -> Result<SocketAddr, Error> {
         let addresses = self.0.server.to_socket_addrs();
-        let mut addresses = addresses.map_err(|e| Error::Config(format!("{:?} is no host:port: {e}", self.0.server)))?;
-        addresses.next().ok_or_else(|| Error::Config(format!("{:?} has no address", self.0.server)))
+        let mut addresses = addresses
+            .map_err(|e| Error::Config(format!("{:?} is no host:port: {e}", self.0.server)))?;
+        addresses
+            .next()
+            .ok_or_else(|| Error::Config(format!("{:?} has no address", self.0.server)))
     }
 
     /// Closes the connection; what waits fails.
@@ -177,7 +212,11 @@ async fn run_lane(
     mut requests: mpsc::UnboundedReceiver<Asked>,
 ) {
     let waiting: std::sync::Mutex<VecDeque<Waiting>> = std::sync::Mutex::default();
-    let queue = || waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let queue = || {
+        waiting
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    };
     let writing = async {
         let mut id = 0;
         while let Some(asked) = requests.recv().await {
@@ -203,7 +242,9 @@ async fn run_lane(
         loop {
             match read(&mut reader).await {
                 Ok((_, response)) => {
-                    let Some(answer) = queue().pop_front() else { return "an answer to nothing".to_owned() };
+                    let Some(answer) = queue().pop_front() else {
+                        return "an answer to nothing".to_owned();
+                    };
                     // Who asked may have gone away.
                     drop(answer.send(Ok(response)));
                 }
@@ -226,9 +267,13 @@ async fn run_lane(
 }
 
 async fn read(reader: &mut FrameReader) -> Result<(Header, Response), String> {
-    let length = reader.length(ANSWER_LIMIT_BYTES).await.map_err(|e| e.to_string())?;
+    let length = reader
+        .length(ANSWER_LIMIT_BYTES)
+        .await
+        .map_err(|e| e.to_string())?;
     reader.arrive(length).await.map_err(|e| e.to_string())?;
-    let (header, body, records) = split(reader.take(length), BODY_LIMIT_BYTES).map_err(|e| e.to_string())?;
+    let (header, body, records) =
+        split(reader.take(length), BODY_LIMIT_BYTES).map_err(|e| e.to_string())?;
     let response = codec::response(&body, records).map_err(|e| e.to_string())?;
     Ok((header, response))
 }

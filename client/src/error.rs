@@ -36,7 +36,9 @@ pub enum Error {
     #[error("it was closed")]
     Closed,
     /// A position was lost and the settings forbid to choose another one.
-    #[error("there is no committed offset for {partition}, or it is out of range, and offset_reset is None")]
+    #[error(
+        "there is no committed offset for {partition}, or it is out of range, and offset_reset is None"
+    )]
     NoOffset {
         /// The partition.
         partition: String,
@@ -62,9 +64,11 @@ impl Error {
         match self {
             Self::Connection { .. } | Self::Timeout => true,
             Self::Refused { code, .. } => code.is_retriable(),
-            Self::RecordTooLarge { .. } | Self::Closed | Self::NoOffset { .. } | Self::Corrupt(_) | Self::Config(_) => {
-                false
-            }
+            Self::RecordTooLarge { .. }
+            | Self::Closed
+            | Self::NoOffset { .. }
+            | Self::Corrupt(_)
+            | Self::Config(_) => false,
         }
     }
 
@@ -86,5 +90,9 @@ impl Error {
 
 /// `Ok` for [`ErrorCode::None`].
 pub(crate) fn check(code: ErrorCode) -> Result<(), Error> {
-    if code == ErrorCode::None { Ok(()) } else { Err(Error::refused(code)) }
+    if code == ErrorCode::None {
+        Ok(())
+    } else {
+        Err(Error::refused(code))
+    }
 }

@@ -15,7 +15,9 @@ mod parking {
 
     impl<T> Mutex<T> {
         pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            self.0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
         }
     }
 }
@@ -41,7 +43,11 @@ impl Metadata {
     /// Address of a partition's leader, if it is known.
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<String> {
         let known = self.0.lock();
-        let leader = known.topics.get(topic)?.get(usize::try_from(partition).ok()?)?.as_ref()?;
+        let leader = known
+            .topics
+            .get(topic)?
+            .get(usize::try_from(partition).ok()?)?
+            .as_ref()?;
         known.brokers.get(leader).cloned()
     }
 
@@ -54,7 +60,11 @@ impl Metadata {
     pub(crate) fn learn(&self, answer: &MetadataAnswer) {
         let mut known = self.0.lock();
         for broker in &answer.brokers {
-            drop(known.brokers.insert(broker.id, format!("{}:{}", broker.host, broker.port)));
+            drop(
+                known
+                    .brokers
+                    .insert(broker.id, format!("{}:{}", broker.host, broker.port)),
+            );
         }
         for topic in &answer.topics {
             let Some(name) = &topic.name else { continue };

@@ -36,9 +36,11 @@ impl Profile {
     pub fn client_config(&self) -> Result<ClientConfig, Error> {
         let trust = match (&self.ca, &self.fingerprint) {
             (Some(ca), _) => Trust::Ca(ca.clone()),
-            (None, Some(fingerprint)) => {
-                Trust::Fingerprint(fingerprint.parse().map_err(|e| Error::Config(format!("{e}")))?)
-            }
+            (None, Some(fingerprint)) => Trust::Fingerprint(
+                fingerprint
+                    .parse()
+                    .map_err(|e| Error::Config(format!("{e}")))?,
+            ),
             (None, None) => {
                 let wanted = "a server is trusted by its CA or its fingerprint; neither is given";
                 return Err(Error::Config(wanted.into()));

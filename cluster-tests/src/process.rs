@@ -17,12 +17,17 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let tests = std::env::current_exe().expect("a test is a program");
-        let profile = tests.ancestors().nth(2).expect("tests stand in target/PROFILE/deps");
+        let profile = tests
+            .ancestors()
+            .nth(2)
+            .expect("tests stand in target/PROFILE/deps");
         let binary = profile.join("callboard");
         if !binary.exists() {
             // Only this package was tested: the other's binary was not built with it.
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let built = Command::new(cargo).args(["build", "--workspace", "--bin", "callboard"]).status();
+            let built = Command::new(cargo)
+                .args(["build", "--workspace", "--bin", "callboard"])
+                .status();
             assert!(built.is_ok_and(|s| s.success()), "the binary is built");
         }
         binary
@@ -61,7 +66,14 @@ impl NodeProcess {
     /// As [`NodeProcess::start`].
     #[must_use]
     pub fn start_with(data: &Path, more: &[&str]) -> Self {
-        let any = ["--kafka", "127.0.0.1:0", "--quic", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+        let any = [
+            "--kafka",
+            "127.0.0.1:0",
+            "--quic",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+        ];
         let arguments = any.iter().chain(more).map(|a| (*a).to_owned()).collect();
         Self::launch(data.to_owned(), arguments)
     }
@@ -89,11 +101,23 @@ impl NodeProcess {
         let _read = out.read_line(&mut line).expect("a line or the end");
         let ready = Ready::parse(&line).unwrap_or_else(|| {
             let _status = child.wait();
-            panic!("the node did not start: {line:?}\n{}", log.join().unwrap_or_default())
+            panic!(
+                "the node did not start: {line:?}\n{}",
+                log.join().unwrap_or_default()
+            )
         });
         // Whatever else it says must not fill the pipe.
-        drop(thread::spawn(move || drop(std::io::copy(&mut out, &mut std::io::sink()))));
-        Self { child, data, arguments, kafka: ready.kafka, quic: ready.quic, http: ready.http }
+        drop(thread::spawn(move || {
+            drop(std::io::copy(&mut out, &mut std::io::sink()))
+        }));
+        Self {
+            child,
+            data,
+            arguments,
+            kafka: ready.kafka,
+            quic: ready.quic,
+            http: ready.http,
+        }
     }
 
     /// The data directory.
@@ -124,8 +148,19 @@ impl NodeProcess {
     ///
     /// As [`NodeProcess::start`].
     pub fn restart(&mut self) {
-        let (kafka, quic, http) = (self.kafka.to_string(), self.quic.to_string(), self.http.to_string());
-        let mut arguments = vec!["--kafka".into(), kafka, "--quic".into(), quic, "--http".into(), http];
+        let (kafka, quic, http) = (
+            self.kafka.to_string(),
+            self.quic.to_string(),
+            self.http.to_string(),
+        );
+        let mut arguments = vec![
+            "--kafka".into(),
+            kafka,
+            "--quic".into(),
+            quic,
+            "--http".into(),
+            http,
+        ];
         arguments.extend(self.arguments.iter().skip(6).cloned());
         let next = Self::launch(self.data.clone(), arguments);
         let old = std::mem::replace(self, next);
@@ -176,7 +211,11 @@ impl NodeProcess {
     pub fn expect(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
         let output = self.run(arguments, input);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?} failed with {}: {said}", output.status);
+        assert!(
+            output.status.success(),
+            "{arguments:?} failed with {}: {said}",
+            output.status
+        );
         output.stdout
     }
 }
@@ -199,7 +238,15 @@ struct Ready {
 impl Ready {
     fn parse(line: &str) -> Option<Self> {
         let words = line.strip_prefix("ready ")?;
-        let address = |name: &str| words.split(' ').find_map(|w| w.strip_prefix(name)?.parse().ok());
-        Some(Self { kafka: address("kafka=")?, quic: address("quic=")?, http: address("http=")? })
+        let address = |name: &str| {
+            words
+                .split(' ')
+                .find_map(|w| w.strip_prefix(name)?.parse().ok())
+        };
+        Some(Self {
+            kafka: address("kafka=")?,
+            quic: address("quic=")?,
+            http: address("http=")?,
+        })
     }
 }

@@ -26,7 +26,9 @@ impl Raw {
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the node accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
         Self { stream, next: 0 }
     }
 
@@ -46,7 +48,12 @@ impl Raw {
     /// What the system says.
     pub fn send_body(&mut self, api_key: i16, api_version: i16, body: &[u8]) -> io::Result<()> {
         self.next += 1;
-        let header = RequestHeader { api_key, api_version, correlation_id: self.next, client_id: Some("raw".into()) };
+        let header = RequestHeader {
+            api_key,
+            api_version,
+            correlation_id: self.next,
+            client_id: Some("raw".into()),
+        };
         let mut encoder = Encoder::new();
         header.encode(&mut encoder).map_err(io::Error::other)?;
         let header = encoder.into_bytes();
@@ -73,7 +80,10 @@ impl Raw {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
             Ok(read) => read == 0,
-            Err(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
+            Err(error) => matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ),
         }
     }
 

@@ -1,5 +1,10 @@
 //! The real binary with librdkafka: what any client of it relies on.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the clients' tasks belong to nobody's supervision"
+)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,7 +28,10 @@ fn config(node: &NodeProcess) -> ClientConfig {
 
 fn producer(node: &NodeProcess, settings: &[(&str, &str)]) -> FutureProducer {
     let mut config = config(node);
-    let _same = config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "2");
+    let _same = config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "2");
     for (name, value) in settings {
         let _same = config.set(*name, *value);
     }
@@ -44,7 +52,10 @@ fn consumer(node: &NodeProcess, group: &str) -> StreamConsumer {
 async fn create(node: &NodeProcess, topic: &str, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> = config(node).create().expect("an admin");
     let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-    let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("answered");
+    let created = admin
+        .create_topics([&topic], &AdminOptions::new())
+        .await
+        .expect("answered");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
 
@@ -55,7 +66,10 @@ async fn send(producer: &FutureProducer, topic: &str, key: &str, value: &str) ->
 }
 
 async fn next(consumer: &StreamConsumer) -> BorrowedMessage<'_> {
-    tokio::time::timeout(PATIENCE, consumer.recv()).await.expect("in time").expect("a record")
+    tokio::time::timeout(PATIENCE, consumer.recv())
+        .await
+        .expect("in time")
+        .expect("a record")
 }
 
 fn text(bytes: Option<&[u8]>) -> String {
@@ -74,13 +88,30 @@ async fn every_codec_goes_through_with_headers_and_timestamps() {
             let (producer, topic) = (producer.clone(), topic.clone());
             async move {
                 let headers = OwnedHeaders::new()
-                    .insert(Header { key: "n", value: Some(&i.to_string()) })
-                    .insert(Header { key: "n", value: Some("again") })
-                    .insert(Header { key: "null", value: None::<&str> });
+                    .insert(Header {
+                        key: "n",
+                        value: Some(&i.to_string()),
+                    })
+                    .insert(Header {
+                        key: "n",
+                        value: Some("again"),
+                    })
+                    .insert(Header {
+                        key: "null",
+                        value: None::<&str>,
+                    });
                 let value = format!("value {i} {}", "x".repeat(300));
                 let key = i.to_string();
-                let record = FutureRecord::to(&topic).key(&key).payload(&value).timestamp(1_700_000_000_000 + i).headers(headers);
-                producer.send(record, PATIENCE).await.expect("delivered").offset
+                let record = FutureRecord::to(&topic)
+                    .key(&key)
+                    .payload(&value)
+                    .timestamp(1_700_000_000_000 + i)
+                    .headers(headers);
+                producer
+                    .send(record, PATIENCE)
+                    .await
+                    .expect("delivered")
+                    .offset
             }
         });
         let offsets = futures::future::join_all(sends).await;
@@ -89,11 +120,22 @@ async fn every_codec_goes_through_with_headers_and_timestamps() {
         consumer.subscribe(&[&topic]).expect("subscribed");
         for i in 0..200i64 {
             let record = next(&consumer).await;
-            assert_eq!((record.offset(), text(record.key())), (i, i.to_string()), "{codec}");
+            assert_eq!(
+                (record.offset(), text(record.key())),
+                (i, i.to_string()),
+                "{codec}"
+            );
             assert_eq!(record.timestamp().to_millis(), Some(1_700_000_000_000 + i));
             let headers = record.headers().expect("there are some");
-            let pairs: Vec<_> = headers.iter().map(|h| (h.key.to_owned(), h.value.map(|v| text(Some(v))))).collect();
-            let expected = [("n", Some(i.to_string())), ("n", Some("again".into())), ("null", None)];
+            let pairs: Vec<_> = headers
+                .iter()
+                .map(|h| (h.key.to_owned(), h.value.map(|v| text(Some(v)))))
+                .collect();
+            let expected = [
+                ("n", Some(i.to_string())),
+                ("n", Some("again".into())),
+                ("null", None),
+            ];
             assert_eq!(pairs, expected.map(|(k, v)| (k.to_owned(), v)));
         }
     }
@@ -101,6 +143,7 @@ async fn every_codec_goes_through_with_headers_and_timestamps() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn a_group_of_three_shares_rebalances_commits_and_resumes() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = NodeProcess::start(dir.path());
@@ -135,9 +178,20 @@ async fn a_group_of_three_shares_rebalances_commits_and_resumes() {
     let mut owners: BTreeMap<i32, usize> = BTreeMap::new();
     let mut sent = 0;
     // Until all three have work.
-    while owners.values().collect::<std::collections::BTreeSet<_>>().len() < 3 {
+    while owners
+        .values()
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
+        < 3
+    {
         for i in 0..60 {
-            let _place = send(&producer, "shared", &format!("key-{i}"), &format!("v{sent}")).await;
+            let _place = send(
+                &producer,
+                "shared",
+                &format!("key-{i}"),
+                &format!("v{sent}"),
+            )
+            .await;
             sent += 1;
         }
         while let Ok(Some((member, partition, ..))) =
@@ -145,7 +199,10 @@ async fn a_group_of_three_shares_rebalances_commits_and_resumes() {
         {
             let _before = owners.insert(partition, member);
         }
-        assert!(sent < 60 * 100, "three members share six partitions: {owners:?}");
+        assert!(
+            sent < 60 * 100,
+            "three members share six partitions: {owners:?}"
+        );
     }
     // Two leave; the third one takes over where they ended.
     let mut members = members.into_iter();
@@ -161,7 +218,10 @@ async fn a_group_of_three_shares_rebalances_commits_and_resumes() {
         let _new = expected.insert(value);
     }
     while !expected.is_empty() {
-        let received = tokio::time::timeout(PATIENCE, records.recv()).await.expect("in time").expect("a record");
+        let received = tokio::time::timeout(PATIENCE, records.recv())
+            .await
+            .expect("in time")
+            .expect("a record");
         let (member, _, _, value) = received;
         if expected.remove(&value) {
             assert_eq!(member, 0, "the one that is left reads all");
@@ -181,7 +241,13 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothi
     let dir = tempfile::tempdir().expect("a directory");
     let mut node = NodeProcess::start(dir.path());
     create(&node, "durable", 3).await;
-    let producer = producer(&node, &[("message.timeout.ms", "60000"), ("reconnect.backoff.max.ms", "500")]);
+    let producer = producer(
+        &node,
+        &[
+            ("message.timeout.ms", "60000"),
+            ("reconnect.backoff.max.ms", "500"),
+        ],
+    );
     let sending = {
         let producer = producer.clone();
         tokio::spawn(async move {
@@ -190,7 +256,10 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothi
                 async move {
                     let (key, value) = (format!("k{}", i % 50), format!("value-{i}"));
                     let record = FutureRecord::to("durable").key(&key).payload(&value);
-                    let delivery = producer.send(record, PATIENCE).await.expect("delivered in the end");
+                    let delivery = producer
+                        .send(record, PATIENCE)
+                        .await
+                        .expect("delivered in the end");
                     (delivery.partition, delivery.offset, value)
                 }
             });
@@ -206,16 +275,24 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_doubles_nothi
     let consumer = consumer(&node, "verify");
     let mut all = TopicPartitionList::new();
     for partition in 0..3 {
-        all.add_partition_offset("durable", partition, Offset::Beginning).expect("added");
+        all.add_partition_offset("durable", partition, Offset::Beginning)
+            .expect("added");
     }
     consumer.assign(&all).expect("assigned");
     let mut found: BTreeMap<(i32, i64), String> = BTreeMap::new();
     while found.len() < acknowledged.len() {
         let record = next(&consumer).await;
-        let _none = found.insert((record.partition(), record.offset()), text(record.payload()));
+        let _none = found.insert(
+            (record.partition(), record.offset()),
+            text(record.payload()),
+        );
     }
     for (partition, offset, value) in &acknowledged {
-        assert_eq!(found.get(&(*partition, *offset)), Some(value), "acknowledged at {partition}/{offset}");
+        assert_eq!(
+            found.get(&(*partition, *offset)),
+            Some(value),
+            "acknowledged at {partition}/{offset}"
+        );
     }
     let distinct: std::collections::BTreeSet<_> = found.values().collect();
     assert_eq!(distinct.len(), acknowledged.len(), "each record once");
@@ -229,7 +306,9 @@ async fn replay_and_seek_by_time() {
     let producer = producer(&node, &[]);
     for i in 0..50i64 {
         let value = i.to_string();
-        let record = FutureRecord::<(), _>::to("timed").payload(&value).timestamp(1_600_000_000_000 + i * 1000);
+        let record = FutureRecord::<(), _>::to("timed")
+            .payload(&value)
+            .timestamp(1_600_000_000_000 + i * 1000);
         let _delivery = producer.send(record, PATIENCE).await.expect("delivered");
     }
     let consumer: BaseConsumer = {
@@ -238,10 +317,23 @@ async fn replay_and_seek_by_time() {
         config.create().expect("a consumer")
     };
     let mut wanted = TopicPartitionList::new();
-    wanted.add_partition_offset("timed", 0, Offset::Offset(1_600_000_020_500)).expect("added");
-    let found = consumer.offsets_for_times(wanted, PATIENCE).expect("answered");
-    assert_eq!(found.elements()[0].offset(), Offset::Offset(21), "the first record that is not older");
-    assert_eq!(consumer.fetch_watermarks("timed", 0, PATIENCE).expect("answered"), (0, 50));
+    wanted
+        .add_partition_offset("timed", 0, Offset::Offset(1_600_000_020_500))
+        .expect("added");
+    let found = consumer
+        .offsets_for_times(wanted, PATIENCE)
+        .expect("answered");
+    assert_eq!(
+        found.elements()[0].offset(),
+        Offset::Offset(21),
+        "the first record that is not older"
+    );
+    assert_eq!(
+        consumer
+            .fetch_watermarks("timed", 0, PATIENCE)
+            .expect("answered"),
+        (0, 50)
+    );
     for start in [Offset::Offset(21), Offset::Beginning] {
         let mut at = TopicPartitionList::new();
         at.add_partition_offset("timed", 0, start).expect("added");

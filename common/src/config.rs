@@ -56,9 +56,17 @@ impl std::str::FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, String> {
         let lower = text.trim().to_ascii_lowercase();
         let unit = BYTE_UNITS.iter().find(|(unit, _)| lower.ends_with(unit));
-        let (digits, factor) = unit.map_or((&lower[..], 1), |(unit, factor)| (&lower[..lower.len() - unit.len()], *factor));
-        let number: u64 = digits.trim().parse().map_err(|_| format!("{text:?} is no number of bytes like 64MiB"))?;
-        number.checked_mul(factor).map(Self).ok_or_else(|| format!("{text:?} is too large"))
+        let (digits, factor) = unit.map_or((&lower[..], 1), |(unit, factor)| {
+            (&lower[..lower.len() - unit.len()], *factor)
+        });
+        let number: u64 = digits
+            .trim()
+            .parse()
+            .map_err(|_| format!("{text:?} is no number of bytes like 64MiB"))?;
+        number
+            .checked_mul(factor)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is too large"))
     }
 }
 
@@ -82,7 +90,13 @@ impl Span {
     pub const FOREVER: Self = Self(Duration::MAX);
 }
 
-const TIME_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const TIME_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 
 impl std::str::FromStr for Span {
     type Err = String;
@@ -93,13 +107,17 @@ impl std::str::FromStr for Span {
             return Ok(Self::FOREVER);
         }
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = TIME_UNITS.iter().find(|(unit, _)| *unit == &text[digits.len()..]);
+        let unit = TIME_UNITS
+            .iter()
+            .find(|(unit, _)| *unit == &text[digits.len()..]);
         let number = digits.trim().parse::<u64>().ok();
         match (number, unit) {
             (Some(number), Some((_, factor))) => {
                 Ok(Self(Duration::from_millis(number.saturating_mul(*factor))))
             }
-            _ => Err(format!("{text:?} is no length of time like 500ms, 30s, 10m, 12h, 7d or forever")),
+            _ => Err(format!(
+                "{text:?} is no length of time like 500ms, 30s, 10m, 12h, 7d or forever"
+            )),
         }
     }
 }
@@ -110,7 +128,9 @@ impl fmt::Display for Span {
             return f.write_str("forever");
         }
         let ms = self.0.as_millis();
-        let whole = TIME_UNITS.iter().find(|(_, factor)| ms > 0 && ms.is_multiple_of(u128::from(*factor)));
+        let whole = TIME_UNITS
+            .iter()
+            .find(|(_, factor)| ms > 0 && ms.is_multiple_of(u128::from(*factor)));
         let (unit, factor) = whole.copied().unwrap_or(("ms", 1));
         write!(f, "{}{unit}", ms / u128::from(factor))
     }
@@ -164,14 +184,22 @@ pub fn load<T: Serialize + DeserializeOwned>(
         let source = config::File::from(path).format(config::FileFormat::Toml);
         let parsed = config::Config::builder().add_source(source.clone()).build();
         let parsed = parsed.map_err(|e| ConfigError::File(e.to_string()))?;
-        check(&keys(&parsed.cache, ""), &known, &path.display().to_string())?;
+        check(
+            &keys(&parsed.cache, ""),
+            &known,
+            &path.display().to_string(),
+        )?;
         builder = builder.add_source(source);
     }
     let mut given = BTreeMap::new();
     for (name, value) in environment {
         if let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) {
             let key = key.to_ascii_lowercase().replace(SEPARATOR, ".");
-            check(std::slice::from_ref(&key), &known, &format!("environment variable {name}"))?;
+            check(
+                std::slice::from_ref(&key),
+                &known,
+                &format!("environment variable {name}"),
+            )?;
             drop(given.insert(key, value));
         }
     }
@@ -179,30 +207,53 @@ pub fn load<T: Serialize + DeserializeOwned>(
     for (key, value) in given {
         builder = builder.set_override(&key, value).map_err(value_error)?;
     }
-    builder.build().and_then(config::Config::try_deserialize).map_err(value_error)
+    builder
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .map_err(value_error)
 }
 
 /// All dotted keys below a value.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    reason = "everything but a table is a leaf; the order is made right here"
+)]
 fn keys(value: &config::Value, prefix: &str) -> Vec<String> {
     match &value.kind {
         config::ValueKind::Table(table) => {
-            let mut names: Vec<_> = table.iter().collect();
-            names.sort_by_key(|(name, _)| *name);
+            let names: BTreeMap<&String, &config::Value> = table.iter().collect();
             let below = |(name, value): (&String, &config::Value)| {
-                keys(value, &if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") })
+                keys(
+                    value,
+                    &if prefix.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{prefix}.{name}")
+                    },
+                )
             };
             names.into_iter().flat_map(below).collect()
         }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is a leaf")]
         _ => vec![prefix.to_owned()],
     }
 }
 
 fn check(given: &[String], known: &[String], source_name: &str) -> Result<(), ConfigError> {
-    let Some(key) = given.iter().find(|key| !known.contains(key)) else { return Ok(()) };
+    let Some(key) = given.iter().find(|key| !known.contains(key)) else {
+        return Ok(());
+    };
     let likeness = |k: &&String| (strsim::jaro_winkler(k, key) * 1000.0) as u32;
-    let nearest = known.iter().max_by_key(likeness).filter(|k| likeness(k) > 750).cloned();
-    Err(ConfigError::UnknownKey { source_name: source_name.to_owned(), key: key.clone(), nearest })
+    let nearest = known
+        .iter()
+        .max_by_key(likeness)
+        .filter(|k| likeness(k) > 750)
+        .cloned();
+    Err(ConfigError::UnknownKey {
+        source_name: source_name.to_owned(),
+        key: key.clone(),
+        nearest,
+    })
 }
 
 #[cfg(test)]
@@ -224,19 +275,37 @@ mod tests {
     }
 
     fn defaults() -> Settings {
-        Settings { log: Log { segment_bytes: ByteSize(1 << 30), retention: Span(Duration::from_hours(168)), name: "x".into() } }
+        Settings {
+            log: Log {
+                segment_bytes: ByteSize(1 << 30),
+                retention: Span(Duration::from_hours(168)),
+                name: "x".into(),
+            },
+        }
     }
 
     fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>().into_iter()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     #[test]
     fn later_layers_win() {
-        let pairs = [("CALLBOARD__LOG__SEGMENT_BYTES", "64MiB"), ("CALLBOARD__LOG__NAME", "1e3"), ("HOME", "/")];
+        let pairs = [
+            ("CALLBOARD__LOG__SEGMENT_BYTES", "64MiB"),
+            ("CALLBOARD__LOG__NAME", "1e3"),
+            ("HOME", "/"),
+        ];
         let overrides = [("log.retention".to_owned(), "500ms".to_owned())];
         let loaded = load(&defaults(), None, environment(&pairs), &overrides).expect("valid");
-        let expected = Log { segment_bytes: ByteSize(64 << 20), retention: Span(Duration::from_millis(500)), name: "1e3".into() };
+        let expected = Log {
+            segment_bytes: ByteSize(64 << 20),
+            retention: Span(Duration::from_millis(500)),
+            name: "1e3".into(),
+        };
         assert_eq!(loaded.log, expected);
     }
 
@@ -244,7 +313,12 @@ mod tests {
     fn a_wrong_key_names_its_neighbour() {
         let pairs = [("CALLBOARD__LOG__SEGMENT_BYTE", "1")];
         let error = load(&defaults(), None, environment(&pairs), &[]).expect_err("unknown");
-        assert!(error.to_string().contains("did you mean \"log.segment_bytes\"?"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("did you mean \"log.segment_bytes\"?"),
+            "{error}"
+        );
         let pairs = [("CALLBOARD__LOG__RETENTION", "soon")];
         let error = load(&defaults(), None, environment(&pairs), &[]).expect_err("wrong");
         assert!(error.to_string().contains("soon"), "{error}");

@@ -36,7 +36,12 @@ fn drain(format: Format) -> Box<dyn Drain<Ok = (), Err = slog::Never> + Send> {
     match format {
         Format::Terminal => {
             let decorator = slog_term::TermDecorator::new().stderr().build();
-            Box::new(slog_term::FullFormat::new(decorator).use_utc_timestamp().build().ignore_res())
+            Box::new(
+                slog_term::FullFormat::new(decorator)
+                    .use_utc_timestamp()
+                    .build()
+                    .ignore_res(),
+            )
         }
         Format::Json => Box::new(slog_json::Json::default(std::io::stderr()).ignore_res()),
     }
@@ -56,11 +61,16 @@ pub fn start(format: Format, level: Level) -> (Logger, LogGuard) {
     let global = slog_scope::set_global_logger(logger.clone());
     // A second logger in one process keeps the first bridge.
     let _bridged = slog_stdlog::init_with_level(log::Level::Info);
-    (logger, LogGuard { _drain: guard, _global: global })
+    (
+        logger,
+        LogGuard {
+            _drain: guard,
+            _global: global,
+        },
+    )
 }
 
 /// A log that goes nowhere: for nodes inside of programs that want none.
-#[must_use]
 pub fn silent() -> Logger {
     Logger::root(slog::Discard, o!())
 }

@@ -54,11 +54,22 @@ impl Authorizer {
 
     /// Whether `principal` may do `operation` to `resource`.
     #[must_use]
-    pub fn allows(&self, _principal: &Principal, operation: Operation, resource: Resource<'_>) -> bool {
+    pub fn allows(
+        &self,
+        _principal: &Principal,
+        operation: Operation,
+        resource: Resource<'_>,
+    ) -> bool {
         match (operation, resource) {
-            (Operation::Write | Operation::Create | Operation::Delete, Resource::Topic(topic)) => !topic.is_internal(),
+            (Operation::Write | Operation::Create | Operation::Delete, Resource::Topic(topic)) => {
+                !topic.is_internal()
+            }
             (
-                Operation::Read | Operation::Describe | Operation::Write | Operation::Create | Operation::Delete,
+                Operation::Read
+                | Operation::Describe
+                | Operation::Write
+                | Operation::Create
+                | Operation::Delete,
                 Resource::Topic(_) | Resource::Group(_) | Resource::Cluster,
             ) => true,
         }

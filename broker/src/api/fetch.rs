@@ -5,7 +5,9 @@
 
 use bytes::Bytes;
 use callboard_common::protocol::TopicRef;
-use callboard_common::protocol::fetch::{Fetch, FetchPartition, Fetched, FetchedPartition, FetchedTopic};
+use callboard_common::protocol::fetch::{
+    Fetch, FetchPartition, Fetched, FetchedPartition, FetchedTopic,
+};
 use callboard_common::{ErrorCode, Offset, TopicPartition};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -53,7 +55,10 @@ pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: Fetch) -> Fetched {
             }
         }
         let found = read_all(caller, &mut topics, max_bytes).await;
-        let failed = topics.iter().flat_map(|(_, parts)| parts).any(|p| p.result.is_err());
+        let failed = topics
+            .iter()
+            .flat_map(|(_, parts)| parts)
+            .any(|p| p.result.is_err());
         if failed || found >= enough || clock.now().monotonic >= deadline {
             break;
         }
@@ -63,12 +68,17 @@ pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: Fetch) -> Fetched {
             .filter_map(|p| p.ends.take())
             .map(|mut ends| async move { ends.changed().await })
             .collect();
-        if or_timeout(changed.into_future(), clock.sleep_until(deadline)).await.is_none() {
+        if or_timeout(changed.into_future(), clock.sleep_until(deadline))
+            .await
+            .is_none()
+        {
             // What was read so far is the answer.
             break;
         }
     }
-    Fetched { topics: topics.into_iter().map(answer).collect() }
+    Fetched {
+        topics: topics.into_iter().map(answer).collect(),
+    }
 }
 
 type Topics = Vec<(TopicRef, Vec<Part>)>;
@@ -76,16 +86,31 @@ type Topics = Vec<(TopicRef, Vec<Part>)>;
 fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
     let image = api.image();
     let part = |name: &Result<_, ErrorCode>, wanted: &FetchPartition| {
-        let leader = name.clone().and_then(|name| api.leader(&TopicPartition::new(name, wanted.partition)));
+        let leader = name
+            .clone()
+            .and_then(|name| api.leader(&TopicPartition::new(name, wanted.partition)));
         let result = Err(FetchFailed::from(ErrorCode::None));
-        Part { wanted: *wanted, leader, ends: None, result, waiting: None }
+        Part {
+            wanted: *wanted,
+            leader,
+            ends: None,
+            result,
+            waiting: None,
+        }
     };
     let topic = |topic: &callboard_common::protocol::fetch::FetchTopic| {
         let name = api.topic(&image, &topic.topic).and_then(|(name, _)| {
             let allowed = api.allows(caller, Operation::Read, Resource::Topic(&name));
-            if allowed { Ok(name) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+            if allowed {
+                Ok(name)
+            } else {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            }
         });
-        (topic.topic.clone(), topic.partitions.iter().map(|p| part(&name, p)).collect())
+        (
+            topic.topic.clone(),
+            topic.partitions.iter().map(|p| part(&name, p)).collect(),
+        )
     };
     fetch.topics.iter().map(topic).collect()
 }
@@ -137,7 +162,8 @@ fn ask(part: &mut Part, caller: &Caller, budget: u32, at_least_one: bool) {
     let knows_better = part.wanted.current_epoch.is_some_and(|e| e != epoch);
     let at_the_end = part.wanted.offset == ends.high_watermark.get() && !knows_better;
     // Without budget a partition is left for the next fetch, but its errors are still told.
-    let in_range = (ends.log_start.get()..=ends.log_end.get()).contains(&part.wanted.offset) && !knows_better;
+    let in_range =
+        (ends.log_start.get()..=ends.log_end.get()).contains(&part.wanted.offset) && !knows_better;
     if at_the_end || (in_range && max_bytes == 0 && !at_least_one) {
         part.result = Ok((Bytes::new(), ends));
         return;
@@ -156,8 +182,15 @@ fn ask(part: &mut Part, caller: &Caller, budget: u32, at_least_one: bool) {
 }
 
 fn failed(error: &FetchError, part: &Part) -> FetchFailed {
-    let ends = part.leader.as_ref().ok().map(|leader| *leader.ends.borrow());
-    FetchFailed { error: error_code(error), ends }
+    let ends = part
+        .leader
+        .as_ref()
+        .ok()
+        .map(|leader| *leader.ends.borrow());
+    FetchFailed {
+        error: error_code(error),
+        ends,
+    }
 }
 
 /// What a client is told.
@@ -186,5 +219,8 @@ fn answer((topic, parts): (TopicRef, Vec<Part>)) -> FetchedTopic {
             records: batches.into(),
         }
     };
-    FetchedTopic { topic, partitions: parts.into_iter().map(partition).collect() }
+    FetchedTopic {
+        topic,
+        partitions: parts.into_iter().map(partition).collect(),
+    }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::Response;
 use callboard_common::protocol::groups::{
-    CoordinatorKind, DescribeGroups, DescribedGroups, FindCoordinators, FoundCoordinator, FoundCoordinators,
-    GroupDescription, Heartbeat, HeartbeatAnswer, JoinGroup, LeaveGroup, LeftGroup, ListedGroups, SyncGroup,
+    CoordinatorKind, DescribeGroups, DescribedGroups, FindCoordinators, FoundCoordinator,
+    FoundCoordinators, GroupDescription, Heartbeat, HeartbeatAnswer, JoinGroup, LeaveGroup,
+    LeftGroup, ListedGroups, SyncGroup,
 };
 use callboard_common::{ErrorCode, TopicName, Uuid};
 use tokio::sync::oneshot;
@@ -21,7 +22,9 @@ const OFFSETS_TOPIC_WAIT: Duration = Duration::from_secs(10);
 
 /// Java's `String.hashCode`, by which Kafka places groups.
 fn java_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
+    text.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    })
 }
 
 /// The offsets partition of a group.
@@ -33,18 +36,42 @@ fn partition_of(group: &str, partitions: usize) -> i32 {
 
 impl Api {
     /// Asks the coordinator of a group.
-    pub(super) async fn ask(&self, caller: &Caller, group: &str, question: Question) -> Result<Answer, ErrorCode> {
+    pub(super) async fn ask(
+        &self,
+        caller: &Caller,
+        group: &str,
+        question: Question,
+    ) -> Result<Answer, ErrorCode> {
         let image = self.image();
-        let topic = image.topics.get(&TopicName::consumer_offsets()).ok_or(ErrorCode::NotCoordinator)?;
+        let topic = image
+            .topics
+            .get(&TopicName::consumer_offsets())
+            .ok_or(ErrorCode::NotCoordinator)?;
         let partition = partition_of(group, topic.partitions.len());
-        let coordinator = self.shared().directory.coordinator(partition).ok_or(ErrorCode::CoordinatorNotAvailable)?;
+        let coordinator = self
+            .shared()
+            .directory
+            .coordinator(partition)
+            .ok_or(ErrorCode::CoordinatorNotAvailable)?;
         let (reply, answer) = oneshot::channel();
-        supervision::tell(&coordinator, Ask { question, permit: caller.permit.clone(), reply });
+        supervision::tell(
+            &coordinator,
+            Ask {
+                question,
+                permit: caller.permit.clone(),
+                reply,
+            },
+        );
         answer.await.map_err(|_| ErrorCode::NotCoordinator)
     }
 
     /// Whether a caller may work with a group of this name.
-    pub(super) fn group_allowed(&self, caller: &Caller, operation: Operation, group: &str) -> Result<(), ErrorCode> {
+    pub(super) fn group_allowed(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        group: &str,
+    ) -> Result<(), ErrorCode> {
         if group.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
@@ -62,7 +89,9 @@ pub(super) async fn find(api: &Api, caller: &Caller, find: FindCoordinators) -> 
     }
     let available = match find.kind {
         CoordinatorKind::Group => offsets_topic(api).await,
-        CoordinatorKind::Transaction | CoordinatorKind::Share => Err(ErrorCode::CoordinatorNotAvailable),
+        CoordinatorKind::Transaction | CoordinatorKind::Share => {
+            Err(ErrorCode::CoordinatorNotAvailable)
+        }
         CoordinatorKind::Unknown => Err(ErrorCode::InvalidRequest),
     };
     let advertised = api.advertised(caller.door);
@@ -76,7 +105,9 @@ pub(super) async fn find(api: &Api, caller: &Caller, find: FindCoordinators) -> 
             port: advertised.port,
         }
     };
-    Response::FindCoordinators(FoundCoordinators { coordinators: find.keys.into_iter().map(found).collect() })
+    Response::FindCoordinators(FoundCoordinators {
+        coordinators: find.keys.into_iter().map(found).collect(),
+    })
 }
 
 /// Makes sure that the offsets topic is there and led.
@@ -104,10 +135,19 @@ pub(super) async fn join(api: &Api, caller: &Caller, join: JoinGroup) -> Respons
         return Response::Refused(error);
     }
     // As Kafka names members: the client's id, then something nobody can guess.
-    let new_member = Text::from(format!("{}-{}", join.instance.as_ref().unwrap_or(&caller.client_id), Uuid::random()));
+    let new_member = Text::from(format!(
+        "{}-{}",
+        join.instance.as_ref().unwrap_or(&caller.client_id),
+        Uuid::random()
+    ));
     let group = join.group.clone();
     let (client_id, client_host) = (caller.client_id.clone(), caller.host.clone());
-    let question = Question::Join { join, client_id, client_host, new_member };
+    let question = Question::Join {
+        join,
+        client_id,
+        client_host,
+        new_member,
+    };
     match api.ask(caller, &group, question).await {
         Ok(Answer::Joined(joined)) => Response::JoinGroup(joined),
         other => unexpected(other),
@@ -131,7 +171,10 @@ pub(super) async fn heartbeat(api: &Api, caller: &Caller, heartbeat: Heartbeat) 
         return refuse(error);
     }
     let group = heartbeat.group.clone();
-    match api.ask(caller, &group, Question::Heartbeat(heartbeat)).await {
+    match api
+        .ask(caller, &group, Question::Heartbeat(heartbeat))
+        .await
+    {
         Ok(Answer::Heartbeat(answer)) => Response::Heartbeat(answer),
         Err(error) => refuse(error),
         other => unexpected(other),
@@ -139,7 +182,12 @@ pub(super) async fn heartbeat(api: &Api, caller: &Caller, heartbeat: Heartbeat) 
 }
 
 pub(super) async fn leave(api: &Api, caller: &Caller, leave: LeaveGroup) -> Response {
-    let refuse = |error| Response::LeaveGroup(LeftGroup { error, members: Vec::new() });
+    let refuse = |error| {
+        Response::LeaveGroup(LeftGroup {
+            error,
+            members: Vec::new(),
+        })
+    };
     if let Err(error) = api.group_allowed(caller, Operation::Read, &leave.group) {
         return refuse(error);
     }
@@ -156,7 +204,14 @@ pub(super) async fn list(api: &Api, caller: &Caller) -> Response {
     let mut error = ErrorCode::None;
     for coordinator in api.shared().directory.coordinators() {
         let (reply, answer) = oneshot::channel();
-        supervision::tell(&coordinator, Ask { question: Question::List, permit: caller.permit.clone(), reply });
+        supervision::tell(
+            &coordinator,
+            Ask {
+                question: Question::List,
+                permit: caller.permit.clone(),
+                reply,
+            },
+        );
         match answer.await {
             Ok(Answer::Listed(listed)) => groups.extend(listed),
             Ok(_) | Err(_) => error = ErrorCode::CoordinatorNotAvailable,
@@ -173,25 +228,40 @@ pub(super) async fn describe(api: &Api, caller: &Caller, describe: DescribeGroup
     }
     let mut groups = Vec::with_capacity(describe.groups.len());
     for group in describe.groups {
-        groups.push(describe_one(api, caller, &group).await.unwrap_or_else(|error| GroupDescription {
-            error,
-            group: group.clone(),
-            state: Text::default(),
-            protocol_type: Text::default(),
-            protocol: Text::default(),
-            generation: -1,
-            members: Vec::new(),
-        }));
+        groups.push(
+            describe_one(api, caller, &group)
+                .await
+                .unwrap_or_else(|error| GroupDescription {
+                    error,
+                    group: group.clone(),
+                    state: Text::default(),
+                    protocol_type: Text::default(),
+                    protocol: Text::default(),
+                    generation: -1,
+                    members: Vec::new(),
+                }),
+        );
     }
     Response::DescribeGroups(DescribedGroups { groups })
 }
 
-async fn describe_one(api: &Api, caller: &Caller, group: &Text) -> Result<GroupDescription, ErrorCode> {
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an answer to something else"
+)]
+async fn describe_one(
+    api: &Api,
+    caller: &Caller,
+    group: &Text,
+) -> Result<GroupDescription, ErrorCode> {
     api.group_allowed(caller, Operation::Describe, group)?;
-    let question = Question::Describe(DescribeGroups { groups: vec![group.clone()] });
+    let question = Question::Describe(DescribeGroups {
+        groups: vec![group.clone()],
+    });
     match api.ask(caller, group, question).await? {
-        Answer::Described(mut described) => described.groups.pop().ok_or(ErrorCode::UnknownServerError),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "an answer to something else")]
+        Answer::Described(mut described) => {
+            described.groups.pop().ok_or(ErrorCode::UnknownServerError)
+        }
         _ => Err(ErrorCode::UnknownServerError),
     }
 }

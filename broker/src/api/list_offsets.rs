@@ -1,7 +1,8 @@
 //! ListOffsets: ends from the directory, times from the leader.
 
 use callboard_common::protocol::list_offsets::{
-    ListOffsets, ListOffsetsPartition, ListedOffset, ListedOffsets, ListedOffsetsTopic, OffsetTarget,
+    ListOffsets, ListOffsetsPartition, ListedOffset, ListedOffsets, ListedOffsetsTopic,
+    OffsetTarget,
 };
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 use tokio::sync::oneshot;
@@ -16,20 +17,40 @@ pub(super) async fn list(api: &Api, caller: &Caller, list: ListOffsets) -> Liste
     for topic in list.topics {
         let name = api.topic(&image, &topic.topic).and_then(|(name, _)| {
             let allowed = api.allows(caller, Operation::Describe, Resource::Topic(&name));
-            if allowed { Ok(name) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+            if allowed {
+                Ok(name)
+            } else {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            }
         });
-        let look_ups = topic.partitions.iter().map(|p| look_up(api, name.clone(), p));
+        let look_ups = topic
+            .partitions
+            .iter()
+            .map(|p| look_up(api, name.clone(), p));
         let partitions = futures::future::join_all(look_ups).await;
-        topics.push(ListedOffsetsTopic { topic: topic.topic, partitions });
+        topics.push(ListedOffsetsTopic {
+            topic: topic.topic,
+            partitions,
+        });
     }
     ListedOffsets { topics }
 }
 
-async fn look_up(api: &Api, name: Result<TopicName, ErrorCode>, wanted: &ListOffsetsPartition) -> ListedOffset {
+async fn look_up(
+    api: &Api,
+    name: Result<TopicName, ErrorCode>,
+    wanted: &ListOffsetsPartition,
+) -> ListedOffset {
     let partition = wanted.partition;
     match find(api, name, wanted).await {
         Ok(found) => ListedOffset { partition, ..found },
-        Err(error) => ListedOffset { partition, error, offset: None, timestamp: None, epoch: None },
+        Err(error) => ListedOffset {
+            partition,
+            error,
+            offset: None,
+            timestamp: None,
+            epoch: None,
+        },
     }
 }
 
@@ -65,7 +86,11 @@ async fn find(
     let found = found.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
     let found = found.map_err(|e| super::fetch::error_code(&e))?;
     Ok(match found {
-        Some(found) => ListedOffset { timestamp: Some(found.timestamp), epoch: found.epoch, ..at(Some(found.offset)) },
+        Some(found) => ListedOffset {
+            timestamp: Some(found.timestamp),
+            epoch: found.epoch,
+            ..at(Some(found.offset))
+        },
         None => at(None),
     })
 }

@@ -16,7 +16,11 @@ use crate::controller::{MetadataImage, TopicImage};
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Response {
-    if metadata.topics.as_ref().is_some_and(|t| t.len() > api.config().max_topics_per_request) {
+    if metadata
+        .topics
+        .as_ref()
+        .is_some_and(|t| t.len() > api.config().max_topics_per_request)
+    {
         return Response::Refused(ErrorCode::InvalidRequest);
     }
     if metadata.auto_create && api.config().auto_create_topics {
@@ -24,10 +28,20 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
     }
     let image = api.image();
     let topics = match &metadata.topics {
-        Some(topics) => topics.iter().map(|topic| one(api, caller, &image, topic)).collect(),
+        Some(topics) => topics
+            .iter()
+            .map(|topic| one(api, caller, &image, topic))
+            .collect(),
         None => {
-            let visible = |(name, _): &(&TopicName, _)| api.allows(caller, Operation::Describe, Resource::Topic(name));
-            image.topics.iter().filter(visible).map(|(name, topic)| found(api, name, topic)).collect()
+            let visible = |(name, _): &(&TopicName, _)| {
+                api.allows(caller, Operation::Describe, Resource::Topic(name))
+            };
+            image
+                .topics
+                .iter()
+                .filter(visible)
+                .map(|(name, topic)| found(api, name, topic))
+                .collect()
         }
     };
     let advertised = api.advertised(caller.door);
@@ -35,7 +49,11 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
     Response::Metadata(MetadataAnswer {
         cluster_id: api.shared().cluster_id.as_str().into(),
         controller: broker,
-        brokers: vec![BrokerAddress { id: broker, host: advertised.host.clone(), port: advertised.port }],
+        brokers: vec![BrokerAddress {
+            id: broker,
+            host: advertised.host.clone(),
+            port: advertised.port,
+        }],
         topics,
     })
 }
@@ -43,17 +61,28 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
 /// Creates topics that are asked for and missing, as many as one request may.
 async fn create_missing(api: &Api, caller: &Caller, metadata: &Metadata) {
     let image = api.image();
-    let missing = metadata.topics.iter().flatten().filter_map(|topic| match topic {
-        TopicRef::Name(name) => TopicName::new(name).ok().filter(|name| !image.topics.contains_key(name)),
-        TopicRef::Id(_) => None,
-    });
+    let missing = metadata
+        .topics
+        .iter()
+        .flatten()
+        .filter_map(|topic| match topic {
+            TopicRef::Name(name) => TopicName::new(name)
+                .ok()
+                .filter(|name| !image.topics.contains_key(name)),
+            TopicRef::Id(_) => None,
+        });
     let missing: Vec<TopicName> = missing.take(api.config().auto_create_max).collect();
     for name in missing {
         if api.allows(caller, Operation::Create, Resource::Topic(&name)) {
             let partitions = api.config().num_partitions;
             // What could not be created is answered as missing.
-            if topics::propose(api, name.clone(), partitions, Default::default()).await.is_ok() {
-                let _led: bool = api.wait_until_led(&name, partitions.unsigned_abs() as usize, LEADER_WAIT).await;
+            if topics::propose(api, name.clone(), partitions, Default::default())
+                .await
+                .is_ok()
+            {
+                let _led: bool = api
+                    .wait_until_led(&name, partitions.unsigned_abs() as usize, LEADER_WAIT)
+                    .await;
             }
         }
     }
@@ -65,15 +94,22 @@ fn one(api: &Api, caller: &Caller, image: &MetadataImage, topic: &TopicRef) -> T
             TopicRef::Name(name) => (Some(name.clone()), Uuid::ZERO),
             TopicRef::Id(id) => (None, *id),
         };
-        TopicMetadata { error, name, id, is_internal: false, partitions: Vec::new() }
+        TopicMetadata {
+            error,
+            name,
+            id,
+            is_internal: false,
+            partitions: Vec::new(),
+        }
     };
     match api.topic(image, topic) {
         Ok((name, _)) if !api.allows(caller, Operation::Describe, Resource::Topic(&name)) => {
             refuse(ErrorCode::TopicAuthorizationFailed)
         }
-        Ok((name, _)) => {
-            image.topics.get(&name).map_or_else(|| refuse(ErrorCode::UnknownTopicOrPartition), |t| found(api, &name, t))
-        }
+        Ok((name, _)) => image.topics.get(&name).map_or_else(
+            || refuse(ErrorCode::UnknownTopicOrPartition),
+            |t| found(api, &name, t),
+        ),
         Err(error) => refuse(error),
     }
 }
@@ -82,10 +118,18 @@ fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
     let partition = |(number, partition): (i32, &crate::controller::image::PartitionImage)| {
         let of = TopicPartition::new(name.clone(), number);
         // The leader's own epoch: after a restart it may be ahead of the image that was loaded.
-        let led = api.shared().directory.leader(&of).and_then(|leader| leader.epoch());
+        let led = api
+            .shared()
+            .directory
+            .leader(&of)
+            .and_then(|leader| leader.epoch());
         PartitionMetadata {
             partition: number,
-            error: if led.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable },
+            error: if led.is_some() {
+                ErrorCode::None
+            } else {
+                ErrorCode::LeaderNotAvailable
+            },
             leader: led.map(|_| partition.leader),
             epoch: led.unwrap_or(partition.epoch),
             replicas: vec![partition.leader],

@@ -121,33 +121,65 @@ impl Api {
     ) -> Self {
         let authorizer = Authorizer::allow_all();
         let producer_ids = Mutex::new((0, 0));
-        Self(Arc::new(Inner { shared, controller, published, config, authorizer, kafka, quic, producer_ids }))
+        Self(Arc::new(Inner {
+            shared,
+            controller,
+            published,
+            config,
+            authorizer,
+            kafka,
+            quic,
+            producer_ids,
+        }))
     }
 
     /// Begins to serve a request.
     pub fn start(&self, caller: Caller, request: Request) -> BoxFuture<'static, Response> {
         let api = self.clone();
         match request {
-            Request::Produce(r) => produce::start(&api, &caller, r).map(Response::Produce).boxed(),
-            Request::Fetch(r) => async move { Response::Fetch(fetch::fetch(&api, &caller, r).await) }.boxed(),
+            Request::Produce(r) => produce::start(&api, &caller, r)
+                .map(Response::Produce)
+                .boxed(),
+            Request::Fetch(r) => {
+                async move { Response::Fetch(fetch::fetch(&api, &caller, r).await) }.boxed()
+            }
             Request::ListOffsets(r) => {
-                async move { Response::ListOffsets(list_offsets::list(&api, &caller, r).await) }.boxed()
+                async move { Response::ListOffsets(list_offsets::list(&api, &caller, r).await) }
+                    .boxed()
             }
             Request::Metadata(r) => async move { metadata::answer(&api, &caller, r).await }.boxed(),
-            Request::CommitOffsets(r) => async move { offsets::commit(&api, &caller, r).await }.boxed(),
-            Request::FetchOffsets(r) => async move { offsets::fetch(&api, &caller, r).await }.boxed(),
-            Request::FindCoordinators(r) => async move { groups::find(&api, &caller, r).await }.boxed(),
+            Request::CommitOffsets(r) => {
+                async move { offsets::commit(&api, &caller, r).await }.boxed()
+            }
+            Request::FetchOffsets(r) => {
+                async move { offsets::fetch(&api, &caller, r).await }.boxed()
+            }
+            Request::FindCoordinators(r) => {
+                async move { groups::find(&api, &caller, r).await }.boxed()
+            }
             Request::JoinGroup(r) => async move { groups::join(&api, &caller, r).await }.boxed(),
             Request::SyncGroup(r) => async move { groups::sync(&api, &caller, r).await }.boxed(),
-            Request::Heartbeat(r) => async move { groups::heartbeat(&api, &caller, r).await }.boxed(),
+            Request::Heartbeat(r) => {
+                async move { groups::heartbeat(&api, &caller, r).await }.boxed()
+            }
             Request::LeaveGroup(r) => async move { groups::leave(&api, &caller, r).await }.boxed(),
             Request::ListGroups(_) => async move { groups::list(&api, &caller).await }.boxed(),
-            Request::DescribeGroups(r) => async move { groups::describe(&api, &caller, r).await }.boxed(),
-            Request::CreateTopics(r) => async move { topics::create(&api, &caller, r).await }.boxed(),
-            Request::DeleteTopics(r) => async move { topics::delete(&api, &caller, r).await }.boxed(),
-            Request::DeleteRecords(r) => async move { topics::delete_records(&api, &caller, r).await }.boxed(),
+            Request::DescribeGroups(r) => {
+                async move { groups::describe(&api, &caller, r).await }.boxed()
+            }
+            Request::CreateTopics(r) => {
+                async move { topics::create(&api, &caller, r).await }.boxed()
+            }
+            Request::DeleteTopics(r) => {
+                async move { topics::delete(&api, &caller, r).await }.boxed()
+            }
+            Request::DeleteRecords(r) => {
+                async move { topics::delete_records(&api, &caller, r).await }.boxed()
+            }
             Request::DescribeTopics(r) => async move { topics::describe(&api, &caller, r) }.boxed(),
-            Request::InitProducer(r) => async move { produce::init(&api, &caller, r).await }.boxed(),
+            Request::InitProducer(r) => {
+                async move { produce::init(&api, &caller, r).await }.boxed()
+            }
         }
     }
 
@@ -177,15 +209,24 @@ impl Api {
     }
 
     fn allows(&self, caller: &Caller, operation: Operation, resource: Resource<'_>) -> bool {
-        self.0.authorizer.allows(&caller.principal, operation, resource)
+        self.0
+            .authorizer
+            .allows(&caller.principal, operation, resource)
     }
 
     /// Finds the topic that a request names.
-    fn topic(&self, image: &MetadataImage, topic: &TopicRef) -> Result<(TopicName, Uuid), ErrorCode> {
+    fn topic(
+        &self,
+        image: &MetadataImage,
+        topic: &TopicRef,
+    ) -> Result<(TopicName, Uuid), ErrorCode> {
         match topic {
             TopicRef::Name(name) => {
                 let name = TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-                let found = image.topics.get(&name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+                let found = image
+                    .topics
+                    .get(&name)
+                    .ok_or(ErrorCode::UnknownTopicOrPartition)?;
                 Ok((name, found.id))
             }
             TopicRef::Id(id) => {
@@ -201,7 +242,8 @@ impl Api {
             return Ok(leader);
         }
         let image = self.0.published.image.load();
-        let number = usize::try_from(partition.partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+        let number =
+            usize::try_from(partition.partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
         match image.topics.get(&partition.topic) {
             // It is known but not led at the moment.
             Some(topic) if number < topic.partitions.len() => Err(ErrorCode::NotLeaderOrFollower),
@@ -217,7 +259,12 @@ impl Api {
     }
 
     /// Waits until all partitions of a topic are led, or the time is up.
-    async fn wait_until_led(&self, topic: &TopicName, partitions: usize, timeout: Duration) -> bool {
+    async fn wait_until_led(
+        &self,
+        topic: &TopicName,
+        partitions: usize,
+        timeout: Duration,
+    ) -> bool {
         let mut changes = self.shared().directory.changes();
         let directory = self.shared().directory.clone();
         let all_led = async {

@@ -2,8 +2,8 @@
 
 use callboard_common::kafka::Text;
 use callboard_common::protocol::offsets::{
-    CommitOffsets, CommitPartition, CommittedOffsets, FetchGroupOffsets, FetchOffsets, FetchedGroupOffsets,
-    FetchedOffset, FetchedOffsets,
+    CommitOffsets, CommitPartition, CommittedOffsets, FetchGroupOffsets, FetchOffsets,
+    FetchedGroupOffsets, FetchedOffset, FetchedOffsets,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
@@ -21,11 +21,16 @@ pub(super) async fn commit(api: &Api, caller: &Caller, commit: CommitOffsets) ->
     let mut places = Vec::new();
     let mut topics = Vec::with_capacity(commit.topics.len());
     for (t, topic) in commit.topics.into_iter().enumerate() {
-        let name = allowed.and_then(|()| api.topic(&image, &topic.topic)).map(|(name, _)| name);
+        let name = allowed
+            .and_then(|()| api.topic(&image, &topic.topic))
+            .map(|(name, _)| name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (p, partition) in topic.partitions.into_iter().enumerate() {
             let number = partition.partition;
-            match name.clone().and_then(|name| checked(&image, name, partition)) {
+            match name
+                .clone()
+                .and_then(|name| checked(&image, name, partition))
+            {
                 Ok(offset) => {
                     offsets.push(offset);
                     places.push((t, p));
@@ -38,7 +43,13 @@ pub(super) async fn commit(api: &Api, caller: &Caller, commit: CommitOffsets) ->
     }
     if !offsets.is_empty() {
         let (group, generation, member) = (commit.group.clone(), commit.generation, commit.member);
-        let question = Question::Commit(Commit { group, generation, member, instance: commit.instance, offsets });
+        let question = Question::Commit(Commit {
+            group,
+            generation,
+            member,
+            instance: commit.instance,
+            offsets,
+        });
         let errors = match api.ask(caller, &commit.group, question).await {
             Ok(Answer::Committed(errors)) => errors,
             Ok(_) => vec![ErrorCode::UnknownServerError; places.len()],
@@ -51,9 +62,18 @@ pub(super) async fn commit(api: &Api, caller: &Caller, commit: CommitOffsets) ->
     Response::CommitOffsets(CommittedOffsets { topics })
 }
 
-type Checked = (TopicPartition, Offset, Option<callboard_common::LeaderEpoch>, Text);
+type Checked = (
+    TopicPartition,
+    Offset,
+    Option<callboard_common::LeaderEpoch>,
+    Text,
+);
 
-fn checked(image: &MetadataImage, name: TopicName, partition: CommitPartition) -> Result<Checked, ErrorCode> {
+fn checked(
+    image: &MetadataImage,
+    name: TopicName,
+    partition: CommitPartition,
+) -> Result<Checked, ErrorCode> {
     let count = image.topics.get(&name).map_or(0, |t| t.partitions.len());
     let exists = usize::try_from(partition.partition).is_ok_and(|n| n < count);
     if !exists {
@@ -61,7 +81,12 @@ fn checked(image: &MetadataImage, name: TopicName, partition: CommitPartition) -
     }
     // Kafka takes negative offsets; nobody could resume from one.
     let offset = Offset::checked(partition.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
-    Ok((TopicPartition::new(name, partition.partition), offset, partition.epoch, partition.metadata))
+    Ok((
+        TopicPartition::new(name, partition.partition),
+        offset,
+        partition.epoch,
+        partition.metadata,
+    ))
 }
 
 pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: FetchOffsets) -> Response {
@@ -76,20 +101,37 @@ pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: FetchOffsets) -> Re
     Response::FetchOffsets(FetchedOffsets { groups })
 }
 
-async fn fetch_group(api: &Api, caller: &Caller, wanted: FetchGroupOffsets, by_id: bool) -> FetchedGroupOffsets {
+async fn fetch_group(
+    api: &Api,
+    caller: &Caller,
+    wanted: FetchGroupOffsets,
+    by_id: bool,
+) -> FetchedGroupOffsets {
     let group = wanted.group.clone();
     let result = match wanted.topics {
         Some(topics) => fetch_some(api, caller, &group, topics).await,
         None => fetch_all(api, caller, &group, by_id).await,
     };
     match result {
-        Ok(topics) => FetchedGroupOffsets { group, error: ErrorCode::None, topics },
-        Err(error) => FetchedGroupOffsets { group, error, topics: Vec::new() },
+        Ok(topics) => FetchedGroupOffsets {
+            group,
+            error: ErrorCode::None,
+            topics,
+        },
+        Err(error) => FetchedGroupOffsets {
+            group,
+            error,
+            topics: Vec::new(),
+        },
     }
 }
 
 type Topics = Vec<(TopicRef, Vec<FetchedOffset>)>;
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an answer to something else"
+)]
 async fn ask(
     api: &Api,
     caller: &Caller,
@@ -97,9 +139,18 @@ async fn ask(
     partitions: Option<Vec<TopicPartition>>,
 ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, ErrorCode> {
     api.group_allowed(caller, Operation::Describe, group)?;
-    match api.ask(caller, group, Question::Offsets { group: group.clone(), partitions }).await? {
+    match api
+        .ask(
+            caller,
+            group,
+            Question::Offsets {
+                group: group.clone(),
+                partitions,
+            },
+        )
+        .await?
+    {
         Answer::Offsets(offsets) => Ok(offsets),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "an answer to something else")]
         _ => Err(ErrorCode::UnknownServerError),
     }
 }
@@ -115,31 +166,58 @@ async fn fetch_some(
     for (topic, numbers) in wanted {
         // Offsets of a topic that was deleted are still known by its name.
         let name = match &topic {
-            TopicRef::Name(name) => TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException),
+            TopicRef::Name(name) => {
+                TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)
+            }
             TopicRef::Id(_) => api.topic(&image, &topic).map(|(name, _)| name),
         };
         let name = name.and_then(|name| {
             let allowed = api.allows(caller, Operation::Describe, Resource::Topic(&name));
-            if allowed { Ok(name) } else { Err(ErrorCode::TopicAuthorizationFailed) }
+            if allowed {
+                Ok(name)
+            } else {
+                Err(ErrorCode::TopicAuthorizationFailed)
+            }
         });
         let offsets = match name {
             Ok(name) => {
-                let partitions = numbers.iter().map(|n| TopicPartition::new(name.clone(), *n)).collect();
+                let partitions = numbers
+                    .iter()
+                    .map(|n| TopicPartition::new(name.clone(), *n))
+                    .collect();
                 let found = ask(api, caller, group, Some(partitions)).await?;
-                found.into_iter().map(|(p, offset)| answer(p.partition, offset)).collect()
+                found
+                    .into_iter()
+                    .map(|(p, offset)| answer(p.partition, offset))
+                    .collect()
             }
-            Err(error) => numbers.into_iter().map(|n| FetchedOffset { error, ..answer(n, None) }).collect(),
+            Err(error) => numbers
+                .into_iter()
+                .map(|n| FetchedOffset {
+                    error,
+                    ..answer(n, None)
+                })
+                .collect(),
         };
         topics.push((topic, offsets));
     }
     Ok(topics)
 }
 
-async fn fetch_all(api: &Api, caller: &Caller, group: &Text, by_id: bool) -> Result<Topics, ErrorCode> {
+async fn fetch_all(
+    api: &Api,
+    caller: &Caller,
+    group: &Text,
+    by_id: bool,
+) -> Result<Topics, ErrorCode> {
     let mut topics: Topics = Vec::new();
     let image = api.image();
     for (partition, offset) in ask(api, caller, group, None).await? {
-        if !api.allows(caller, Operation::Describe, Resource::Topic(&partition.topic)) {
+        if !api.allows(
+            caller,
+            Operation::Describe,
+            Resource::Topic(&partition.topic),
+        ) {
             continue;
         }
         let topic = match image.topics.get(&partition.topic) {
@@ -161,7 +239,19 @@ async fn fetch_all(api: &Api, caller: &Caller, group: &Text, by_id: bool) -> Res
 fn answer(partition: i32, offset: Option<CommittedOffset>) -> FetchedOffset {
     let error = ErrorCode::None;
     match offset {
-        Some(o) => FetchedOffset { partition, error, offset: Some(o.offset), epoch: o.epoch, metadata: o.metadata },
-        None => FetchedOffset { partition, error, offset: None, epoch: None, metadata: Text::default() },
+        Some(o) => FetchedOffset {
+            partition,
+            error,
+            offset: Some(o.offset),
+            epoch: o.epoch,
+            metadata: o.metadata,
+        },
+        None => FetchedOffset {
+            partition,
+            error,
+            offset: None,
+            epoch: None,
+            metadata: Text::default(),
+        },
     }
 }

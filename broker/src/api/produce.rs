@@ -24,7 +24,11 @@ const PRODUCER_ID_BLOCK: i64 = 1000;
 type Waiting = oneshot::Receiver<Result<Appended, ProduceError>>;
 
 /// Sends every batch to its leader before it returns.
-pub(super) fn start(api: &Api, caller: &Caller, produce: Produce) -> impl Future<Output = Produced> + Send + 'static {
+pub(super) fn start(
+    api: &Api,
+    caller: &Caller,
+    produce: Produce,
+) -> impl Future<Output = Produced> + Send + 'static {
     let image = api.image();
     let acks = match produce.acks {
         Acks::None => LeaderAcks::None,
@@ -39,7 +43,13 @@ pub(super) fn start(api: &Api, caller: &Caller, produce: Produce) -> impl Future
             let number = partition.partition;
             let sent = name.clone().map_err(Refused::from).and_then(|name| {
                 let partition_of = TopicPartition::new(name, number);
-                send(api, caller, partition_of, partition.records.into_bytes(), acks)
+                send(
+                    api,
+                    caller,
+                    partition_of,
+                    partition.records.into_bytes(),
+                    acks,
+                )
             });
             partitions.push((number, sent));
         }
@@ -55,7 +65,9 @@ pub(super) fn start(api: &Api, caller: &Caller, produce: Produce) -> impl Future
             for (number, sent) in sent {
                 let result = match sent {
                     Ok(waiting) => match or_timeout(waiting, clock.sleep_until(deadline)).await {
-                        Some(result) => result.unwrap_or(Err(ProduceError::LeaderStopped)).map_err(Refused::from),
+                        Some(result) => result
+                            .unwrap_or(Err(ProduceError::LeaderStopped))
+                            .map_err(Refused::from),
                         None => Err(Refused::from(ErrorCode::RequestTimedOut)),
                     },
                     Err(refused) => Err(refused),
@@ -76,25 +88,36 @@ struct Refused {
 
 impl From<ErrorCode> for Refused {
     fn from(error: ErrorCode) -> Self {
-        Self { error, message: None }
+        Self {
+            error,
+            message: None,
+        }
     }
 }
 
 impl From<BatchError> for Refused {
     fn from(error: BatchError) -> Self {
-        Self { error: batch_error_code(&error), message: Some(error.to_string()) }
+        Self {
+            error: batch_error_code(&error),
+            message: Some(error.to_string()),
+        }
     }
 }
 
 impl From<ProduceError> for Refused {
     fn from(error: ProduceError) -> Self {
-        Self { error: error_code(&error), message: Some(error.to_string()) }
+        Self {
+            error: error_code(&error),
+            message: Some(error.to_string()),
+        }
     }
 }
 
 fn batch_error_code(error: &BatchError) -> ErrorCode {
     match error {
-        BatchError::Truncated { .. } | BatchError::Length(_) | BatchError::Checksum { .. } => ErrorCode::CorruptMessage,
+        BatchError::Truncated { .. } | BatchError::Length(_) | BatchError::Checksum { .. } => {
+            ErrorCode::CorruptMessage
+        }
         BatchError::TrailingBytes(_) | BatchError::Records(_) => ErrorCode::InvalidRecord,
         BatchError::Magic(_) => ErrorCode::UnsupportedForMessageFormat,
         BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
@@ -106,7 +129,9 @@ fn error_code(error: &ProduceError) -> ErrorCode {
     match error {
         ProduceError::BatchTooLarge { .. } => ErrorCode::MessageTooLarge,
         ProduceError::TimestampOutOfRange { .. } => ErrorCode::InvalidTimestamp,
-        ProduceError::Sequence(SequenceError::OutOfOrder { .. }) => ErrorCode::OutOfOrderSequenceNumber,
+        ProduceError::Sequence(SequenceError::OutOfOrder { .. }) => {
+            ErrorCode::OutOfOrderSequenceNumber
+        }
         ProduceError::Sequence(SequenceError::OldEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
         ProduceError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
         ProduceError::DiskFull => ErrorCode::KafkaStorageError,
@@ -139,17 +164,36 @@ fn send(
     let leader = api.leader(&partition)?;
     let batch = Batch::parse(records)?;
     if batch.header().is_control() || batch.header().is_transactional() {
-        let message = Some("control and transactional batches are not accepted: there are no transactions".into());
-        return Err(Refused { error: ErrorCode::InvalidRecord, message });
+        let message = Some(
+            "control and transactional batches are not accepted: there are no transactions".into(),
+        );
+        return Err(Refused {
+            error: ErrorCode::InvalidRecord,
+            message,
+        });
     }
-    if batch.header().producer_id >= 0 && (batch.header().producer_epoch < 0 || batch.header().base_sequence < 0) {
+    if batch.header().producer_id >= 0
+        && (batch.header().producer_epoch < 0 || batch.header().base_sequence < 0)
+    {
         let message = Some("a producer id without epoch and sequence number".into());
-        return Err(Refused { error: ErrorCode::InvalidRecord, message });
+        return Err(Refused {
+            error: ErrorCode::InvalidRecord,
+            message,
+        });
     }
     let epoch = leader.epoch().ok_or(ErrorCode::NotLeaderOrFollower)?;
     let (reply, waiting) = oneshot::channel();
     let permit = caller.permit.clone();
-    supervision::tell(&leader.actor, actor::Produce { batch, acks, epoch, permit, reply });
+    supervision::tell(
+        &leader.actor,
+        actor::Produce {
+            batch,
+            acks,
+            epoch,
+            permit,
+            reply,
+        },
+    );
     Ok(waiting)
 }
 
@@ -176,17 +220,27 @@ fn answer(partition: i32, result: Result<Appended, Refused>) -> ProducedPartitio
 
 /// Gives out a producer id, or the next epoch of one.
 pub(super) async fn init(api: &Api, _caller: &Caller, init: InitProducer) -> Response {
-    let refuse = |error| InitedProducer { error, producer_id: -1, producer_epoch: -1 };
+    let refuse = |error| InitedProducer {
+        error,
+        producer_id: -1,
+        producer_epoch: -1,
+    };
     let answer = if init.transactional_id.is_some() {
         // There are no transactions, and no client may believe that there are.
         refuse(ErrorCode::TransactionalIdAuthorizationFailed)
     } else {
         match (init.producer_id, init.producer_epoch) {
-            (Some(producer_id), epoch) if epoch >= 0 && epoch < i16::MAX => {
-                InitedProducer { error: ErrorCode::None, producer_id, producer_epoch: epoch + 1 }
-            }
+            (Some(producer_id), epoch) if (0..i16::MAX).contains(&epoch) => InitedProducer {
+                error: ErrorCode::None,
+                producer_id,
+                producer_epoch: epoch + 1,
+            },
             _ => match next_producer_id(api).await {
-                Some(producer_id) => InitedProducer { error: ErrorCode::None, producer_id, producer_epoch: 0 },
+                Some(producer_id) => InitedProducer {
+                    error: ErrorCode::None,
+                    producer_id,
+                    producer_epoch: 0,
+                },
                 None => refuse(ErrorCode::CoordinatorNotAvailable),
             },
         }
@@ -204,8 +258,13 @@ async fn next_producer_id(api: &Api) -> Option<i64> {
             }
         }
         let broker = api.shared().broker;
-        let command = Command::AllocateProducerIds { broker, count: PRODUCER_ID_BLOCK };
-        let Ok(Outcome::ProducerIds { first }) = api.propose(command).await else { return None };
+        let command = Command::AllocateProducerIds {
+            broker,
+            count: PRODUCER_ID_BLOCK,
+        };
+        let Ok(Outcome::ProducerIds { first }) = api.propose(command).await else {
+            return None;
+        };
         // Of two blocks that were asked for at once the rest of one is given up.
         *api.0.producer_ids.lock() = (first, first + PRODUCER_ID_BLOCK);
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use callboard_common::kafka::Text;
 use callboard_common::protocol::topics::{
-    CreateTopics, CreatedTopic, CreatedTopics, DeleteRecords, DeleteTopics, DeletedRecords, DeletedTopic, DeletedTopics,
-    DescribeTopics, DescribedTopics, NewTopic, PartitionDescription, TopicDescription,
+    CreateTopics, CreatedTopic, CreatedTopics, DeleteRecords, DeleteTopics, DeletedRecords,
+    DeletedTopic, DeletedTopics, DescribeTopics, DescribedTopics, NewTopic, PartitionDescription,
+    TopicDescription,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition, Uuid};
@@ -24,7 +25,10 @@ pub(super) struct Refused {
 }
 
 fn refused(error: ErrorCode, message: impl std::fmt::Display) -> Refused {
-    Refused { error, message: message.to_string() }
+    Refused {
+        error,
+        message: message.to_string(),
+    }
 }
 
 impl From<Refusal> for Refused {
@@ -46,11 +50,17 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
 
 pub(super) async fn create(api: &Api, caller: &Caller, create: CreateTopics) -> Response {
     let mut names = BTreeMap::new();
-    create.topics.iter().for_each(|t| *names.entry(t.name.clone()).or_insert(0) += 1);
+    create
+        .topics
+        .iter()
+        .for_each(|t| *names.entry(t.name.clone()).or_insert(0) += 1);
     let mut topics = Vec::with_capacity(create.topics.len());
     for topic in &create.topics {
         let result = if names[&topic.name] > 1 {
-            Err(refused(ErrorCode::InvalidRequest, "the topic is named twice"))
+            Err(refused(
+                ErrorCode::InvalidRequest,
+                "the topic is named twice",
+            ))
         } else {
             create_one(api, caller, topic, &create).await
         };
@@ -73,15 +83,27 @@ async fn create_one(
     topic: &NewTopic,
     create: &CreateTopics,
 ) -> Result<CreatedTopic, Refused> {
-    let name = TopicName::new(&topic.name).map_err(|e| refused(ErrorCode::InvalidTopicException, e))?;
+    let name =
+        TopicName::new(&topic.name).map_err(|e| refused(ErrorCode::InvalidTopicException, e))?;
     if !api.allows(caller, Operation::Create, Resource::Topic(&name)) {
-        return Err(refused(ErrorCode::TopicAuthorizationFailed, "clients do not create this topic"));
+        return Err(refused(
+            ErrorCode::TopicAuthorizationFailed,
+            "clients do not create this topic",
+        ));
     }
     let partitions = partition_count(api, topic)?;
-    let overrides = topic.configs.iter().filter_map(|(n, v)| Some((n.to_string(), v.as_ref()?.to_string())));
+    let overrides = topic
+        .configs
+        .iter()
+        .filter_map(|(n, v)| Some((n.to_string(), v.as_ref()?.to_string())));
     let overrides: BTreeMap<String, String> = overrides.collect();
     let invalid = |e| refused(ErrorCode::InvalidConfig, e);
-    let config = api.config().topic_defaults.clone().with(&overrides).map_err(invalid)?;
+    let config = api
+        .config()
+        .topic_defaults
+        .clone()
+        .with(&overrides)
+        .map_err(invalid)?;
     let configs = described(&config, &api.config().topic_defaults);
     let id = if create.validate_only {
         let image = api.image();
@@ -91,11 +113,21 @@ async fn create_one(
     } else {
         let id = propose(api, name.clone(), partitions, overrides).await?;
         let count = partitions.unsigned_abs() as usize;
-        let _led: bool = api.wait_until_led(&name, count, timeout(create.timeout_ms)).await;
+        let _led: bool = api
+            .wait_until_led(&name, count, timeout(create.timeout_ms))
+            .await;
         id
     };
     let (error, message) = (ErrorCode::None, None);
-    Ok(CreatedTopic { name: topic.name.clone(), id, error, message, partitions, replication_factor: 1, configs })
+    Ok(CreatedTopic {
+        name: topic.name.clone(),
+        id,
+        error,
+        message,
+        partitions,
+        replication_factor: 1,
+        configs,
+    })
 }
 
 /// How many partitions a new topic gets, if what is asked for is possible on one node.
@@ -108,28 +140,54 @@ fn partition_count(api: &Api, topic: &NewTopic) -> Result<i32, Refused> {
         topic.partitions.unwrap_or(api.config().num_partitions)
     } else {
         let me = api.shared().broker.0;
-        let mut numbers: Vec<i32> = topic.assignments.iter().map(|(number, _)| *number).collect();
+        let mut numbers: Vec<i32> = topic
+            .assignments
+            .iter()
+            .map(|(number, _)| *number)
+            .collect();
         numbers.sort_unstable();
         let consecutive = (0..).zip(&numbers).all(|(i, n)| i == *n);
-        if !consecutive || topic.assignments.iter().any(|(_, brokers)| *brokers != [me]) {
-            let message = format!("partitions count up from 0 and each is assigned to node {me} alone");
+        if !consecutive
+            || topic
+                .assignments
+                .iter()
+                .any(|(_, brokers)| *brokers != [me])
+        {
+            let message =
+                format!("partitions count up from 0 and each is assigned to node {me} alone");
             return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
         }
         i32::try_from(numbers.len()).unwrap_or(i32::MAX)
     };
     if count < 1 {
-        return Err(refused(ErrorCode::InvalidPartitions, "a topic has at least one partition"));
+        return Err(refused(
+            ErrorCode::InvalidPartitions,
+            "a topic has at least one partition",
+        ));
     }
     let (limit, there) = (api.config().max_partitions, api.image().partition_count());
     if there + count.unsigned_abs() as usize > limit {
-        let message = format!("{there} of at most {limit} partitions are there, {count} more are too many");
+        let message =
+            format!("{there} of at most {limit} partitions are there, {count} more are too many");
         return Err(refused(ErrorCode::PolicyViolation, message));
     }
     Ok(count)
 }
 
-fn command(api: &Api, name: TopicName, id: Uuid, partitions: i32, configs: BTreeMap<String, String>) -> Command {
-    Command::CreateTopic { name, id, partitions, leader: api.shared().broker, configs }
+fn command(
+    api: &Api,
+    name: TopicName,
+    id: Uuid,
+    partitions: i32,
+    configs: BTreeMap<String, String>,
+) -> Command {
+    Command::CreateTopic {
+        name,
+        id,
+        partitions,
+        leader: api.shared().broker,
+        configs,
+    }
 }
 
 /// Creates a topic that was checked; returns its identifier.
@@ -140,13 +198,16 @@ pub(super) async fn propose(
     configs: BTreeMap<String, String>,
 ) -> Result<Uuid, Refused> {
     let id = Uuid::random();
-    let _outcome = api.propose(command(api, name, id, partitions, configs)).await?;
+    let _outcome = api
+        .propose(command(api, name, id, partitions, configs))
+        .await?;
     Ok(id)
 }
 
 fn described(config: &TopicConfig, defaults: &TopicConfig) -> Vec<(Text, Text, bool)> {
     let defaults = defaults.describe();
-    let is_default = |name: &str, value: &str| defaults.iter().any(|(n, v)| *n == name && v == value);
+    let is_default =
+        |name: &str, value: &str| defaults.iter().any(|(n, v)| *n == name && v == value);
     let line = |(name, value): (&'static str, String)| {
         let default = is_default(name, &value);
         (Text::from_static(name), Text::from(value), default)
@@ -184,7 +245,10 @@ async fn delete_one(api: &Api, name: &TopicName, id: Uuid, timeout_ms: i32) -> E
     // The topic is gone; its leaders follow at once.
     let directory = api.shared().directory.clone();
     let gone = async {
-        while directory.topic(name).is_some_and(|t| t.values().any(|leader| leader.topic_id == id)) {
+        while directory
+            .topic(name)
+            .is_some_and(|t| t.values().any(|leader| leader.topic_id == id))
+        {
             if changes.changed().await.is_err() {
                 break;
             }
@@ -233,7 +297,14 @@ pub(super) fn describe(api: &Api, caller: &Caller, describe: DescribeTopics) -> 
             TopicRef::Name(name) => (Some(name.clone()), Uuid::ZERO),
             TopicRef::Id(id) => (None, *id),
         };
-        TopicDescription { error, name, id, is_internal: false, configs: Vec::new(), partitions: Vec::new() }
+        TopicDescription {
+            error,
+            name,
+            id,
+            is_internal: false,
+            configs: Vec::new(),
+            partitions: Vec::new(),
+        }
     };
     let visible = |name: &TopicName| api.allows(caller, Operation::Describe, Resource::Topic(name));
     let topics = match &describe.topics {
@@ -245,7 +316,12 @@ pub(super) fn describe(api: &Api, caller: &Caller, describe: DescribeTopics) -> 
                 Err(error) => unknown(topic, error),
             })
             .collect(),
-        None => image.topics.keys().filter(|n| visible(n)).map(|name| described_topic(api, &image, name)).collect(),
+        None => image
+            .topics
+            .keys()
+            .filter(|n| visible(n))
+            .map(|name| described_topic(api, &image, name))
+            .collect(),
     };
     Response::DescribeTopics(DescribedTopics { topics })
 }
@@ -254,13 +330,26 @@ fn described_topic(api: &Api, image: &MetadataImage, name: &TopicName) -> TopicD
     let defaults = &api.config().topic_defaults;
     let (id, config, count) = image.topics.get(name).map_or_else(
         || (Uuid::ZERO, defaults.clone(), 0),
-        |topic| (topic.id, defaults.clone().with(&topic.configs).unwrap_or_default(), topic.partitions.len()),
+        |topic| {
+            (
+                topic.id,
+                defaults.clone().with(&topic.configs).unwrap_or_default(),
+                topic.partitions.len(),
+            )
+        },
     );
     let leaders = api.shared().directory.topic(name).unwrap_or_default();
     let partition = |number: usize| {
-        let ends = i32::try_from(number).ok().and_then(|n| leaders.get(&n)).map(|l| *l.ends.borrow());
+        let ends = i32::try_from(number)
+            .ok()
+            .and_then(|n| leaders.get(&n))
+            .map(|l| *l.ends.borrow());
         let ends = ends.unwrap_or_default();
-        PartitionDescription { epoch: ends.epoch, log_start: ends.log_start, high_watermark: ends.high_watermark }
+        PartitionDescription {
+            epoch: ends.epoch,
+            log_start: ends.log_start,
+            high_watermark: ends.high_watermark,
+        }
     };
     TopicDescription {
         error: ErrorCode::None,

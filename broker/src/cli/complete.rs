@@ -14,6 +14,14 @@ pub(crate) struct Completions {
 
 pub(crate) fn run(completions: &Completions) -> Result<(), Failure> {
     let mut out = Vec::new();
-    clap_complete::generate(completions.shell, &mut super::Arguments::command(), "callboard", &mut out);
-    Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), &out)?)
+    clap_complete::generate(
+        completions.shell,
+        &mut super::Arguments::command(),
+        "callboard",
+        &mut out,
+    );
+    Ok(std::io::Write::write_all(
+        &mut std::io::stdout().lock(),
+        &out,
+    )?)
 }

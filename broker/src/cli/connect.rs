@@ -31,16 +31,30 @@ pub(crate) struct Connect {
 
 impl Connect {
     fn profile(&self) -> Result<Profile, Failure> {
-        let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())));
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map_err(|e| Failure::new(format!("{}: {e}", path.display())))
+        };
         let ca = self.ca.as_deref().map(read).transpose()?;
         if let Some(server) = &self.server
             && (ca.is_some() || self.fingerprint.is_some())
         {
             let fingerprint = self.fingerprint.clone();
-            return Ok(Profile { server: server.clone(), ca, fingerprint, kafka: None, http: None });
+            return Ok(Profile {
+                server: server.clone(),
+                ca,
+                fingerprint,
+                kafka: None,
+                http: None,
+            });
         }
-        let named = self.profile.clone().or_else(|| std::env::var_os(PROFILE_VARIABLE).map(PathBuf::from));
-        let path = named.clone().unwrap_or_else(|| Path::new(DEFAULT_DATA).join(Profile::FILE_NAME));
+        let named = self
+            .profile
+            .clone()
+            .or_else(|| std::env::var_os(PROFILE_VARIABLE).map(PathBuf::from));
+        let path = named
+            .clone()
+            .unwrap_or_else(|| Path::new(DEFAULT_DATA).join(Profile::FILE_NAME));
         if named.is_none() && !path.exists() {
             return Err(Failure::new(
                 "no node is known here: run `callboard start` in this directory, or name one with --profile FILE or \

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use callboard_client::protocol::list_offsets::OffsetTarget;
 use callboard_client::{
-    Client, ConsumedRecord, Consumer, ConsumerConfig, Offset, OffsetReset, StartAt, TopicName, TopicPartition,
+    Client, ConsumedRecord, Consumer, ConsumerConfig, Offset, OffsetReset, StartAt, TopicName,
+    TopicPartition,
 };
 use clap::Args;
 use serde_json::json;
@@ -69,11 +70,16 @@ async fn consume(client: &Client, arguments: &ConsumeArguments) -> Result<(), Fa
                     return Err(Failure::usage(wanted));
                 }
             };
-            let config = ConsumerConfig { offset_reset: reset, ..ConsumerConfig::group(group) };
+            let config = ConsumerConfig {
+                offset_reset: reset,
+                ..ConsumerConfig::group(group)
+            };
             let consumer = Consumer::subscribe(client, config, [&arguments.topic]).await?;
             print(consumer, arguments, None).await
         }
-        Some(_) => Err(Failure::usage("a group shares all partitions: --partition goes without --group")),
+        Some(_) => Err(Failure::usage(
+            "a group shares all partitions: --partition goes without --group",
+        )),
         None => {
             let (starts, ends) = partitions(client, arguments).await?;
             let consumer = Consumer::assign(client, ConsumerConfig::default(), starts);
@@ -95,20 +101,33 @@ async fn partitions(
     let count = described.first().map_or(0, |t| t.partitions.len());
     let topic = TopicName::new(&arguments.topic).map_err(Failure::usage)?;
     let numbers = (0..count).filter_map(|n| i32::try_from(n).ok());
-    let numbers: Vec<i32> = numbers.filter(|n| arguments.partition.is_none_or(|p| p == *n)).collect();
+    let numbers: Vec<i32> = numbers
+        .filter(|n| arguments.partition.is_none_or(|p| p == *n))
+        .collect();
     if numbers.is_empty() {
-        return Err(Failure::new(format!("topic {topic} has partitions 0 to {}", count.saturating_sub(1))));
+        return Err(Failure::new(format!(
+            "topic {topic} has partitions 0 to {}",
+            count.saturating_sub(1)
+        )));
     }
     let (mut starts, mut ends) = (Vec::new(), Vec::new());
     for number in numbers {
         let partition = TopicPartition::new(topic.clone(), number);
-        let offset = async |target| Ok::<_, Failure>(admin.offset(&partition, target).await?.unwrap_or_default());
-        let (earliest, latest) = (offset(OffsetTarget::Earliest).await?, offset(OffsetTarget::Latest).await?);
+        let offset = async |target| {
+            Ok::<_, Failure>(admin.offset(&partition, target).await?.unwrap_or_default())
+        };
+        let (earliest, latest) = (
+            offset(OffsetTarget::Earliest).await?,
+            offset(OffsetTarget::Latest).await?,
+        );
         let start = match arguments.from {
             StartAt::Offset(offset) => offset,
             StartAt::Beginning | StartAt::Reset => earliest,
             StartAt::End => latest,
-            StartAt::Timestamp(t) => admin.offset(&partition, OffsetTarget::Timestamp(t)).await?.unwrap_or(latest),
+            StartAt::Timestamp(t) => admin
+                .offset(&partition, OffsetTarget::Timestamp(t))
+                .await?
+                .unwrap_or(latest),
         };
         if start < latest {
             ends.push((partition.clone(), latest));
@@ -119,11 +138,17 @@ async fn partitions(
 }
 
 /// Prints records until there are enough, the ends are reached, or somebody interrupts.
-async fn print(mut consumer: Consumer, arguments: &ConsumeArguments, mut ends: Option<Ends>) -> Result<(), Failure> {
+async fn print(
+    mut consumer: Consumer,
+    arguments: &ConsumeArguments,
+    mut ends: Option<Ends>,
+) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let mut printed = 0;
     let result = loop {
-        if ends.as_ref().is_some_and(Vec::is_empty) || arguments.max.is_some_and(|max| printed >= max) {
+        if ends.as_ref().is_some_and(Vec::is_empty)
+            || arguments.max.is_some_and(|max| printed >= max)
+        {
             break Ok(());
         }
         let received = tokio::select! {
@@ -142,7 +167,9 @@ async fn print(mut consumer: Consumer, arguments: &ConsumeArguments, mut ends: O
         }
         printed += 1;
         if let Some(ends) = &mut ends {
-            ends.retain(|(partition, end)| *partition != record.partition || record.offset + 1 < *end);
+            ends.retain(|(partition, end)| {
+                *partition != record.partition || record.offset + 1 < *end
+            });
         }
     };
     let flushed = out.flush();
@@ -151,10 +178,15 @@ async fn print(mut consumer: Consumer, arguments: &ConsumeArguments, mut ends: O
     result
 }
 
-fn print_one(out: &mut impl Write, record: &ConsumedRecord, arguments: &ConsumeArguments) -> io::Result<()> {
+fn print_one(
+    out: &mut impl Write,
+    record: &ConsumedRecord,
+    arguments: &ConsumeArguments,
+) -> io::Result<()> {
     if arguments.json {
         let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).into_owned();
-        let header = |h: &callboard_client::Header| json!([h.key.as_str(), h.value.as_ref().map(text)]);
+        let header =
+            |h: &callboard_client::Header| json!([h.key.as_str(), h.value.as_ref().map(text)]);
         let object = json!({
             "topic": record.partition.topic.as_str(),
             "partition": record.partition.partition,

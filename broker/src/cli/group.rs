@@ -57,24 +57,41 @@ pub(crate) async fn run(group: Group) -> Result<(), Failure> {
             let client = connect.client().await?;
             let groups = client.admin().list_groups().await?;
             let row = |g: &callboard_client::protocol::groups::GroupListing| {
-                vec![g.group.to_string(), g.state.to_string(), g.protocol_type.to_string()]
+                vec![
+                    g.group.to_string(),
+                    g.state.to_string(),
+                    g.protocol_type.to_string(),
+                ]
             };
             if json {
-                let one = |g: &callboard_client::protocol::groups::GroupListing| {
-                    json!({"group": g.group.as_str(), "state": g.state.as_str(), "type": g.protocol_type.as_str()})
-                };
-                line(serde_json::Value::from(groups.iter().map(one).collect::<Vec<_>>()))?;
+                let one = |g: &callboard_client::protocol::groups::GroupListing| json!({"group": g.group.as_str(), "state": g.state.as_str(), "type": g.protocol_type.as_str()});
+                line(serde_json::Value::from(
+                    groups.iter().map(one).collect::<Vec<_>>(),
+                ))?;
             } else {
-                table(&["group", "state", "type"], &groups.iter().map(row).collect::<Vec<_>>())?;
+                table(
+                    &["group", "state", "type"],
+                    &groups.iter().map(row).collect::<Vec<_>>(),
+                )?;
             }
             client.close().await;
         }
-        Group::Describe { group, json, connect } => {
+        Group::Describe {
+            group,
+            json,
+            connect,
+        } => {
             let client = connect.client().await?;
             describe(&client.admin(), &group, json).await?;
             client.close().await;
         }
-        Group::Reset { group, topic, to, json, connect } => {
+        Group::Reset {
+            group,
+            topic,
+            to,
+            json,
+            connect,
+        } => {
             let client = connect.client().await?;
             let offsets = places(&client.admin(), &topic, to).await?;
             client.admin().set_group_offsets(&group, &offsets).await?;
@@ -86,7 +103,10 @@ pub(crate) async fn run(group: Group) -> Result<(), Failure> {
 }
 
 /// A partition of a group: committed, end, lag.
-async fn progress(admin: &Admin, group: &str) -> Result<Vec<(TopicPartition, Offset, Offset)>, Failure> {
+async fn progress(
+    admin: &Admin,
+    group: &str,
+) -> Result<Vec<(TopicPartition, Offset, Offset)>, Failure> {
     let mut progress = Vec::new();
     for (partition, committed) in admin.group_offsets(group).await? {
         let end = admin.offset(&partition, OffsetTarget::Latest).await;
@@ -101,7 +121,9 @@ async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> 
     let group = admin.describe_group(name).await?;
     let progress = progress(admin, name).await?;
     if group.state == "Dead" && progress.is_empty() {
-        return Err(Failure::new(format!("there is no group {name}; `callboard group list` shows those that are")));
+        return Err(Failure::new(format!(
+            "there is no group {name}; `callboard group list` shows those that are"
+        )));
     }
     if json {
         let offset = |(p, committed, end): &(TopicPartition, Offset, Offset)| {
@@ -112,22 +134,49 @@ async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> 
             json!({"member": m.member.as_str(), "instance": m.instance.as_ref().map(Text::as_str),
                 "client": m.client_id.as_str(), "host": m.client_host.as_str()})
         };
-        return line(json!({"group": name, "state": group.state.as_str(), "generation": group.generation,
+        return line(
+            json!({"group": name, "state": group.state.as_str(), "generation": group.generation,
             "protocol": group.protocol.as_str(), "offsets": progress.iter().map(offset).collect::<Vec<_>>(),
-            "members": group.members.iter().map(member).collect::<Vec<_>>()}));
+            "members": group.members.iter().map(member).collect::<Vec<_>>()}),
+        );
     }
-    line(format!("{name}: {}, generation {}, {}", group.state, group.generation, group.protocol))?;
+    line(format!(
+        "{name}: {}, generation {}, {}",
+        group.state, group.generation, group.protocol
+    ))?;
     let offset = |(p, committed, end): &(TopicPartition, Offset, Offset)| {
         let lag = *end - *committed;
-        vec![p.topic.to_string(), p.partition.to_string(), committed.to_string(), end.to_string(), lag.to_string()]
+        vec![
+            p.topic.to_string(),
+            p.partition.to_string(),
+            committed.to_string(),
+            end.to_string(),
+            lag.to_string(),
+        ]
     };
-    table(&["topic", "partition", "committed", "end", "lag"], &progress.iter().map(offset).collect::<Vec<_>>())?;
-    let member = |m: &MemberDescription| vec![m.member.to_string(), m.client_id.to_string(), m.client_host.to_string()];
-    table(&["member", "client", "host"], &group.members.iter().map(member).collect::<Vec<_>>())
+    table(
+        &["topic", "partition", "committed", "end", "lag"],
+        &progress.iter().map(offset).collect::<Vec<_>>(),
+    )?;
+    let member = |m: &MemberDescription| {
+        vec![
+            m.member.to_string(),
+            m.client_id.to_string(),
+            m.client_host.to_string(),
+        ]
+    };
+    table(
+        &["member", "client", "host"],
+        &group.members.iter().map(member).collect::<Vec<_>>(),
+    )
 }
 
 /// The offsets of a place in every partition of a topic.
-async fn places(admin: &Admin, topic: &str, to: StartAt) -> Result<BTreeMap<TopicPartition, Offset>, Failure> {
+async fn places(
+    admin: &Admin,
+    topic: &str,
+    to: StartAt,
+) -> Result<BTreeMap<TopicPartition, Offset>, Failure> {
     let described = admin.describe_topics(&[topic]).await?;
     let name = TopicName::new(topic).map_err(Failure::usage)?;
     let mut offsets = BTreeMap::new();
@@ -137,9 +186,10 @@ async fn places(admin: &Admin, topic: &str, to: StartAt) -> Result<BTreeMap<Topi
             StartAt::Beginning | StartAt::Reset => part.log_start,
             StartAt::End => part.high_watermark,
             StartAt::Offset(offset) => offset.max(part.log_start).min(part.high_watermark),
-            StartAt::Timestamp(t) => {
-                admin.offset(&partition, OffsetTarget::Timestamp(t)).await?.unwrap_or(part.high_watermark)
-            }
+            StartAt::Timestamp(t) => admin
+                .offset(&partition, OffsetTarget::Timestamp(t))
+                .await?
+                .unwrap_or(part.high_watermark),
         };
         let _none = offsets.insert(partition, offset);
     }
@@ -148,11 +198,16 @@ async fn places(admin: &Admin, topic: &str, to: StartAt) -> Result<BTreeMap<Topi
 
 fn print_offsets(offsets: &BTreeMap<TopicPartition, Offset>, json: bool) -> Result<(), Failure> {
     if json {
-        let one = |(p, o): (&TopicPartition, &Offset)| {
-            json!({"topic": p.topic.as_str(), "partition": p.partition, "committed": o.get()})
-        };
-        return line(serde_json::Value::from(offsets.iter().map(one).collect::<Vec<_>>()));
+        let one = |(p, o): (&TopicPartition, &Offset)| json!({"topic": p.topic.as_str(), "partition": p.partition, "committed": o.get()});
+        return line(serde_json::Value::from(
+            offsets.iter().map(one).collect::<Vec<_>>(),
+        ));
     }
-    let row = |(p, o): (&TopicPartition, &Offset)| vec![p.topic.to_string(), p.partition.to_string(), o.to_string()];
-    table(&["topic", "partition", "committed"], &offsets.iter().map(row).collect::<Vec<_>>())
+    let row = |(p, o): (&TopicPartition, &Offset)| {
+        vec![p.topic.to_string(), p.partition.to_string(), o.to_string()]
+    };
+    table(
+        &["topic", "partition", "committed"],
+        &offsets.iter().map(row).collect::<Vec<_>>(),
+    )
 }

@@ -40,7 +40,9 @@ pub(crate) fn run(Log::Dump(dump): &Log) -> Result<(), Failure> {
         damaged += usize::from(!segment(&path, dump)?);
     }
     if damaged > 0 {
-        return Err(Failure::new(format!("{damaged} files hold damaged batches")));
+        return Err(Failure::new(format!(
+            "{damaged} files hold damaged batches"
+        )));
     }
     Ok(())
 }
@@ -58,14 +60,18 @@ fn segments(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(Failure::new(format!("{} holds no .log files", path.display())));
+        return Err(Failure::new(format!(
+            "{} holds no .log files",
+            path.display()
+        )));
     }
     Ok(files)
 }
 
 /// Prints one file batch by batch; whether all of it is whole.
 fn segment(path: &Path, dump: &Dump) -> Result<bool, Failure> {
-    let file = std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+    let file =
+        std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
     let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
     let mut rows = Vec::new();
     let mut position = 0u64;
@@ -92,7 +98,19 @@ fn segment(path: &Path, dump: &Dump) -> Result<bool, Failure> {
     }
     if !dump.json && !dump.records {
         line(path.display())?;
-        table(&["base offset", "records", "leader epoch", "max time", "codec", "producer", "bytes", "position"], &rows)?;
+        table(
+            &[
+                "base offset",
+                "records",
+                "leader epoch",
+                "max time",
+                "codec",
+                "producer",
+                "bytes",
+                "position",
+            ],
+            &rows,
+        )?;
     }
     Ok(whole)
 }
@@ -109,40 +127,69 @@ fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Failur
 }
 
 fn next(reader: &mut impl Read, head: &[u8]) -> Result<Batch, String> {
-    let whole: &[u8; HEADER_BYTES] = head.try_into().map_err(|_| "the file ends within a batch".to_owned())?;
+    let whole: &[u8; HEADER_BYTES] = head
+        .try_into()
+        .map_err(|_| "the file ends within a batch".to_owned())?;
     let header = BatchHeader::read(whole);
     let size = header.size_bytes().map_err(|e| e.to_string())?;
     let mut bytes = head.to_vec();
     // Memory grows with what is there, not with what a damaged length says.
-    let rest = reader.take((size - HEADER_BYTES) as u64).read_to_end(&mut bytes);
+    let rest = reader
+        .take((size - HEADER_BYTES) as u64)
+        .read_to_end(&mut bytes);
     let _read: usize = rest.map_err(|e| e.to_string())?;
-    Batch::split(Bytes::from(bytes)).map(|(batch, _)| batch).map_err(|e| e.to_string())
+    Batch::split(Bytes::from(bytes))
+        .map(|(batch, _)| batch)
+        .map_err(|e| e.to_string())
 }
 
-fn show(batch: &Batch, position: u64, dump: &Dump, rows: &mut Vec<Vec<String>>) -> Result<(), Failure> {
+fn show(
+    batch: &Batch,
+    position: u64,
+    dump: &Dump,
+    rows: &mut Vec<Vec<String>>,
+) -> Result<(), Failure> {
     let h = batch.header();
     let codec = h.compression().map_or("unknown", |c| c.name());
     if dump.records {
-        for record in batch.records(DECOMPRESS_LIMIT_BYTES).map_err(Failure::new)? {
-            let text = |b: &Option<Bytes>| b.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
+        for record in batch
+            .records(DECOMPRESS_LIMIT_BYTES)
+            .map_err(Failure::new)?
+        {
+            let text =
+                |b: &Option<Bytes>| b.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
             if dump.json || !for_a_person() {
-                line(json!({"offset": record.offset.get(), "timestamp": record.timestamp,
-                    "key": text(&record.key), "value": text(&record.value), "headers": record.headers.len()}))?;
+                line(
+                    json!({"offset": record.offset.get(), "timestamp": record.timestamp,
+                    "key": text(&record.key), "value": text(&record.value), "headers": record.headers.len()}),
+                )?;
             } else {
-                let (key, value) = (text(&record.key).unwrap_or_default(), text(&record.value).unwrap_or_default());
-                line(format!("{} {} {key:?} {value:?}", record.offset, readable(record.timestamp)))?;
+                let (key, value) = (
+                    text(&record.key).unwrap_or_default(),
+                    text(&record.value).unwrap_or_default(),
+                );
+                line(format!(
+                    "{} {} {key:?} {value:?}",
+                    record.offset,
+                    readable(record.timestamp)
+                ))?;
             }
         }
     } else if dump.json {
-        line(json!({"base_offset": h.base_offset, "last_offset": h.next_offset() - 1, "records": h.record_count,
+        line(
+            json!({"base_offset": h.base_offset, "last_offset": h.next_offset() - 1, "records": h.record_count,
             "leader_epoch": h.leader_epoch, "max_timestamp": h.max_timestamp, "codec": codec,
             "producer_id": h.producer_id, "producer_epoch": h.producer_epoch, "base_sequence": h.base_sequence,
-            "size_bytes": batch.size_bytes(), "position": position}))?;
+            "size_bytes": batch.size_bytes(), "position": position}),
+        )?;
     } else {
         let producer = if h.producer_id < 0 {
             "none".to_owned()
         } else {
-            format!("{}/{} from {}", h.producer_id, h.producer_epoch, h.base_sequence)
+            format!(
+                "{}/{} from {}",
+                h.producer_id, h.producer_epoch, h.base_sequence
+            )
         };
         rows.push(vec![
             h.base_offset.to_string(),

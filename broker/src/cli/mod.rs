@@ -22,7 +22,12 @@ use output::Failure;
 
 /// An event broker: Apache Kafka's log and clients in one durable binary.
 #[derive(Debug, Parser)]
-#[command(name = "callboard", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "callboard",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -69,7 +74,9 @@ pub(crate) fn run() -> ExitCode {
 
 /// Runs a client command; an interrupt ends it.
 fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|e| Failure::new(format!("no runtime: {e}")))?;
     runtime.block_on(async {
         tokio::select! {

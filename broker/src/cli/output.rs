@@ -15,17 +15,26 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: 1 }
+        Self {
+            message: message.to_string(),
+            code: 1,
+        }
     }
 
     /// The arguments make no sense.
     pub(crate) fn usage(message: impl Display) -> Self {
-        Self { message: message.to_string(), code: 2 }
+        Self {
+            message: message.to_string(),
+            code: 2,
+        }
     }
 
     /// The user ended it.
     pub(crate) fn interrupted() -> Self {
-        Self { message: String::new(), code: 130 }
+        Self {
+            message: String::new(),
+            code: 130,
+        }
     }
 
     /// Prints the error; a reader that has gone away is no error.
@@ -48,7 +57,10 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         // `callboard consume ... | head` ends well.
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { message: String::new(), code: 0 };
+            return Self {
+                message: String::new(),
+                code: 0,
+            };
         }
         Self::new(error)
     }
@@ -64,7 +76,9 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure
     let mut out = io::stdout().lock();
     if for_a_person() {
         let mut table = Table::new();
-        let _same = table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        let _same = table
+            .load_style(presets::UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic);
         let _same = table.set_header(header);
         let _same = table.add_rows(rows);
         writeln!(out, "{table}")?;

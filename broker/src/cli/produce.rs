@@ -79,7 +79,9 @@ impl ProduceArguments {
 
     fn headers(&self) -> Result<Vec<(String, String)>, Failure> {
         let pair = |text: &String| {
-            let (name, value) = text.split_once('=').ok_or_else(|| Failure::usage(format!("--header {text:?}: wanted is NAME=VALUE")))?;
+            let (name, value) = text.split_once('=').ok_or_else(|| {
+                Failure::usage(format!("--header {text:?}: wanted is NAME=VALUE"))
+            })?;
             Ok((name.to_owned(), value.to_owned()))
         };
         self.headers.iter().map(pair).collect()
@@ -88,7 +90,9 @@ impl ProduceArguments {
     fn record(&self, mut line: Vec<u8>, headers: &[(String, String)]) -> Record {
         let mut record = Record::to(&self.topic);
         let separator = self.key_separator.as_deref().filter(|s| !s.is_empty());
-        if let Some(at) = separator.and_then(|s| line.windows(s.len()).position(|w| w == s.as_bytes())) {
+        if let Some(at) =
+            separator.and_then(|s| line.windows(s.len()).position(|w| w == s.as_bytes()))
+        {
             let value = line.split_off(at + separator.map_or(0, str::len));
             line.truncate(at);
             record = record.key(std::mem::replace(&mut line, value));
@@ -126,7 +130,9 @@ fn lines(files: Vec<PathBuf>) -> mpsc::Receiver<Result<Vec<u8>, String>> {
 fn forward(mut reader: impl BufRead, sender: &mpsc::Sender<Result<Vec<u8>, String>>, name: &str) {
     loop {
         let mut line = Vec::new();
-        let read = reader.read_until(b'\n', &mut line).map_err(|e| format!("{name}: {e}"));
+        let read = reader
+            .read_until(b'\n', &mut line)
+            .map_err(|e| format!("{name}: {e}"));
         let line = match read {
             Ok(0) => return,
             Ok(_) => {
@@ -145,11 +151,16 @@ fn forward(mut reader: impl BufRead, sender: &mpsc::Sender<Result<Vec<u8>, Strin
 }
 
 fn progress(files: &[PathBuf]) -> ProgressBar {
-    let sizes: Option<u64> = files.iter().map(|f| std::fs::metadata(f).ok().map(|m| m.len())).sum();
+    let sizes: Option<u64> = files
+        .iter()
+        .map(|f| std::fs::metadata(f).ok().map(|m| m.len()))
+        .sum();
     let bar = match sizes {
         Some(total) if total > 0 => ProgressBar::new(total).with_style(
-            ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            ProgressStyle::with_template(
+                "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} eta {eta} {msg}",
+            )
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
         ),
         _ => ProgressBar::no_length().with_style(
             ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec} {msg}")
@@ -170,9 +181,9 @@ pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     let producer = Producer::new(&client, arguments.config());
     let bar = progress(&arguments.files);
     let mut lines = lines(arguments.files.clone());
-    let mut pace = arguments.rate.map(|rate| {
-        tokio::time::interval(Duration::from_secs(1) / rate.max(1))
-    });
+    let mut pace = arguments
+        .rate
+        .map(|rate| tokio::time::interval(Duration::from_secs(1) / rate.max(1)));
     let mut pending: VecDeque<PendingDelivery> = VecDeque::new();
     let mut delivered = 0u64;
     while let Some(line) = lines.recv().await {
@@ -198,7 +209,10 @@ pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     producer.close().await?;
     bar.finish_and_clear();
     if io::stderr().is_terminal() {
-        note(format!("{delivered} records delivered to {}", arguments.topic));
+        note(format!(
+            "{delivered} records delivered to {}",
+            arguments.topic
+        ));
     }
     client.close().await;
     Ok(())

@@ -61,7 +61,12 @@ impl Start {
         ] {
             overrides.extend(value.map(|value| (key.to_owned(), value)));
         }
-        let loaded = load(&BrokerConfig::default(), self.config.as_deref(), std::env::vars(), &overrides);
+        let loaded = load(
+            &BrokerConfig::default(),
+            self.config.as_deref(),
+            std::env::vars(),
+            &overrides,
+        );
         let config = loaded.map_err(Failure::new)?;
         config.validate().map_err(Failure::new)?;
         Ok(config)
@@ -78,10 +83,13 @@ pub(crate) fn run(start: &Start) -> Result<(), Failure> {
         output::note("the settings are valid");
         return Ok(());
     }
-    let (logger, _guard) = logging::start(config.logging.format, config.level().map_err(Failure::new)?);
+    let (logger, _guard) =
+        logging::start(config.logging.format, config.level().map_err(Failure::new)?);
     callboard_broker::supervision::report_panics(logger.clone());
     warn_about_open_doors(&config, &logger);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(config, logger))
 }
 
@@ -102,7 +110,11 @@ fn warn_about_open_doors(config: &BrokerConfig, logger: &slog::Logger) {
 
 async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<(), Failure> {
     let data = config.node.data.clone();
-    let node = Node::builder().config(config).logger(logger.clone()).start().await;
+    let node = Node::builder()
+        .config(config)
+        .logger(logger.clone())
+        .start()
+        .await;
     let node = node.map_err(|error: StartError| Failure::new(error))?;
     let profile = write_profile(&node, &data)?;
     announce(&node, &data, &profile)?;
@@ -119,13 +131,18 @@ async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<(), Failure
         return Ok(());
     }
     let names: Vec<String> = unclean.iter().map(ToString::to_string).collect();
-    Err(Failure::new(format!("not closed in order, recovered at the next start: {}", names.join(", "))))
+    Err(Failure::new(format!(
+        "not closed in order, recovered at the next start: {}",
+        names.join(", ")
+    )))
 }
 
 /// Waits for an interrupt or a request to terminate.
 async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
@@ -154,7 +171,11 @@ fn write_profile(node: &Node, data: &Path) -> Result<PathBuf, Failure> {
 fn announce(node: &Node, data: &Path, profile: &Path) -> Result<(), Failure> {
     let (kafka, quic, http) = (node.kafka(), node.quic(), node.http());
     let mut out = std::io::stdout().lock();
-    writeln!(out, "ready kafka={kafka} quic={quic} http={http} data={}", data.display())?;
+    writeln!(
+        out,
+        "ready kafka={kafka} quic={quic} http={http} data={}",
+        data.display()
+    )?;
     out.flush()?;
     if output::for_a_person() {
         let fingerprint = node.fingerprint().map_err(|e: TlsError| Failure::new(e))?;

@@ -16,17 +16,27 @@ pub(crate) fn start_at(text: &str) -> Result<StartAt, String> {
     if let Some(ago) = text.strip_prefix('-') {
         let span: Span = ago.parse()?;
         let now = Clock::machine().now().wall.0;
-        return Ok(StartAt::Timestamp(now - i64::try_from(span.0.as_millis()).unwrap_or(now)));
+        return Ok(StartAt::Timestamp(
+            now - i64::try_from(span.0.as_millis()).unwrap_or(now),
+        ));
     }
     if let Ok(offset) = text.parse::<i64>() {
-        return Offset::checked(offset).map(StartAt::Offset).ok_or_else(|| "an offset is not negative".into());
+        return Offset::checked(offset)
+            .map(StartAt::Offset)
+            .ok_or_else(|| "an offset is not negative".into());
     }
     let wanted = || {
-        format!("{text:?} is neither beginning, end, an offset, a time like 2026-11-24T08:00:00Z, nor an age like -10m")
+        format!(
+            "{text:?} is neither beginning, end, an offset, a time like 2026-11-24T08:00:00Z, nor an age like -10m"
+        )
     };
     let time = humantime::parse_rfc3339_weak(text).map_err(|_| wanted())?;
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| wanted())?;
-    Ok(StartAt::Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(|_| wanted())?;
+    Ok(StartAt::Timestamp(
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+    ))
 }
 
 /// A timestamp of a record, for a person.
@@ -49,8 +59,14 @@ mod tests {
         assert_eq!(start_at("beginning"), Ok(StartAt::Beginning));
         assert_eq!(start_at("end"), Ok(StartAt::End));
         assert_eq!(start_at("42"), Ok(StartAt::Offset(Offset::new(42))));
-        assert_eq!(start_at("1970-01-01T00:00:01Z"), Ok(StartAt::Timestamp(1000)));
-        assert_eq!(start_at("1970-01-01 00:00:02"), Ok(StartAt::Timestamp(2000)));
+        assert_eq!(
+            start_at("1970-01-01T00:00:01Z"),
+            Ok(StartAt::Timestamp(1000))
+        );
+        assert_eq!(
+            start_at("1970-01-01 00:00:02"),
+            Ok(StartAt::Timestamp(2000))
+        );
         assert!(matches!(start_at("-10m"), Ok(StartAt::Timestamp(_))));
         assert!(start_at("soon").is_err() && start_at("-5 weeks").is_err());
     }

@@ -58,12 +58,28 @@ pub(crate) enum Topic {
 
 pub(crate) async fn run(topic: Topic) -> Result<(), Failure> {
     match topic {
-        Topic::Create { name, partitions, configs, validate_only, connect } => {
+        Topic::Create {
+            name,
+            partitions,
+            configs,
+            validate_only,
+            connect,
+        } => {
             let configs = pairs(&configs)?;
             let client = connect.client().await?;
-            let created = client.admin().create_topic_with(&name, partitions, &configs, validate_only).await?;
-            let did = if validate_only { "could be created" } else { "created" };
-            note(format!("topic {name} {did} with {} partitions", created.partitions));
+            let created = client
+                .admin()
+                .create_topic_with(&name, partitions, &configs, validate_only)
+                .await?;
+            let did = if validate_only {
+                "could be created"
+            } else {
+                "created"
+            };
+            note(format!(
+                "topic {name} {did} with {} partitions",
+                created.partitions
+            ));
             client.close().await;
         }
         Topic::List { json, connect } => {
@@ -72,7 +88,11 @@ pub(crate) async fn run(topic: Topic) -> Result<(), Failure> {
             list(&topics, json)?;
             client.close().await;
         }
-        Topic::Describe { name, json, connect } => {
+        Topic::Describe {
+            name,
+            json,
+            connect,
+        } => {
             let client = connect.client().await?;
             for topic in client.admin().describe_topics(&[&name]).await? {
                 describe(&topic, json)?;
@@ -91,7 +111,9 @@ pub(crate) async fn run(topic: Topic) -> Result<(), Failure> {
 
 fn pairs(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     let pair = |text: &String| {
-        let (name, value) = text.split_once('=').ok_or_else(|| Failure::usage(format!("--config {text:?}: wanted is NAME=VALUE")))?;
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("--config {text:?}: wanted is NAME=VALUE")))?;
         Ok((name.to_owned(), value.to_owned()))
     };
     texts.iter().map(pair).collect()
@@ -102,39 +124,82 @@ fn name(topic: &TopicDescription) -> String {
 }
 
 fn list(topics: &[TopicDescription], json: bool) -> Result<(), Failure> {
-    let records = |t: &TopicDescription| -> i64 { t.partitions.iter().map(|p| p.high_watermark - p.log_start).sum() };
+    let records = |t: &TopicDescription| -> i64 {
+        t.partitions
+            .iter()
+            .map(|p| p.high_watermark - p.log_start)
+            .sum()
+    };
     if json {
         let one = |t: &TopicDescription| {
             json!({"topic": name(t), "id": t.id.to_string(), "partitions": t.partitions.len(),
                 "records": records(t), "internal": t.is_internal})
         };
-        return line(serde_json::Value::from(topics.iter().map(one).collect::<Vec<_>>()));
+        return line(serde_json::Value::from(
+            topics.iter().map(one).collect::<Vec<_>>(),
+        ));
     }
     let row = |t: &TopicDescription| {
-        vec![name(t), t.partitions.len().to_string(), records(t).to_string(), t.id.to_string()]
+        vec![
+            name(t),
+            t.partitions.len().to_string(),
+            records(t).to_string(),
+            t.id.to_string(),
+        ]
     };
-    table(&["topic", "partitions", "records", "id"], &topics.iter().map(row).collect::<Vec<_>>())
+    table(
+        &["topic", "partitions", "records", "id"],
+        &topics.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 fn describe(topic: &TopicDescription, json: bool) -> Result<(), Failure> {
-    let epoch = |e: &Option<callboard_client::LeaderEpoch>| e.map_or("none".to_owned(), |e| e.to_string());
+    let epoch =
+        |e: &Option<callboard_client::LeaderEpoch>| e.map_or("none".to_owned(), |e| e.to_string());
     if json {
-        let partition = |(number, p): (usize, &callboard_client::protocol::topics::PartitionDescription)| {
+        let partition = |(number, p): (
+            usize,
+            &callboard_client::protocol::topics::PartitionDescription,
+        )| {
             json!({"partition": number, "leader_epoch": p.epoch.map(|e| e.0), "log_start": p.log_start.get(),
                 "high_watermark": p.high_watermark.get()})
         };
-        let configs: BTreeMap<&str, &str> = topic.configs.iter().map(|(n, v, _)| (n.as_str(), v.as_str())).collect();
-        return line(json!({"topic": name(topic), "id": topic.id.to_string(), "internal": topic.is_internal,
-            "configs": configs, "partitions": topic.partitions.iter().enumerate().map(partition).collect::<Vec<_>>()}));
+        let configs: BTreeMap<&str, &str> = topic
+            .configs
+            .iter()
+            .map(|(n, v, _)| (n.as_str(), v.as_str()))
+            .collect();
+        return line(
+            json!({"topic": name(topic), "id": topic.id.to_string(), "internal": topic.is_internal,
+            "configs": configs, "partitions": topic.partitions.iter().enumerate().map(partition).collect::<Vec<_>>()}),
+        );
     }
     let setting = |(n, v, is_default): &(Text, Text, bool)| {
-        vec![n.to_string(), v.to_string(), if *is_default { "default" } else { "topic" }.to_owned()]
+        vec![
+            n.to_string(),
+            v.to_string(),
+            if *is_default { "default" } else { "topic" }.to_owned(),
+        ]
     };
     line(format!("{} {}", name(topic), topic.id))?;
-    table(&["setting", "value", "source"], &topic.configs.iter().map(setting).collect::<Vec<_>>())?;
-    let partition = |(number, p): (usize, &callboard_client::protocol::topics::PartitionDescription)| {
-        vec![number.to_string(), epoch(&p.epoch), p.log_start.to_string(), p.high_watermark.to_string()]
+    table(
+        &["setting", "value", "source"],
+        &topic.configs.iter().map(setting).collect::<Vec<_>>(),
+    )?;
+    let partition = |(number, p): (
+        usize,
+        &callboard_client::protocol::topics::PartitionDescription,
+    )| {
+        vec![
+            number.to_string(),
+            epoch(&p.epoch),
+            p.log_start.to_string(),
+            p.high_watermark.to_string(),
+        ]
     };
     let rows: Vec<_> = topic.partitions.iter().enumerate().map(partition).collect();
-    table(&["partition", "leader epoch", "log start", "high watermark"], &rows)
+    table(
+        &["partition", "leader epoch", "log start", "high watermark"],
+        &rows,
+    )
 }

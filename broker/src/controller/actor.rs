@@ -8,7 +8,7 @@ use actix::prelude::*;
 use arc_swap::ArcSwap;
 use callboard_common::Clock;
 use callboard_common::runtime::Runtime;
-use slog::{Logger, error, warn};
+use slog::{Drain, Logger, error, warn};
 use tokio::sync::{oneshot, watch};
 
 use super::image::MetadataImage;
@@ -48,7 +48,10 @@ pub struct Published {
 
 impl Default for Published {
     fn default() -> Self {
-        Self { image: Arc::default(), version: watch::Sender::new(0) }
+        Self {
+            image: Arc::default(),
+            version: watch::Sender::new(0),
+        }
     }
 }
 
@@ -93,7 +96,11 @@ impl ControllerActor {
     /// A controller that restores its metadata when it is started.
     #[must_use]
     pub fn new(start: ControllerStart) -> Self {
-        Self { start, incarnation: 0, state: None }
+        Self {
+            start,
+            incarnation: 0,
+            state: None,
+        }
     }
 
     fn open(&mut self, ctx: &mut Context<Self>) {
@@ -101,7 +108,11 @@ impl ControllerActor {
         let start = self.start.clone();
         let opening = async move {
             let (disk, dir) = (start.disk, start.dir);
-            start.runtime.background().ask(move || MetadataLog::open(disk, &dir)).await
+            start
+                .runtime
+                .background()
+                .ask(move || MetadataLog::open(disk, &dir))
+                .await
         };
         ctx.wait(opening.into_actor(self).map(|opened, actor, ctx| {
             let mut effects = Effects::new();
@@ -111,9 +122,17 @@ impl ControllerActor {
                         warn!(actor.start.logger, "torn end of the metadata log cut off and kept";
                             "size_bytes" => restored.torn_bytes);
                     }
-                    let logger = &actor.start.logger;
-                    let controller = Controller::restore(logger, restored.snapshot, &restored.writes, &mut effects);
-                    controller.map(|controller| (log, controller)).map_err(|e| e.to_string())
+                    // Raft tells of every step; an operator needs only what is wrong.
+                    let logger = raft_logger(&actor.start.logger);
+                    let controller = Controller::restore(
+                        &logger,
+                        restored.snapshot,
+                        &restored.writes,
+                        &mut effects,
+                    );
+                    controller
+                        .map(|controller| (log, controller))
+                        .map_err(|e| e.to_string())
                 }
                 Some(Err(error)) => Err(error.to_string()),
                 None => Err("opening the metadata log panicked".into()),
@@ -122,7 +141,14 @@ impl ControllerActor {
                 Ok((log, controller)) => {
                     let (log, writes) = (Some(log), Effects::new());
                     let waiting = BTreeMap::new();
-                    actor.state = Some(Open { controller, effects, waiting, next_ticket: 0, log, writes });
+                    actor.state = Some(Open {
+                        controller,
+                        effects,
+                        waiting,
+                        next_ticket: 0,
+                        log,
+                        writes,
+                    });
                     actor.perform_all(ctx);
                 }
                 Err(error) => {
@@ -135,7 +161,8 @@ impl ControllerActor {
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
-        open.controller.step(self.start.clock.now(), input, &mut open.effects);
+        open.controller
+            .step(self.start.clock.now(), input, &mut open.effects);
         self.perform_all(ctx);
     }
 
@@ -162,7 +189,9 @@ impl ControllerActor {
     /// Hands the next write to the pool; one is under way at a time, so they reach the disk in order.
     fn write(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
-        let Some(mut log) = open.log.take() else { return };
+        let Some(mut log) = open.log.take() else {
+            return;
+        };
         let Some(effect) = open.writes.pop_front() else {
             open.log = Some(log);
             return;
@@ -171,12 +200,32 @@ impl ControllerActor {
         self.start.runtime.sync().run(move || {
             let (written, result) = match effect {
                 Effect::Persist(number, write) => (Some(number), log.persist(&write)),
-                Effect::Snapshot { term, image, hard_state } => (None, log.snapshot(term, &image, hard_state)),
+                Effect::Snapshot {
+                    term,
+                    image,
+                    hard_state,
+                } => (None, log.snapshot(term, &image, hard_state)),
                 Effect::Answer(..) | Effect::Publish(_) => (None, Ok(())),
             };
-            supervision::tell(&actor, WriteDone { incarnation, log, written, result });
+            supervision::tell(
+                &actor,
+                WriteDone {
+                    incarnation,
+                    log,
+                    written,
+                    result,
+                },
+            );
         });
     }
+}
+
+/// Raft's own log, from warnings on.
+fn raft_logger(logger: &Logger) -> Logger {
+    Logger::root(
+        slog::LevelFilter::new(logger.clone(), slog::Level::Warning).ignore_res(),
+        slog::o!(),
+    )
 }
 
 impl Actor for ControllerActor {
@@ -209,7 +258,13 @@ impl Handler<WriteDone> for ControllerActor {
     type Result = ();
 
     fn handle(&mut self, done: WriteDone, ctx: &mut Context<Self>) {
-        let Some(open) = self.state.as_mut().filter(|_| done.incarnation == self.incarnation) else { return };
+        let Some(open) = self
+            .state
+            .as_mut()
+            .filter(|_| done.incarnation == self.incarnation)
+        else {
+            return;
+        };
         if let Err(error) = done.result {
             // What the disk has now is found out by reading it again.
             error!(self.start.logger, "metadata cannot be written"; "error" => %error);

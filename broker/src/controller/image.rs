@@ -79,22 +79,39 @@ impl MetadataImage {
     pub fn apply(&mut self, index: u64, command: Command) -> Result<Outcome, Refusal> {
         self.applied = index;
         match command {
-            Command::RegisterBroker { broker, directory, incarnation } => {
-                Ok(self.register(broker, directory, incarnation))
-            }
-            Command::CreateTopic { name, id, partitions, leader, configs } => {
-                self.create_topic(name, id, partitions, leader, configs)
-            }
+            Command::RegisterBroker {
+                broker,
+                directory,
+                incarnation,
+            } => Ok(self.register(broker, directory, incarnation)),
+            Command::CreateTopic {
+                name,
+                id,
+                partitions,
+                leader,
+                configs,
+            } => self.create_topic(name, id, partitions, leader, configs),
             Command::DeleteTopic { id } => {
                 let name = self.names.remove(&id).ok_or(Refusal::UnknownTopic)?;
                 drop(self.topics.remove(&name));
                 Ok(Outcome::Done)
             }
-            Command::NextLeaderEpoch { partition, topic_id, broker } => {
-                let topic = self.topics.get_mut(&partition.topic).filter(|t| t.id == topic_id);
+            Command::NextLeaderEpoch {
+                partition,
+                topic_id,
+                broker,
+            } => {
+                let topic = self
+                    .topics
+                    .get_mut(&partition.topic)
+                    .filter(|t| t.id == topic_id);
                 let topic = Arc::make_mut(topic.ok_or(Refusal::UnknownTopic)?);
-                let number = usize::try_from(partition.partition).map_err(|_| Refusal::UnknownTopic)?;
-                let led = topic.partitions.get_mut(number).ok_or(Refusal::UnknownTopic)?;
+                let number =
+                    usize::try_from(partition.partition).map_err(|_| Refusal::UnknownTopic)?;
+                let led = topic
+                    .partitions
+                    .get_mut(number)
+                    .ok_or(Refusal::UnknownTopic)?;
                 if led.leader != broker {
                     return Err(Refusal::NotLeader(broker));
                 }
@@ -103,7 +120,9 @@ impl MetadataImage {
             }
             Command::AllocateProducerIds { count, .. } => {
                 let first = self.next_producer_id;
-                self.next_producer_id = first.checked_add(count.max(0)).ok_or(Refusal::NoProducerIds)?;
+                self.next_producer_id = first
+                    .checked_add(count.max(0))
+                    .ok_or(Refusal::NoProducerIds)?;
                 Ok(Outcome::ProducerIds { first })
             }
         }
@@ -111,15 +130,27 @@ impl MetadataImage {
 
     fn register(&mut self, broker: BrokerId, directory: Uuid, incarnation: Uuid) -> Outcome {
         let epoch = i64::try_from(self.applied).unwrap_or(i64::MAX);
-        let _before = self.brokers.insert(broker, BrokerImage { directory, incarnation, epoch });
+        let _before = self.brokers.insert(
+            broker,
+            BrokerImage {
+                directory,
+                incarnation,
+                epoch,
+            },
+        );
         // Followers may hold records that the earlier incarnation never synced: each reign begins anew.
         for topic in self.topics.values_mut() {
             if topic.partitions.iter().any(|p| p.leader == broker) {
-                let led = Arc::make_mut(topic).partitions.iter_mut().filter(|p| p.leader == broker);
+                let led = Arc::make_mut(topic)
+                    .partitions
+                    .iter_mut()
+                    .filter(|p| p.leader == broker);
                 led.for_each(|p| p.epoch = p.epoch.next());
             }
         }
-        Outcome::Registered { broker_epoch: epoch }
+        Outcome::Registered {
+            broker_epoch: epoch,
+        }
     }
 
     fn create_topic(
@@ -135,12 +166,25 @@ impl MetadataImage {
         }
         let metric_name = name.metric_name();
         if let Some(existing) = self.topics.keys().find(|t| t.metric_name() == metric_name) {
-            return Err(Refusal::TopicCollides { new: name, existing: existing.clone() });
+            return Err(Refusal::TopicCollides {
+                new: name,
+                existing: existing.clone(),
+            });
         }
-        let partition = PartitionImage { leader, epoch: LeaderEpoch(0) };
+        let partition = PartitionImage {
+            leader,
+            epoch: LeaderEpoch(0),
+        };
         let partitions = vec![partition; usize::try_from(partitions).unwrap_or(0)];
         drop(self.names.insert(id, name.clone()));
-        drop(self.topics.insert(name, Arc::new(TopicImage { id, partitions, configs })));
+        drop(self.topics.insert(
+            name,
+            Arc::new(TopicImage {
+                id,
+                partitions,
+                configs,
+            }),
+        ));
         Ok(Outcome::Done)
     }
 }
@@ -158,16 +202,34 @@ mod tests {
 
     fn create(image: &mut MetadataImage, topic: &str, id: u8) -> Result<Outcome, Refusal> {
         let configs = BTreeMap::new();
-        image.apply(1, Command::CreateTopic { name: name(topic), id: Uuid([id; 16]), partitions: 2, leader: B1, configs })
+        image.apply(
+            1,
+            Command::CreateTopic {
+                name: name(topic),
+                id: Uuid([id; 16]),
+                partitions: 2,
+                leader: B1,
+                configs,
+            },
+        )
     }
 
     #[test]
     fn names_are_unique_also_for_metrics() {
         let mut image = MetadataImage::default();
         assert_eq!(create(&mut image, "a.b", 1), Ok(Outcome::Done));
-        assert_eq!(create(&mut image, "a.b", 2), Err(Refusal::TopicExists(name("a.b"))));
-        assert!(matches!(create(&mut image, "a_b", 2), Err(Refusal::TopicCollides { .. })));
-        assert_eq!(image.apply(2, Command::DeleteTopic { id: Uuid([1; 16]) }), Ok(Outcome::Done));
+        assert_eq!(
+            create(&mut image, "a.b", 2),
+            Err(Refusal::TopicExists(name("a.b")))
+        );
+        assert!(matches!(
+            create(&mut image, "a_b", 2),
+            Err(Refusal::TopicCollides { .. })
+        ));
+        assert_eq!(
+            image.apply(2, Command::DeleteTopic { id: Uuid([1; 16]) }),
+            Ok(Outcome::Done)
+        );
         assert_eq!(create(&mut image, "a_b", 2), Ok(Outcome::Done));
         assert_eq!(image.partition_count(), 2);
     }
@@ -177,20 +239,42 @@ mod tests {
     fn every_reign_has_an_epoch_of_its_own() {
         let mut image = MetadataImage::default();
         create(&mut image, "t", 1).expect("created");
-        let register = Command::RegisterBroker { broker: B1, directory: Uuid::ZERO, incarnation: Uuid([5; 16]) };
-        assert_eq!(image.apply(7, register), Ok(Outcome::Registered { broker_epoch: 7 }));
+        let register = Command::RegisterBroker {
+            broker: B1,
+            directory: Uuid::ZERO,
+            incarnation: Uuid([5; 16]),
+        };
+        assert_eq!(
+            image.apply(7, register),
+            Ok(Outcome::Registered { broker_epoch: 7 })
+        );
         let partition = TopicPartition::new(name("t"), 1);
-        let next = |broker| Command::NextLeaderEpoch { partition: partition.clone(), topic_id: Uuid([1; 16]), broker };
-        assert_eq!(image.apply(8, next(B1)), Ok(Outcome::LeaderEpoch(LeaderEpoch(2))));
-        assert_eq!(image.apply(9, next(BrokerId(2))), Err(Refusal::NotLeader(BrokerId(2))));
-        let epochs: Vec<_> = image.topics[&name("t")].partitions.iter().map(|p| p.epoch.0).collect();
+        let next = |broker| Command::NextLeaderEpoch {
+            partition: partition.clone(),
+            topic_id: Uuid([1; 16]),
+            broker,
+        };
+        assert_eq!(
+            image.apply(8, next(B1)),
+            Ok(Outcome::LeaderEpoch(LeaderEpoch(2)))
+        );
+        assert_eq!(
+            image.apply(9, next(BrokerId(2))),
+            Err(Refusal::NotLeader(BrokerId(2)))
+        );
+        let epochs: Vec<_> = image.topics[&name("t")]
+            .partitions
+            .iter()
+            .map(|p| p.epoch.0)
+            .collect();
         assert_eq!(epochs, [1, 2]);
     }
 
     #[test]
     fn producer_ids_are_given_out_once() {
         let mut image = MetadataImage::default();
-        let mut allocate = |count| image.apply(1, Command::AllocateProducerIds { broker: B1, count });
+        let mut allocate =
+            |count| image.apply(1, Command::AllocateProducerIds { broker: B1, count });
         assert_eq!(allocate(1000), Ok(Outcome::ProducerIds { first: 0 }));
         assert_eq!(allocate(1000), Ok(Outcome::ProducerIds { first: 1000 }));
         assert_eq!(allocate(i64::MAX), Err(Refusal::NoProducerIds));

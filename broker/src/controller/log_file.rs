@@ -54,12 +54,19 @@ fn frame(content: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Metadata as bytes; an image of the largest size that is accepted is far below the limit.
+fn encode(value: &impl bincode::Encode) -> Vec<u8> {
+    bincode::encode_to_vec(value, bincode_config()).expect("it encodes into memory")
+}
+
 /// Takes a frame off the front: its content and what follows, or `None` if it is torn.
 fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (claimed, rest) = rest.split_first_chunk::<4>()?;
     let length = u32::from_be_bytes(*length) as usize;
-    let content = rest.get(..length).filter(|_| length > 0 && length <= FRAME_LIMIT_BYTES)?;
+    let content = rest
+        .get(..length)
+        .filter(|_| length > 0 && length <= FRAME_LIMIT_BYTES)?;
     (checksum(content) == u32::from_be_bytes(*claimed)).then(|| (content, &rest[length..]))
 }
 
@@ -69,7 +76,9 @@ pub fn parse(bytes: &[u8]) -> (Vec<Persisted>, usize) {
     let mut writes = Vec::new();
     let mut rest = bytes;
     while let Some((content, after)) = split_frame(rest) {
-        let Ok((write, _)) = bincode::decode_from_slice(content, bincode_config()) else { break };
+        let Ok((write, _)) = bincode::decode_from_slice(content, bincode_config()) else {
+            break;
+        };
         writes.push(write);
         rest = after;
     }
@@ -90,40 +99,68 @@ impl MetadataLog {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Restored), StorageError> {
         let path = dir.join(LOG);
         let snapshot = Self::read_snapshot(&*disk, dir)?;
-        let file = disk.create(&path).map_err(StorageError::io("opening", &path))?;
+        let file = disk
+            .create(&path)
+            .map_err(StorageError::io("opening", &path))?;
         let size = file.size().map_err(StorageError::io("measuring", &path))?;
-        let bytes = disk::read_whole(&*disk, &path, LOG_LIMIT_BYTES).map_err(StorageError::io("reading", &path))?;
+        let bytes = disk::read_whole(&*disk, &path, LOG_LIMIT_BYTES)
+            .map_err(StorageError::io("reading", &path))?;
         let (writes, whole) = parse(&bytes);
         if holds_a_frame(&bytes[whole..]) {
-            let what = format!("it is damaged at byte {whole}; restore the data directory from a copy");
+            let what =
+                format!("it is damaged at byte {whole}; restore the data directory from a copy");
             return Err(StorageError::Contradiction { path, what });
         }
         let torn_bytes = size - whole as u64;
         if torn_bytes > 0 {
             let kept = dir.join("metadata.log.quarantine");
-            disk::replace_whole(&*disk, &kept, &bytes[whole..]).map_err(StorageError::io("keeping", &kept))?;
-            file.resize(whole as u64).map_err(StorageError::io("cutting", &path))?;
+            disk::replace_whole(&*disk, &kept, &bytes[whole..])
+                .map_err(StorageError::io("keeping", &kept))?;
+            file.resize(whole as u64)
+                .map_err(StorageError::io("cutting", &path))?;
         }
         file.sync().map_err(StorageError::io("syncing", &path))?;
-        let log = Self { disk, dir: dir.to_owned(), file, end: whole as u64 };
+        let log = Self {
+            disk,
+            dir: dir.to_owned(),
+            file,
+            end: whole as u64,
+        };
         log.refill_reserve();
-        log.disk.sync_dir(dir).map_err(StorageError::io("syncing", dir))?;
-        Ok((log, Restored { snapshot, writes, torn_bytes }))
+        log.disk
+            .sync_dir(dir)
+            .map_err(StorageError::io("syncing", dir))?;
+        Ok((
+            log,
+            Restored {
+                snapshot,
+                writes,
+                torn_bytes,
+            },
+        ))
     }
 
-    fn read_snapshot(disk: &dyn Disk, dir: &Path) -> Result<Option<(u64, MetadataImage)>, StorageError> {
+    fn read_snapshot(
+        disk: &dyn Disk,
+        dir: &Path,
+    ) -> Result<Option<(u64, MetadataImage)>, StorageError> {
         let path = dir.join(SNAPSHOT);
         let bytes = match disk::read_whole(disk, &path, LOG_LIMIT_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StorageError::io("reading", &path)(error)),
         };
-        let content = split_frame(&bytes).filter(|(_, rest)| rest.is_empty()).map(|(content, _)| content);
+        let content = split_frame(&bytes)
+            .filter(|(_, rest)| rest.is_empty())
+            .map(|(content, _)| content);
         let decoded = content.and_then(|c| bincode::decode_from_slice(c, bincode_config()).ok());
         match decoded {
             Some((snapshot, _)) => Ok(Some(snapshot)),
             // It is replaced as a whole, so it cannot be torn.
-            None => Err(StorageError::Contradiction { path, what: "the snapshot is damaged".into() }),
+            None => Err(StorageError::Contradiction {
+                path,
+                what: "the snapshot is damaged".into(),
+            }),
         }
     }
 
@@ -134,20 +171,26 @@ impl MetadataLog {
     /// [`StorageError`]: the write is not in the log, or nothing is known of it after a failed sync. Metadata
     /// must not go on then.
     pub fn persist(&mut self, write: &Persisted) -> Result<(), StorageError> {
-        let content = bincode::encode_to_vec(write, bincode_config()).expect("it encodes into memory");
+        let content = encode(write);
         let frame = frame(&content);
         let path = self.dir.join(LOG);
         let mut written = self.file.write_at(&[&frame], self.end);
         if written.as_ref().is_err_and(is_full) {
             let reserve = self.dir.join(RESERVE);
-            self.disk.remove(&reserve).map_err(StorageError::io("freeing", &reserve))?;
+            self.disk
+                .remove(&reserve)
+                .map_err(StorageError::io("freeing", &reserve))?;
             written = self.file.write_at(&[&frame], self.end);
         }
         if let Err(error) = written {
-            self.file.resize(self.end).map_err(StorageError::io("cutting", &path))?;
+            self.file
+                .resize(self.end)
+                .map_err(StorageError::io("cutting", &path))?;
             return Err(StorageError::io("writing", &path)(error));
         }
-        self.file.sync().map_err(StorageError::io("syncing", &path))?;
+        self.file
+            .sync()
+            .map_err(StorageError::io("syncing", &path))?;
         self.end += frame.len() as u64;
         Ok(())
     }
@@ -157,16 +200,29 @@ impl MetadataLog {
     /// # Errors
     ///
     /// [`StorageError`]: the old snapshot and log are still there.
-    pub fn snapshot(&mut self, term: u64, image: &MetadataImage, hard_state: Vec<u8>) -> Result<(), StorageError> {
-        let content = bincode::encode_to_vec((term, image), bincode_config()).expect("it encodes into memory");
+    pub fn snapshot(
+        &mut self,
+        term: u64,
+        image: &MetadataImage,
+        hard_state: Vec<u8>,
+    ) -> Result<(), StorageError> {
+        let content = encode(&(term, image));
         let path = self.dir.join(SNAPSHOT);
-        disk::replace_whole(&*self.disk, &path, &frame(&content)).map_err(StorageError::io("writing", &path))?;
+        disk::replace_whole(&*self.disk, &path, &frame(&content))
+            .map_err(StorageError::io("writing", &path))?;
         // A crash here leaves a log that the snapshot has overtaken, which restoring understands.
-        let rest = Persisted { hard_state: Some(hard_state), entries: Vec::new() };
-        let content = bincode::encode_to_vec(&rest, bincode_config()).expect("it encodes into memory");
+        let rest = Persisted {
+            hard_state: Some(hard_state),
+            entries: Vec::new(),
+        };
+        let content = encode(&rest);
         let (path, frame) = (self.dir.join(LOG), frame(&content));
-        disk::replace_whole(&*self.disk, &path, &frame).map_err(StorageError::io("writing", &path))?;
-        self.file = self.disk.open(&path).map_err(StorageError::io("opening", &path))?;
+        disk::replace_whole(&*self.disk, &path, &frame)
+            .map_err(StorageError::io("writing", &path))?;
+        self.file = self
+            .disk
+            .open(&path)
+            .map_err(StorageError::io("opening", &path))?;
         self.end = frame.len() as u64;
         self.refill_reserve();
         Ok(())
@@ -207,7 +263,10 @@ mod tests {
     }
 
     fn write(n: u8) -> Persisted {
-        Persisted { hard_state: None, entries: vec![vec![n; 200]] }
+        Persisted {
+            hard_state: None,
+            entries: vec![vec![n; 200]],
+        }
     }
 
     #[test]
@@ -218,9 +277,13 @@ mod tests {
         let whole = log.end;
         for cut in 1..200 {
             let file = disk.open(&Path::new(DIR).join(LOG)).expect("there");
-            file.write_at(&[&frame(&vec![1; 300])[..cut as usize]], whole).expect("written");
+            file.write_at(&[&frame(&vec![1; 300])[..cut as usize]], whole)
+                .expect("written");
             let (log, restored) = open(&disk).expect("opens");
-            assert_eq!((restored.writes.len(), restored.torn_bytes, log.end), (5, cut, whole));
+            assert_eq!(
+                (restored.writes.len(), restored.torn_bytes, log.end),
+                (5, cut, whole)
+            );
         }
     }
 
@@ -230,7 +293,10 @@ mod tests {
         let (mut log, _) = open(&disk).expect("opens");
         (0..5).for_each(|n| log.persist(&write(n)).expect("written"));
         disk.rot(&Path::new(DIR).join(LOG), 300, 1);
-        assert!(matches!(open(&disk), Err(StorageError::Contradiction { .. })));
+        assert!(matches!(
+            open(&disk),
+            Err(StorageError::Contradiction { .. })
+        ));
     }
 
     #[test]
@@ -238,11 +304,17 @@ mod tests {
         let disk = disk();
         let (mut log, _) = open(&disk).expect("opens");
         disk.set_capacity(disk.used_bytes());
-        (0..100).for_each(|n| log.persist(&write(n)).expect("the reserve is there for this"));
+        (0..100).for_each(|n| {
+            log.persist(&write(n))
+                .expect("the reserve is there for this")
+        });
         disk.set_capacity(u64::MAX);
         drop(log);
         assert_eq!(open(&disk).expect("opens").1.writes.len(), 100);
-        assert!(disk.used_bytes() > RESERVE_BYTES as u64, "the reserve is filled again");
+        assert!(
+            disk.used_bytes() > RESERVE_BYTES as u64,
+            "the reserve is filled again"
+        );
     }
 
     #[test]
@@ -250,13 +322,20 @@ mod tests {
         let disk = disk();
         let (mut log, _) = open(&disk).expect("opens");
         (0..5).for_each(|n| log.persist(&write(n)).expect("written"));
-        let image = MetadataImage { applied: 5, next_producer_id: 9, ..MetadataImage::default() };
+        let image = MetadataImage {
+            applied: 5,
+            next_producer_id: 9,
+            ..MetadataImage::default()
+        };
         log.snapshot(3, &image, vec![7]).expect("written");
         log.persist(&write(9)).expect("written");
         disk.crash();
         let (_, restored) = open(&disk).expect("opens");
         assert_eq!(restored.snapshot, Some((3, image)));
-        let rest = Persisted { hard_state: Some(vec![7]), entries: vec![] };
+        let rest = Persisted {
+            hard_state: Some(vec![7]),
+            entries: vec![],
+        };
         assert_eq!(restored.writes, [rest, write(9)]);
         disk.rot(&Path::new(DIR).join(SNAPSHOT), 9, 1);
         assert!(open(&disk).is_err());

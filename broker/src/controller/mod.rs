@@ -19,4 +19,4 @@ mod state;
 pub use actor::{ControllerActor, Propose};
 pub use image::{MetadataImage, TopicImage};
 pub use records::{Command, Outcome, Refusal};
-pub use state::{Controller, Effect, Effects, Input, Persisted};
+pub use state::{Controller, Effect, Effects, Input, Persisted, RestoreError, Ticket};

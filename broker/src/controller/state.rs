@@ -83,7 +83,9 @@ pub struct Controller {
 
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Controller").field("applied", &self.image.applied).finish_non_exhaustive()
+        f.debug_struct("Controller")
+            .field("applied", &self.image.applied)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,20 +113,35 @@ impl Controller {
             let metadata = raft_snapshot.mut_metadata();
             (metadata.index, metadata.term) = (snapshot_index, term);
             metadata.mut_conf_state().voters = vec![RAFT_ID];
-            storage.wl().apply_snapshot(raft_snapshot).map_err(protobuf_error)?;
+            storage
+                .wl()
+                .apply_snapshot(raft_snapshot)
+                .map_err(protobuf_error)?;
         }
         for write in writes {
             if let Some(bytes) = &write.hard_state {
-                storage.wl().set_hardstate(HardState::parse_from_bytes(bytes).map_err(protobuf_error)?);
+                storage
+                    .wl()
+                    .set_hardstate(HardState::parse_from_bytes(bytes).map_err(protobuf_error)?);
             }
-            let entries: Result<Vec<Entry>, _> = write.entries.iter().map(|e| Entry::parse_from_bytes(e)).collect();
+            let entries: Result<Vec<Entry>, _> = write
+                .entries
+                .iter()
+                .map(|e| Entry::parse_from_bytes(e))
+                .collect();
             let entries = entries.map_err(protobuf_error)?;
             let expected = raft::Storage::last_index(&storage).map_err(protobuf_error)? + 1;
             // Writes that a snapshot has overtaken are part of it; a gap is not to be bridged.
-            let fresh: Vec<Entry> = entries.into_iter().filter(|e| e.index > snapshot_index).collect();
+            let fresh: Vec<Entry> = entries
+                .into_iter()
+                .filter(|e| e.index > snapshot_index)
+                .collect();
             match fresh.first() {
                 Some(first) if first.index > expected => {
-                    return Err(RestoreError(format!("entry {expected} is missing, {} follows", first.index)));
+                    return Err(RestoreError(format!(
+                        "entry {expected} is missing, {} follows",
+                        first.index
+                    )));
                 }
                 Some(_) => storage.wl().append(&fresh).map_err(protobuf_error)?,
                 None => {}
@@ -143,8 +160,13 @@ impl Controller {
         };
         let node = RawNode::new(&config, storage, logger).map_err(protobuf_error)?;
         let image = Arc::new(image);
-        let mut controller =
-            Self { node, image, waiting: BTreeMap::new(), snapshot_index, logger: logger.clone() };
+        let mut controller = Self {
+            node,
+            image,
+            waiting: BTreeMap::new(),
+            snapshot_index,
+            logger: logger.clone(),
+        };
         // A voter that is alone waits for nobody's heartbeat, so no random timeout is ever drawn.
         controller.node.campaign().map_err(protobuf_error)?;
         controller.drain(out);
@@ -174,7 +196,8 @@ impl Controller {
     }
 
     fn propose(&mut self, ticket: Ticket, command: &Command, out: &mut Effects) {
-        let data = bincode::encode_to_vec(command, bincode_config()).expect("a command encodes into memory");
+        let data = bincode::encode_to_vec(command, bincode_config())
+            .expect("a command encodes into memory");
         let index = self.node.raft.raft_log.last_index() + 1;
         match self.node.propose(Vec::new(), data) {
             Ok(()) => {
@@ -193,14 +216,17 @@ impl Controller {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             self.apply(ready.take_committed_entries(), out);
-            let bytes = |m: &dyn protobuf::Message| m.write_to_bytes().expect("it encodes into memory");
+            let bytes =
+                |m: &dyn protobuf::Message| m.write_to_bytes().expect("it encodes into memory");
             let write = Persisted {
                 hard_state: ready.hs().map(|hs| bytes(hs)),
                 entries: ready.entries().iter().map(|e| bytes(e)).collect(),
             };
             {
                 let mut storage = self.node.raft.raft_log.store.wl();
-                storage.append(ready.entries()).expect("entries that Raft appends continue its log");
+                storage
+                    .append(ready.entries())
+                    .expect("entries that Raft appends continue its log");
                 if let Some(hard_state) = ready.hs() {
                     storage.set_hardstate(hard_state.clone());
                 }
@@ -230,7 +256,8 @@ impl Controller {
                 continue;
             }
             let decoded = bincode::decode_from_slice::<Command, _>(&entry.data, bincode_config());
-            let (command, _) = decoded.expect("committed entries are commands of this or an older version");
+            let (command, _) =
+                decoded.expect("committed entries are commands of this or an older version");
             let outcome = image.apply(index, command);
             if let Some(ticket) = self.waiting.remove(&index) {
                 out.push_back(Effect::Answer(ticket, outcome));
@@ -246,10 +273,22 @@ impl Controller {
         }
         let log = &self.node.raft.raft_log;
         let term = log.term(applied).expect("an applied entry has a term");
-        let hard_state = self.node.raft.hard_state().write_to_bytes().expect("it encodes into memory");
-        log.store.wl().compact(applied).expect("what is applied can go");
+        let hard_state = self
+            .node
+            .raft
+            .hard_state()
+            .write_to_bytes()
+            .expect("it encodes into memory");
+        log.store
+            .wl()
+            .compact(applied)
+            .expect("what is applied can go");
         self.snapshot_index = applied;
-        out.push_back(Effect::Snapshot { term, image: self.image.clone(), hard_state });
+        out.push_back(Effect::Snapshot {
+            term,
+            image: self.image.clone(),
+            hard_state,
+        });
     }
 }
 
@@ -268,7 +307,11 @@ mod tests {
     }
 
     /// Performs effects as a perfect disk would, and collects the answers.
-    fn settle(controller: &mut Controller, out: &mut Effects, disk: &mut Disk) -> Vec<Result<Outcome, Refusal>> {
+    fn settle(
+        controller: &mut Controller,
+        out: &mut Effects,
+        disk: &mut Disk,
+    ) -> Vec<Result<Outcome, Refusal>> {
         let mut answers = Vec::new();
         while let Some(effect) = out.pop_front() {
             match effect {
@@ -278,9 +321,16 @@ mod tests {
                 }
                 Effect::Answer(_, answer) => answers.push(answer),
                 Effect::Publish(_) => {}
-                Effect::Snapshot { term, image, hard_state } => {
+                Effect::Snapshot {
+                    term,
+                    image,
+                    hard_state,
+                } => {
                     disk.snapshot = Some((term, (*image).clone()));
-                    disk.writes = vec![Persisted { hard_state: Some(hard_state), entries: vec![] }];
+                    disk.writes = vec![Persisted {
+                        hard_state: Some(hard_state),
+                        entries: vec![],
+                    }];
                 }
             }
         }
@@ -290,55 +340,90 @@ mod tests {
     fn open(disk: &mut Disk) -> Controller {
         let mut out = Effects::new();
         let mut controller =
-            Controller::restore(&logger(), disk.snapshot.clone(), &disk.writes, &mut out).expect("restores");
+            Controller::restore(&logger(), disk.snapshot.clone(), &disk.writes, &mut out)
+                .expect("restores");
         assert_eq!(settle(&mut controller, &mut out, disk), []);
         controller
     }
 
     fn allocate(controller: &mut Controller, disk: &mut Disk) -> Vec<Result<Outcome, Refusal>> {
         let mut out = Effects::new();
-        let command = Command::AllocateProducerIds { broker: BrokerId(1), count: 10 };
+        let command = Command::AllocateProducerIds {
+            broker: BrokerId(1),
+            count: 10,
+        };
         controller.step(Now::default(), Input::Propose(Ticket(1), command), &mut out);
         settle(controller, &mut out, disk)
     }
 
     #[test]
     fn a_command_is_answered_when_it_is_synced_and_survives() {
-        let mut disk = Disk { snapshot: None, writes: Vec::new() };
+        let mut disk = Disk {
+            snapshot: None,
+            writes: Vec::new(),
+        };
         let mut controller = open(&mut disk);
         let mut out = Effects::new();
-        let command = Command::AllocateProducerIds { broker: BrokerId(1), count: 10 };
+        let command = Command::AllocateProducerIds {
+            broker: BrokerId(1),
+            count: 10,
+        };
         controller.step(Now::default(), Input::Propose(Ticket(1), command), &mut out);
-        assert!(!out.iter().any(|e| matches!(e, Effect::Answer(..))), "not before the sync: {out:?}");
-        assert_eq!(settle(&mut controller, &mut out, &mut disk), [Ok(Outcome::ProducerIds { first: 0 })]);
+        assert!(
+            !out.iter().any(|e| matches!(e, Effect::Answer(..))),
+            "not before the sync: {out:?}"
+        );
+        assert_eq!(
+            settle(&mut controller, &mut out, &mut disk),
+            [Ok(Outcome::ProducerIds { first: 0 })]
+        );
         for first in [10, 20, 30] {
             let mut controller = open(&mut disk);
             assert_eq!(controller.image().next_producer_id, first);
-            assert_eq!(allocate(&mut controller, &mut disk), [Ok(Outcome::ProducerIds { first })]);
+            assert_eq!(
+                allocate(&mut controller, &mut disk),
+                [Ok(Outcome::ProducerIds { first })]
+            );
         }
     }
 
     #[test]
     fn snapshots_replace_the_log() {
-        let mut disk = Disk { snapshot: None, writes: Vec::new() };
+        let mut disk = Disk {
+            snapshot: None,
+            writes: Vec::new(),
+        };
         let mut controller = open(&mut disk);
         for _ in 0..SNAPSHOT_EVERY_ENTRIES + 5 {
             assert_eq!(allocate(&mut controller, &mut disk).len(), 1);
         }
         let image = controller.image().clone();
-        assert!(disk.snapshot.is_some() && disk.writes.len() < 20, "{}", disk.writes.len());
+        assert!(
+            disk.snapshot.is_some() && disk.writes.len() < 20,
+            "{}",
+            disk.writes.len()
+        );
         let mut controller = open(&mut disk);
         assert_eq!(controller.image().next_producer_id, image.next_producer_id);
-        let next = Outcome::ProducerIds { first: image.next_producer_id };
+        let next = Outcome::ProducerIds {
+            first: image.next_producer_id,
+        };
         assert_eq!(allocate(&mut controller, &mut disk), [Ok(next)]);
     }
 
     #[test]
     fn a_gap_is_not_bridged() {
-        let mut disk = Disk { snapshot: None, writes: Vec::new() };
+        let mut disk = Disk {
+            snapshot: None,
+            writes: Vec::new(),
+        };
         let mut controller = open(&mut disk);
         (0..5).for_each(|_| drop(allocate(&mut controller, &mut disk)));
-        let first = disk.writes.iter().position(|w| !w.entries.is_empty()).expect("there are entries");
+        let first = disk
+            .writes
+            .iter()
+            .position(|w| !w.entries.is_empty())
+            .expect("there are entries");
         let _lost = disk.writes.remove(first);
         let result = Controller::restore(&logger(), None, &disk.writes, &mut Effects::new());
         assert!(result.is_err());

@@ -13,7 +13,9 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::oneshot;
 
 use super::records::GroupRecord;
-use super::state::{Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId};
+use super::state::{
+    Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId,
+};
 use crate::directory::{Directory, LeaderRef};
 use crate::leader::actor::{DeleteRecords, Fetch, Produce};
 use crate::leader::{Acks, ProduceError};
@@ -101,19 +103,27 @@ impl CoordinatorActor {
     /// A coordinator that replays its partition when it is started.
     #[must_use]
     pub fn new(start: CoordinatorStart) -> Self {
-        Self { start, armed: None, state: None }
+        Self {
+            start,
+            armed: None,
+            state: None,
+        }
     }
 
     fn open(&mut self, ctx: &mut Context<Self>) {
         let (directory, partition) = (self.start.directory.clone(), self.start.partition.clone());
         let replay = async move { replay(&directory, &partition).await };
-        ctx.wait(replay.into_actor(self).map(|replayed, actor, ctx| match replayed {
-            Ok(replayed) => actor.opened(replayed, ctx),
-            Err(error) => {
-                error!(actor.start.logger, "groups cannot be loaded"; "error" => error);
-                supervision::fail(ctx);
-            }
-        }));
+        ctx.wait(
+            replay
+                .into_actor(self)
+                .map(|replayed, actor, ctx| match replayed {
+                    Ok(replayed) => actor.opened(replayed, ctx),
+                    Err(error) => {
+                        error!(actor.start.logger, "groups cannot be loaded"; "error" => error);
+                        supervision::fail(ctx);
+                    }
+                }),
+        );
     }
 
     fn opened(&mut self, replayed: Replayed, ctx: &mut Context<Self>) {
@@ -146,8 +156,13 @@ impl CoordinatorActor {
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
-        open.coordinator.step(self.start.clock.now(), input, &mut open.effects);
-        while let Some(effect) = self.state.as_mut().and_then(|open| open.effects.pop_front()) {
+        open.coordinator
+            .step(self.start.clock.now(), input, &mut open.effects);
+        while let Some(effect) = self
+            .state
+            .as_mut()
+            .and_then(|open| open.effects.pop_front())
+        {
             self.perform(effect);
         }
         self.settle(ctx);
@@ -164,7 +179,8 @@ impl CoordinatorActor {
             }
             Effect::Write { write, records } => {
                 let batches = batches(&records, now.wall.0);
-                open.bytes_since_rewrite += batches.iter().map(|b| b.size_bytes() as u64).sum::<u64>();
+                open.bytes_since_rewrite +=
+                    batches.iter().map(|b| b.size_bytes() as u64).sum::<u64>();
                 let outcome = append(&open.leader, write, batches);
                 // The stream ends with the actor only.
                 drop(open.writes.unbounded_send(outcome));
@@ -172,7 +188,10 @@ impl CoordinatorActor {
             Effect::DeleteBefore(offset) => {
                 open.bytes_since_rewrite = 0;
                 let (reply, _done) = oneshot::channel();
-                let delete = DeleteRecords { before: Some(offset.get()), reply };
+                let delete = DeleteRecords {
+                    before: Some(offset.get()),
+                    reply,
+                };
                 supervision::tell(&open.leader.actor, delete);
             }
         }
@@ -203,10 +222,16 @@ async fn replay(directory: &Directory, partition: &TopicPartition) -> Result<Rep
         if let Some(leader) = directory.leader(partition) {
             break leader;
         }
-        changes.changed().await.map_err(|_| "the node stops".to_owned())?;
+        changes
+            .changed()
+            .await
+            .map_err(|_| "the node stops".to_owned())?;
     };
     let mut ends = leader.ends.clone();
-    let led = ends.wait_for(|e| e.epoch.is_some()).await.map_err(|_| "the leader is gone".to_owned())?;
+    let led = ends
+        .wait_for(|e| e.epoch.is_some())
+        .await
+        .map_err(|_| "the leader is gone".to_owned())?;
     let (mut next, end) = (led.log_start, led.high_watermark);
     drop(led);
     let (mut records, mut skipped, mut size_bytes) = (Vec::new(), 0, 0);
@@ -221,7 +246,10 @@ async fn replay(directory: &Directory, partition: &TopicPartition) -> Result<Rep
             reply,
         };
         supervision::tell(&leader.actor, fetch);
-        let fetched = fetched.await.map_err(|_| "the leader stopped".to_owned())?.map_err(|e| e.to_string())?;
+        let fetched = fetched
+            .await
+            .map_err(|_| "the leader stopped".to_owned())?
+            .map_err(|e| e.to_string())?;
         let mut bytes: Bytes = fetched.batches;
         if bytes.is_empty() {
             return Err(format!("nothing could be read at offset {next}"));
@@ -234,7 +262,10 @@ async fn replay(directory: &Directory, partition: &TopicPartition) -> Result<Rep
             if batch.header().is_control() {
                 continue;
             }
-            for record in batch.records(DECOMPRESS_LIMIT_BYTES).map_err(|e| e.to_string())? {
+            for record in batch
+                .records(DECOMPRESS_LIMIT_BYTES)
+                .map_err(|e| e.to_string())?
+            {
                 match GroupRecord::decode(&record) {
                     Ok(Some(record)) => records.push(record),
                     Ok(None) | Err(_) => skipped += 1,
@@ -242,7 +273,12 @@ async fn replay(directory: &Directory, partition: &TopicPartition) -> Result<Rep
             }
         }
     }
-    Ok(Replayed { leader, records, skipped, size_bytes })
+    Ok(Replayed {
+        leader,
+        records,
+        skipped,
+        size_bytes,
+    })
 }
 
 /// Packs records into batches.
@@ -253,7 +289,8 @@ fn batches(records: &[GroupRecord], now: i64) -> Vec<Batch> {
         let (key, value) = record.encode();
         open.push(now, Some(&key), value.as_deref(), &[]);
         if open.size_bytes() > BATCH_BYTES {
-            batches.push(std::mem::replace(&mut open, BatchBuilder::new(Compression::None)).build());
+            batches
+                .push(std::mem::replace(&mut open, BatchBuilder::new(Compression::None)).build());
         }
     }
     if open.count() > 0 {
@@ -268,7 +305,13 @@ fn append(leader: &LeaderRef, write: WriteId, batches: Vec<Batch>) -> BoxFuture<
     let send = |batch| {
         let (reply, appended) = oneshot::channel();
         let epoch = epoch?;
-        let produce = Produce { batch, acks: Acks::All, epoch, permit: Permit::internal(), reply };
+        let produce = Produce {
+            batch,
+            acks: Acks::All,
+            epoch,
+            permit: Permit::internal(),
+            reply,
+        };
         supervision::tell(&leader.actor, produce);
         Some(appended)
     };
@@ -282,10 +325,18 @@ fn append(leader: &LeaderRef, write: WriteId, batches: Vec<Batch>) -> BoxFuture<
             };
             match result {
                 Ok(appended) => first = first.or(Some(appended.base)),
-                Err(error) => return Outcome { write, result: Err(error) },
+                Err(error) => {
+                    return Outcome {
+                        write,
+                        result: Err(error),
+                    };
+                }
             }
         }
-        Outcome { write, result: first.ok_or(ProduceError::LeaderStopped) }
+        Outcome {
+            write,
+            result: first.ok_or(ProduceError::LeaderStopped),
+        }
     })
 }
 
@@ -313,7 +364,7 @@ impl Handler<Ask> for CoordinatorActor {
         open.next_ticket += 1;
         let ticket = Ticket(open.next_ticket);
         drop(open.waiting.insert(ticket, (ask.reply, ask.permit)));
-        self.step(Input::Ask(ticket, ask.question), ctx);
+        self.step(Input::Ask(ticket, Box::new(ask.question)), ctx);
     }
 }
 
@@ -332,7 +383,13 @@ impl StreamHandler<Outcome> for CoordinatorActor {
         match outcome.result {
             Ok(base) => self.step(Input::Written { write, base }, ctx),
             Err(ProduceError::DiskFull) => {
-                self.step(Input::WriteFailed { write, error: ErrorCode::CoordinatorNotAvailable }, ctx);
+                self.step(
+                    Input::WriteFailed {
+                        write,
+                        error: ErrorCode::CoordinatorNotAvailable,
+                    },
+                    ctx,
+                );
             }
             Err(error) => {
                 // The records may be in the log: only the log can tell.
@@ -340,7 +397,10 @@ impl StreamHandler<Outcome> for CoordinatorActor {
                 return supervision::fail(ctx);
             }
         }
-        let grown = self.state.as_ref().is_some_and(|o| o.bytes_since_rewrite > self.start.rewrite_bytes);
+        let grown = self
+            .state
+            .as_ref()
+            .is_some_and(|o| o.bytes_since_rewrite > self.start.rewrite_bytes);
         if grown {
             self.step(Input::Rewrite, ctx);
         }

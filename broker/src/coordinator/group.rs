@@ -104,7 +104,11 @@ impl Group {
             member.heard_of(now);
             group.add(member);
         }
-        group.state = if group.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
+        group.state = if group.members.is_empty() {
+            GroupState::Empty
+        } else {
+            GroupState::Stable
+        };
         group.generation = value.generation;
         group.protocol_type = value.protocol_type;
         group.protocol = value.protocol;
@@ -138,7 +142,10 @@ impl Group {
 
     /// The assignments that are in force.
     pub(super) fn assignments(&self) -> BTreeMap<Text, Blob> {
-        self.members.values().map(|m| (m.id.clone(), m.assignment.clone())).collect()
+        self.members
+            .values()
+            .map(|m| (m.id.clone(), m.assignment.clone()))
+            .collect()
     }
 
     pub(super) fn add(&mut self, member: Member) {
@@ -184,25 +191,40 @@ impl Group {
         if self.members.is_empty() {
             return true;
         }
-        let all_know = |name: &Text| self.members.values().all(|m| m.protocols.iter().any(|(n, _)| n == name));
+        let all_know = |name: &Text| {
+            self.members
+                .values()
+                .all(|m| m.protocols.iter().any(|(n, _)| n == name))
+        };
         self.protocol_type == *protocol_type && protocols.iter().any(|(name, _)| all_know(name))
     }
 
     /// The assignor that most members prefer among those that all support.
     fn elect_protocol(&self) -> Option<Text> {
-        let known = |name: &Text| self.members.values().all(|m| m.protocols.iter().any(|(n, _)| n == name));
+        let known = |name: &Text| {
+            self.members
+                .values()
+                .all(|m| m.protocols.iter().any(|(n, _)| n == name))
+        };
         let mut votes: BTreeMap<&Text, usize> = BTreeMap::new();
         for member in self.members.values() {
             if let Some((name, _)) = member.protocols.iter().find(|(name, _)| known(name)) {
                 *votes.entry(name).or_default() += 1;
             }
         }
-        votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name.clone())
+        votes
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .map(|(name, _)| name.clone())
     }
 
     /// The longest that a member may take to join again.
     pub(super) fn rebalance_timeout(&self) -> Duration {
-        self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default()
+        self.members
+            .values()
+            .map(|m| m.rebalance_timeout)
+            .max()
+            .unwrap_or_default()
     }
 
     pub(super) fn all_joined(&self) -> bool {
@@ -211,9 +233,18 @@ impl Group {
 
     /// Begins a generation with the members that have joined; those who wait for it are returned with their
     /// answers.
-    pub(super) fn begin_generation(&mut self, now: Monotonic, wall: Timestamp) -> Vec<(Ticket, JoinedGroup)> {
+    pub(super) fn begin_generation(
+        &mut self,
+        now: Monotonic,
+        wall: Timestamp,
+    ) -> Vec<(Ticket, JoinedGroup)> {
         let silent = |m: &&Member| m.joining.is_none() && m.instance.is_none();
-        let gone: Vec<Text> = self.members.values().filter(silent).map(|m| m.id.clone()).collect();
+        let gone: Vec<Text> = self
+            .members
+            .values()
+            .filter(silent)
+            .map(|m| m.id.clone())
+            .collect();
         gone.iter().for_each(|id| drop(self.remove(id)));
         // A static member that is away keeps its place, but cannot lead.
         let is_there = |id: &Text| self.members.get(id).is_some_and(|m| m.joining.is_some());
@@ -234,11 +265,18 @@ impl Group {
         self.state = GroupState::CompletingRebalance;
         self.protocol = self.elect_protocol();
         self.rebalance_ends = Some(now.after(self.rebalance_timeout()));
-        let tickets: Vec<_> = self.members.values_mut().filter_map(|m| Some((m.joining.take()?, m.id.clone()))).collect();
+        let tickets: Vec<_> = self
+            .members
+            .values_mut()
+            .filter_map(|m| Some((m.joining.take()?, m.id.clone())))
+            .collect();
         for member in self.members.values_mut() {
             member.heard_of(now);
         }
-        tickets.into_iter().map(|(ticket, id)| (ticket, self.joined(&id))).collect()
+        tickets
+            .into_iter()
+            .map(|(ticket, id)| (ticket, self.joined(&id)))
+            .collect()
     }
 
     /// What a member is told about the generation.
@@ -254,16 +292,31 @@ impl Group {
             leader: self.leader.clone().unwrap_or_default(),
             member: id.clone(),
             skip_assignment: false,
-            members: if leads { self.members.values().map(listed).collect() } else { Vec::new() },
+            members: if leads {
+                self.members.values().map(listed).collect()
+            } else {
+                Vec::new()
+            },
         }
     }
 
     /// When something happens without anybody asking.
     pub(super) fn next_deadline(&self) -> Option<Monotonic> {
-        let sessions = self.members.values().filter(|m| m.joining.is_none() && m.syncing.is_none());
+        let sessions = self
+            .members
+            .values()
+            .filter(|m| m.joining.is_none() && m.syncing.is_none());
         let sessions = sessions.map(|m| m.session_ends).min();
         let promised = self.promised.values().min().copied();
-        [sessions, promised, self.rebalance_ends, self.initial_wait_ends].into_iter().flatten().min()
+        [
+            sessions,
+            promised,
+            self.rebalance_ends,
+            self.initial_wait_ends,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     pub(super) fn describe(&self, name: &Text) -> GroupDescription {

@@ -30,7 +30,11 @@ pub(super) struct Member {
 impl Member {
     /// The member's subscription for an assignor.
     pub(super) fn subscription(&self, protocol: &str) -> Blob {
-        self.protocols.iter().find(|(name, _)| *name == protocol).map(|(_, s)| s.clone()).unwrap_or_default()
+        self.protocols
+            .iter()
+            .find(|(name, _)| *name == protocol)
+            .map(|(_, s)| s.clone())
+            .unwrap_or_default()
     }
 
     /// A sign of life at `now`.

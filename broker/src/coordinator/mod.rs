@@ -12,11 +12,16 @@
 //! Sources: Kafka's group protocol; KIP-345 (static members); KIP-394 (member ids); KIP-814 (skipped assignment).
 
 pub mod actor;
+mod commit;
+mod expiry;
 mod group;
+mod join;
 mod member;
 pub mod offsets;
 pub mod records;
 pub mod state;
 
 pub use actor::{Ask, CoordinatorActor, CoordinatorStart};
-pub use state::{Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId};
+pub use state::{
+    Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId,
+};

@@ -2,7 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use callboard_common::kafka::messages::group_metadata_value::MemberMetadata;
-use callboard_common::kafka::messages::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
+use callboard_common::kafka::messages::{
+    GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue,
+};
 use callboard_common::kafka::{Codec, DecodeError, Decoder, Encoder, Message, Text};
 use callboard_common::protocol::groups::Blob;
 use callboard_common::record::Record;
@@ -94,7 +96,9 @@ pub enum GroupRecordError {
 
 fn encode<M: Codec>(prefix: i16, message: &M, version: i16) -> Bytes {
     let mut encoder = Encoder::new();
-    message.encode(&mut encoder, version).expect("names and blobs came in through a request of the same limits");
+    message
+        .encode(&mut encoder, version)
+        .expect("names and blobs came in through a request of the same limits");
     let mut out = BytesMut::new();
     out.put_i16(prefix);
     out.put_slice(&encoder.into_bytes());
@@ -103,7 +107,11 @@ fn encode<M: Codec>(prefix: i16, message: &M, version: i16) -> Bytes {
 
 fn version_of(d: &mut Decoder, newest: i16, what: &'static str) -> Result<i16, GroupRecordError> {
     let version = d.i16()?;
-    if (0..=newest).contains(&version) { Ok(version) } else { Err(GroupRecordError::Version { version, what }) }
+    if (0..=newest).contains(&version) {
+        Ok(version)
+    } else {
+        Err(GroupRecordError::Version { version, what })
+    }
 }
 
 impl GroupRecord {
@@ -111,15 +119,29 @@ impl GroupRecord {
     #[must_use]
     pub fn encode(&self) -> (Bytes, Option<Bytes>) {
         match self {
-            Self::Offset { group, partition, value } => {
+            Self::Offset {
+                group,
+                partition,
+                value,
+            } => {
                 let topic = Text::from(partition.topic.as_str());
-                let key = OffsetCommitKey { group: group.clone(), topic, partition: partition.partition };
-                let value = value.as_ref().map(|v| encode(OFFSET_VALUE_VERSION, &offset_value(v), OFFSET_VALUE_VERSION));
+                let key = OffsetCommitKey {
+                    group: group.clone(),
+                    topic,
+                    partition: partition.partition,
+                };
+                let value = value
+                    .as_ref()
+                    .map(|v| encode(OFFSET_VALUE_VERSION, &offset_value(v), OFFSET_VALUE_VERSION));
                 (encode(OffsetCommitKey::KEY, &key, 0), value)
             }
             Self::Group { group, value } => {
-                let key = GroupMetadataKey { group: group.clone() };
-                let value = value.as_ref().map(|v| encode(GROUP_VALUE_VERSION, &group_value(v), GROUP_VALUE_VERSION));
+                let key = GroupMetadataKey {
+                    group: group.clone(),
+                };
+                let value = value
+                    .as_ref()
+                    .map(|v| encode(GROUP_VALUE_VERSION, &group_value(v), GROUP_VALUE_VERSION));
                 (encode(GroupMetadataKey::KEY, &key, 0), value)
             }
         }
@@ -131,22 +153,33 @@ impl GroupRecord {
     ///
     /// [`GroupRecordError`] says what is wrong with it.
     pub fn decode(record: &Record) -> Result<Option<Self>, GroupRecordError> {
-        let key = record.key.clone().ok_or(GroupRecordError::Value("a record without a key"))?;
+        let key = record
+            .key
+            .clone()
+            .ok_or(GroupRecordError::Value("a record without a key"))?;
         let mut key = Decoder::new(key);
         let value = record.value.clone();
         match key.i16()? {
             // Version 0 of the offset key is written by no broker that is still supported, and reads alike.
             0 | OffsetCommitKey::KEY => {
                 let key = OffsetCommitKey::decode(&mut key, 0)?;
-                let topic = TopicName::new(&key.topic).map_err(|_| GroupRecordError::Value("a topic name"))?;
+                let topic = TopicName::new(&key.topic)
+                    .map_err(|_| GroupRecordError::Value("a topic name"))?;
                 let partition = TopicPartition::new(topic, key.partition);
                 let value = value.map(read_offset).transpose()?;
-                Ok(Some(Self::Offset { group: key.group.detached(), partition, value }))
+                Ok(Some(Self::Offset {
+                    group: key.group.detached(),
+                    partition,
+                    value,
+                }))
             }
             GroupMetadataKey::KEY => {
                 let key = GroupMetadataKey::decode(&mut key, 0)?;
                 let value = value.map(read_group).transpose()?;
-                Ok(Some(Self::Group { group: key.group.detached(), value }))
+                Ok(Some(Self::Group {
+                    group: key.group.detached(),
+                    value,
+                }))
             }
             _ => Ok(None),
         }
@@ -168,7 +201,8 @@ fn read_offset(bytes: Bytes) -> Result<CommittedOffset, GroupRecordError> {
     let version = version_of(&mut d, 4, "an offset commit")?;
     let value = OffsetCommitValue::decode(&mut d, version)?;
     Ok(CommittedOffset {
-        offset: Offset::checked(value.offset).ok_or(GroupRecordError::Value("a negative offset"))?,
+        offset: Offset::checked(value.offset)
+            .ok_or(GroupRecordError::Value("a negative offset"))?,
         epoch: (value.leader_epoch >= 0).then_some(LeaderEpoch(value.leader_epoch)),
         metadata: value.metadata.detached(),
         committed_at: value.commit_timestamp,
@@ -227,7 +261,11 @@ mod tests {
 
     fn round_trip(record: &GroupRecord) {
         let (key, value) = record.encode();
-        let read = GroupRecord::decode(&Record { key: Some(key), value, ..Record::default() });
+        let read = GroupRecord::decode(&Record {
+            key: Some(key),
+            value,
+            ..Record::default()
+        });
         assert_eq!(read.as_ref(), Ok(&Some(record.clone())));
     }
 
@@ -241,11 +279,31 @@ mod tests {
             metadata: "note".into(),
             committed_at: 1000,
         };
-        round_trip(&GroupRecord::Offset { group: group.clone(), partition: partition.clone(), value: Some(value) });
-        round_trip(&GroupRecord::Offset { group: group.clone(), partition, value: None });
-        let member = MemberValue { id: "m".into(), instance: Some("i".into()), session_timeout: 9, ..MemberValue::default() };
-        let value = GroupValue { generation: 3, members: vec![member], ..GroupValue::default() };
-        round_trip(&GroupRecord::Group { group: group.clone(), value: Some(value) });
+        round_trip(&GroupRecord::Offset {
+            group: group.clone(),
+            partition: partition.clone(),
+            value: Some(value),
+        });
+        round_trip(&GroupRecord::Offset {
+            group: group.clone(),
+            partition,
+            value: None,
+        });
+        let member = MemberValue {
+            id: "m".into(),
+            instance: Some("i".into()),
+            session_timeout: 9,
+            ..MemberValue::default()
+        };
+        let value = GroupValue {
+            generation: 3,
+            members: vec![member],
+            ..GroupValue::default()
+        };
+        round_trip(&GroupRecord::Group {
+            group: group.clone(),
+            value: Some(value),
+        });
         round_trip(&GroupRecord::Group { group, value: None });
     }
 
@@ -255,10 +313,18 @@ mod tests {
         let record = GroupRecord::Offset {
             group: "g".into(),
             partition: TopicPartition::parse("t-3").expect("valid"),
-            value: Some(CommittedOffset { offset: Offset::new(42), epoch: None, metadata: "".into(), committed_at: 7 }),
+            value: Some(CommittedOffset {
+                offset: Offset::new(42),
+                epoch: None,
+                metadata: "".into(),
+                committed_at: 7,
+            }),
         };
         let (key, value) = record.encode();
         assert_eq!(key, &b"\0\x01\0\x01g\0\x01t\0\0\0\x03"[..]);
-        assert_eq!(value.as_deref(), Some(&b"\0\x03\0\0\0\0\0\0\0\x2a\xff\xff\xff\xff\0\0\0\0\0\0\0\0\0\x07"[..]));
+        assert_eq!(
+            value.as_deref(),
+            Some(&b"\0\x03\0\0\0\0\0\0\0\x2a\xff\xff\xff\xff\0\0\0\0\0\0\0\0\0\x07"[..])
+        );
     }
 }

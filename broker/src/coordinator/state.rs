@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use callboard_common::kafka::Text;
 use callboard_common::protocol::groups::{
-    Blob, DescribeGroups, DescribedGroups, GroupDescription, GroupListing, Heartbeat, HeartbeatAnswer, JoinGroup,
-    JoinedGroup, LeaveGroup, LeftGroup, SyncGroup, SyncedGroup,
+    Blob, DescribeGroups, DescribedGroups, GroupDescription, GroupListing, Heartbeat,
+    HeartbeatAnswer, JoinGroup, JoinedGroup, LeaveGroup, LeftGroup, SyncGroup, SyncedGroup,
 };
 use callboard_common::{ErrorCode, LeaderEpoch, Monotonic, Now, Offset, Timestamp, TopicPartition};
 
@@ -16,7 +16,7 @@ pub use super::offsets::CommittedOffset;
 use super::records::GroupRecord;
 
 /// How often offsets of groups without members are looked at (`offsets.retention.check.interval.ms`).
-const EXPIRY_INTERVAL: Duration = Duration::from_mins(10);
+pub(super) const EXPIRY_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Names a caller who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,23 +76,37 @@ pub struct Commit {
 
 /// What a coordinator can be asked.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the requests are documented where they are defined")]
+#[expect(
+    missing_docs,
+    reason = "the requests are documented where they are defined"
+)]
 pub enum Question {
     /// `new_member` is the id of a member that has none yet.
-    Join { join: JoinGroup, client_id: Text, client_host: Text, new_member: Text },
+    Join {
+        join: JoinGroup,
+        client_id: Text,
+        client_host: Text,
+        new_member: Text,
+    },
     Sync(SyncGroup),
     Heartbeat(Heartbeat),
     Leave(LeaveGroup),
     Commit(Commit),
     /// The offsets of a group; `None` for all its partitions.
-    Offsets { group: Text, partitions: Option<Vec<TopicPartition>> },
+    Offsets {
+        group: Text,
+        partitions: Option<Vec<TopicPartition>>,
+    },
     List,
     Describe(DescribeGroups),
 }
 
 /// What a coordinator answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the answers are documented where they are defined")]
+#[expect(
+    missing_docs,
+    reason = "the answers are documented where they are defined"
+)]
 pub enum Answer {
     Joined(JoinedGroup),
     Synced(SyncedGroup),
@@ -111,7 +125,7 @@ pub enum Answer {
 #[expect(missing_docs, reason = "each is a sentence")]
 pub enum Input {
     /// Somebody asks something.
-    Ask(Ticket, Question),
+    Ask(Ticket, Box<Question>),
     /// The records of a write are durable; the first one has this offset.
     Written { write: WriteId, base: Offset },
     /// The records of a write are not in the log, as far as is known.
@@ -127,7 +141,10 @@ pub enum Input {
 #[expect(missing_docs, reason = "each is a sentence")]
 pub enum Effect {
     /// Append records and say when they are durable.
-    Write { write: WriteId, records: Vec<GroupRecord> },
+    Write {
+        write: WriteId,
+        records: Vec<GroupRecord>,
+    },
     /// Answer a caller.
     Answer(Ticket, Answer),
     /// Everything below the offset is written anew above it.
@@ -139,9 +156,16 @@ pub type Effects = VecDeque<Effect>;
 
 /// What happens when a write is durable.
 #[derive(Clone, Debug)]
-enum Pending {
-    Commit { ticket: Ticket, answers: Vec<ErrorCode> },
-    Assignment { group: Text, generation: i32, assignments: BTreeMap<Text, Blob> },
+pub(super) enum Pending {
+    Commit {
+        ticket: Ticket,
+        answers: Vec<ErrorCode>,
+    },
+    Assignment {
+        group: Text,
+        generation: i32,
+        assignments: BTreeMap<Text, Blob>,
+    },
     Quiet,
     Rewrite,
 }
@@ -149,14 +173,14 @@ enum Pending {
 /// The groups of one offsets partition.
 #[derive(Debug)]
 pub struct Coordinator {
-    config: GroupConfig,
-    groups: BTreeMap<Text, Group>,
-    deadlines: BTreeSet<(Monotonic, Text)>,
-    deadline_of: BTreeMap<Text, Monotonic>,
-    writes: BTreeMap<WriteId, (Pending, Vec<GroupRecord>)>,
-    next_write: u64,
-    expire_at: Monotonic,
-    rewrite_wanted: bool,
+    pub(super) config: GroupConfig,
+    pub(super) groups: BTreeMap<Text, Group>,
+    pub(super) deadlines: BTreeSet<(Monotonic, Text)>,
+    pub(super) deadline_of: BTreeMap<Text, Monotonic>,
+    pub(super) writes: BTreeMap<WriteId, (Pending, Vec<GroupRecord>)>,
+    pub(super) next_write: u64,
+    pub(super) expire_at: Monotonic,
+    pub(super) rewrite_wanted: bool,
 }
 
 impl Coordinator {
@@ -181,7 +205,11 @@ impl Coordinator {
             GroupRecord::Offset { group, .. } | GroupRecord::Group { group, .. } => group.clone(),
         };
         if let GroupRecord::Group { value, .. } = &record {
-            let offsets = self.groups.remove(&name).map(|g| g.offsets).unwrap_or_default();
+            let offsets = self
+                .groups
+                .remove(&name)
+                .map(|g| g.offsets)
+                .unwrap_or_default();
             if let Some(value) = value {
                 let mut group = Group::restore(value.clone(), now.monotonic);
                 group.offsets = offsets;
@@ -196,30 +224,42 @@ impl Coordinator {
     }
 
     /// The only place that changes committed offsets.
-    fn apply_offset(&mut self, now: Timestamp, record: GroupRecord) {
-        let GroupRecord::Offset { group: name, partition, value } = record else { return };
+    pub(super) fn apply_offset(&mut self, now: Timestamp, record: GroupRecord) {
+        let GroupRecord::Offset {
+            group: name,
+            partition,
+            value,
+        } = record
+        else {
+            return;
+        };
         let group = self.group(&name, now);
         match value {
             Some(value) => drop(group.offsets.insert(partition, value)),
             None => drop(group.offsets.remove(&partition)),
         }
-        if group.offsets.is_empty() && group.state == GroupState::Empty && group.promised.is_empty() {
+        if group.offsets.is_empty() && group.state == GroupState::Empty && group.promised.is_empty()
+        {
             drop(self.groups.remove(&name));
         }
     }
 
-    fn group(&mut self, name: &Text, now: Timestamp) -> &mut Group {
+    pub(super) fn group(&mut self, name: &Text, now: Timestamp) -> &mut Group {
         // The name outlives the request's buffer.
-        self.groups.entry(name.detached()).or_insert_with(|| Group::new(now))
+        self.groups
+            .entry(name.detached())
+            .or_insert_with(|| Group::new(now))
     }
 
     /// When [`Input::Tick`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
-        self.deadlines.first().map_or(self.expire_at, |(at, _)| (*at).min(self.expire_at))
+        self.deadlines
+            .first()
+            .map_or(self.expire_at, |(at, _)| (*at).min(self.expire_at))
     }
 
-    fn schedule(&mut self, name: &Text) {
+    pub(super) fn schedule(&mut self, name: &Text) {
         let deadline = self.groups.get(name).and_then(Group::next_deadline);
         if let Some(old) = self.deadline_of.remove(name) {
             let _was_there: bool = self.deadlines.remove(&(old, name.clone()));
@@ -237,7 +277,7 @@ impl Coordinator {
     /// Panics if an invariant of this module is broken; the supervisor then replays the partition.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
         match input {
-            Input::Ask(ticket, question) => self.ask(now, ticket, question, out),
+            Input::Ask(ticket, question) => self.ask(now, ticket, *question, out),
             Input::Written { write, base } => self.written(now, write, base, out),
             Input::WriteFailed { write, error } => self.write_failed(now, write, error, out),
             Input::Rewrite => self.rewrite_wanted = true,
@@ -248,7 +288,12 @@ impl Coordinator {
 
     fn ask(&mut self, now: Now, ticket: Ticket, question: Question, out: &mut Effects) {
         let answer = match question {
-            Question::Join { join, client_id, client_host, new_member } => {
+            Question::Join {
+                join,
+                client_id,
+                client_host,
+                new_member,
+            } => {
                 let name = join.group.clone();
                 let joined = self.join(now, ticket, join, client_id, client_host, new_member, out);
                 self.schedule(&name);
@@ -261,7 +306,10 @@ impl Coordinator {
                 synced.map(Answer::Synced)
             }
             Question::Heartbeat(heartbeat) => {
-                let error = self.heartbeat(now, &heartbeat).err().unwrap_or(ErrorCode::None);
+                let error = self
+                    .heartbeat(now, &heartbeat)
+                    .err()
+                    .unwrap_or(ErrorCode::None);
                 self.schedule(&heartbeat.group);
                 Some(Answer::Heartbeat(HeartbeatAnswer { error }))
             }
@@ -270,8 +318,12 @@ impl Coordinator {
                 self.schedule(&leave.group);
                 Some(Answer::Left(left))
             }
-            Question::Commit(commit) => self.commit(now, ticket, commit, out).map(Answer::Committed),
-            Question::Offsets { group, partitions } => Some(Answer::Offsets(self.offsets(&group, partitions))),
+            Question::Commit(commit) => {
+                self.commit(now, ticket, commit, out).map(Answer::Committed)
+            }
+            Question::Offsets { group, partitions } => {
+                Some(Answer::Offsets(self.offsets(&group, partitions)))
+            }
             Question::List => Some(Answer::Listed(self.list())),
             Question::Describe(describe) => Some(Answer::Described(self.describe(&describe))),
         };
@@ -280,237 +332,34 @@ impl Coordinator {
         }
     }
 
-    fn write(&mut self, pending: Pending, records: Vec<GroupRecord>, out: &mut Effects) {
+    pub(super) fn write(&mut self, pending: Pending, records: Vec<GroupRecord>, out: &mut Effects) {
         self.next_write += 1;
         let write = WriteId(self.next_write);
         drop(self.writes.insert(write, (pending, records.clone())));
         out.push_back(Effect::Write { write, records });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a join consists of")]
-    fn join(
+    fn sync(
         &mut self,
         now: Now,
         ticket: Ticket,
-        join: JoinGroup,
-        client_id: Text,
-        client_host: Text,
-        new_member: Text,
+        sync: SyncGroup,
         out: &mut Effects,
-    ) -> Option<JoinedGroup> {
-        let refuse = |error| Some(refused_join(&join.member, error));
-        let ms = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-        let session_timeout = ms(join.session_timeout_ms);
-        if session_timeout < self.config.session_timeout_min || session_timeout > self.config.session_timeout_max {
-            return refuse(ErrorCode::InvalidSessionTimeout);
-        }
-        let subscription_bytes: usize = join.protocols.iter().map(|(name, s)| name.len() + s.0.len()).sum();
-        if subscription_bytes > self.config.max_member_bytes {
-            return refuse(ErrorCode::GroupMaxSizeReached);
-        }
-        let is_new = join.member.is_empty();
-        if !is_new && !self.groups.contains_key(&join.group) {
-            return refuse(ErrorCode::UnknownMemberId);
-        }
-        let (max_size, initial_delay) = (self.config.max_size, self.config.initial_rebalance_delay);
-        let group = self.group(&join.group, now.wall);
-        if !group.supports(&join.protocol_type, &join.protocols) {
-            let without = group.members.is_empty() && group.offsets.is_empty() && group.promised.is_empty();
-            if without {
-                drop(self.groups.remove(&join.group));
-            }
-            return refuse(ErrorCode::InconsistentGroupProtocol);
-        }
-        let known_instance = join.instance.as_ref().and_then(|i| group.instances.get(i).cloned());
-        let is_member = group.members.contains_key(&join.member) || known_instance.is_some();
-        let places = group.members.len() + group.promised.len();
-        if !is_member && !group.promised.contains_key(&join.member) && places >= max_size {
-            return refuse(ErrorCode::GroupMaxSizeReached);
-        }
-        let member = Member {
-            id: if is_new { new_member } else { join.member.detached() },
-            instance: join.instance.as_ref().map(Text::detached),
-            client_id: client_id.detached(),
-            client_host: client_host.detached(),
-            session_timeout,
-            rebalance_timeout: ms(join.rebalance_timeout_ms),
-            protocols: join.protocols.iter().map(|(n, s)| (n.detached(), detached(s))).collect(),
-            assignment: Blob::default(),
-            session_ends: now.monotonic.after(session_timeout),
-            joining: Some(ticket),
-            syncing: None,
-        };
-        if group.members.is_empty() {
-            group.protocol_type = join.protocol_type.detached();
-        }
-        if is_new {
-            return match known_instance {
-                Some(old) => self.replace_static(now, &join.group, &old, member, out),
-                None if join.instance.is_none() && join.member_id_required => {
-                    drop(group.promised.insert(member.id.clone(), now.monotonic.after(session_timeout)));
-                    Some(refused_join(&member.id, ErrorCode::MemberIdRequired))
-                }
-                None => self.add_member(now, &join.group, member, initial_delay, out),
-            };
-        }
-        if group.promised.remove(&join.member).is_some() {
-            return self.add_member(now, &join.group, member, initial_delay, out);
-        }
-        if let Err(error) = group.member(&join.member, join.instance.as_ref()) {
-            return refuse(error);
-        }
-        self.rejoin(now, &join.group, member, out)
-    }
-
-    /// A new member: everybody joins again.
-    fn add_member(
-        &mut self,
-        now: Now,
-        name: &Text,
-        member: Member,
-        initial_delay: Duration,
-        out: &mut Effects,
-    ) -> Option<JoinedGroup> {
-        let group = self.groups.get_mut(name)?;
-        if group.state == GroupState::Empty && !initial_delay.is_zero() {
-            group.initial_wait_ends = Some(now.monotonic.after(initial_delay));
-        }
-        group.add(member);
-        self.rebalance(now, name, out);
-        self.maybe_begin(now, name, out);
-        None
-    }
-
-    /// A member that the group knows joins again.
-    fn rejoin(&mut self, now: Now, name: &Text, member: Member, out: &mut Effects) -> Option<JoinedGroup> {
-        let group = self.groups.get_mut(name)?;
-        let leads = group.leader.as_ref() == Some(&member.id);
-        let known = group.members.get_mut(&member.id)?;
-        let changed = known.protocols != member.protocols;
-        let ticket = member.joining?;
-        known.heard_of(now.monotonic);
-        let answer_now = match group.state {
-            GroupState::CompletingRebalance => !changed,
-            GroupState::Stable => !changed && !leads,
-            GroupState::PreparingRebalance | GroupState::Empty => false,
-        };
-        if answer_now {
-            // A retry, or a member that missed its answer.
-            return Some(group.joined(&member.id));
-        }
-        let mut member = member;
-        member.assignment = known.assignment.clone();
-        let (waiting, syncing) = (known.joining.replace(ticket), known.syncing.take());
-        // Of two answers owed to one member the older is given up.
-        for old in [waiting, syncing].into_iter().flatten() {
-            let answer = refused_join(&member.id, ErrorCode::RebalanceInProgress);
-            if Some(old) == waiting {
-                out.push_back(Effect::Answer(old, Answer::Joined(answer)));
-            } else {
-                out.push_back(Effect::Answer(old, Answer::Synced(refused_sync(ErrorCode::RebalanceInProgress))));
-            }
-        }
-        group.add(member);
-        self.rebalance(now, name, out);
-        self.maybe_begin(now, name, out);
-        None
-    }
-
-    /// A static member comes back without its id: it takes its old place under a new one (KIP-345).
-    fn replace_static(
-        &mut self,
-        now: Now,
-        name: &Text,
-        old: &Text,
-        member: Member,
-        out: &mut Effects,
-    ) -> Option<JoinedGroup> {
-        let group = self.groups.get_mut(name)?;
-        let led = group.leader.as_ref() == Some(old);
-        let before = group.remove(old)?;
-        if let Some(ticket) = before.joining {
-            let fenced = refused_join(old, ErrorCode::FencedInstanceId);
-            out.push_back(Effect::Answer(ticket, Answer::Joined(fenced)));
-        }
-        if let Some(ticket) = before.syncing {
-            out.push_back(Effect::Answer(ticket, Answer::Synced(refused_sync(ErrorCode::FencedInstanceId))));
-        }
-        let protocol = group.protocol.clone().unwrap_or_default();
-        let unchanged = before.subscription(&protocol) == member.subscription(&protocol);
-        let mut member = member;
-        member.assignment = before.assignment;
-        let id = member.id.clone();
-        if led {
-            group.leader = Some(id.clone());
-        }
-        if group.state == GroupState::Stable && unchanged {
-            // Nobody else needs to move; the new id is written down with the old assignment.
-            let _ticket = member.joining.take();
-            group.add(member);
-            let value = group.value(&group.assignments());
-            let mut joined = group.joined(&id);
-            joined.skip_assignment = led;
-            self.write(Pending::Quiet, vec![GroupRecord::Group { group: name.clone(), value: Some(value) }], out);
-            return Some(joined);
-        }
-        group.add(member);
-        self.rebalance(now, name, out);
-        self.maybe_begin(now, name, out);
-        None
-    }
-
-    /// Calls all members to join again.
-    fn rebalance(&mut self, now: Now, name: &Text, out: &mut Effects) {
-        let Some(group) = self.groups.get_mut(name) else { return };
-        if group.state == GroupState::PreparingRebalance {
-            return;
-        }
-        group.state = GroupState::PreparingRebalance;
-        group.changed_at = now.wall;
-        group.assigning = false;
-        group.rebalance_ends = Some(now.monotonic.after(group.rebalance_timeout()));
-        for member in group.members.values_mut() {
-            if let Some(ticket) = member.syncing.take() {
-                member.heard_of(now.monotonic);
-                let answer = Answer::Synced(refused_sync(ErrorCode::RebalanceInProgress));
-                out.push_back(Effect::Answer(ticket, answer));
-            }
-        }
-    }
-
-    /// Begins the generation if all are there.
-    fn maybe_begin(&mut self, now: Now, name: &Text, out: &mut Effects) {
-        let Some(group) = self.groups.get_mut(name) else { return };
-        let waits = group.initial_wait_ends.is_some_and(|at| at > now.monotonic);
-        if group.state == GroupState::PreparingRebalance && group.all_joined() && !waits {
-            self.begin(now, name, out);
-        }
-    }
-
-    fn begin(&mut self, now: Now, name: &Text, out: &mut Effects) {
-        let Some(group) = self.groups.get_mut(name) else { return };
-        for (ticket, joined) in group.begin_generation(now.monotonic, now.wall) {
-            out.push_back(Effect::Answer(ticket, Answer::Joined(joined)));
-        }
-        if group.state == GroupState::Empty {
-            let value = if group.offsets.is_empty() { None } else { Some(group.value(&BTreeMap::new())) };
-            if value.is_none() && group.promised.is_empty() {
-                drop(self.groups.remove(name));
-            }
-            self.write(Pending::Quiet, vec![GroupRecord::Group { group: name.clone(), value }], out);
-        }
-    }
-
-    fn sync(&mut self, now: Now, ticket: Ticket, sync: SyncGroup, out: &mut Effects) -> Option<SyncedGroup> {
+    ) -> Option<SyncedGroup> {
         let refuse = |error| Some(refused_sync(error));
-        let Some(group) = self.groups.get_mut(&sync.group) else { return refuse(ErrorCode::UnknownMemberId) };
+        let Some(group) = self.groups.get_mut(&sync.group) else {
+            return refuse(ErrorCode::UnknownMemberId);
+        };
         if let Err(error) = group.member(&sync.member, sync.instance.as_ref()) {
             return refuse(error);
         }
         if sync.generation != group.generation {
             return refuse(ErrorCode::IllegalGeneration);
         }
-        let other_type = sync.protocol_type.as_ref().is_some_and(|t| *t != group.protocol_type);
+        let other_type = sync
+            .protocol_type
+            .as_ref()
+            .is_some_and(|t| *t != group.protocol_type);
         let other_protocol = sync.protocol.is_some() && sync.protocol != group.protocol;
         if other_type || other_protocol {
             return refuse(ErrorCode::InconsistentGroupProtocol);
@@ -525,7 +374,12 @@ impl Coordinator {
             GroupState::PreparingRebalance => refuse(ErrorCode::RebalanceInProgress),
             GroupState::Stable => {
                 let assignment = member.assignment.clone();
-                Some(SyncedGroup { error: ErrorCode::None, protocol_type, protocol, assignment })
+                Some(SyncedGroup {
+                    error: ErrorCode::None,
+                    protocol_type,
+                    protocol,
+                    assignment,
+                })
             }
             GroupState::CompletingRebalance => {
                 if let Some(old) = member.syncing.replace(ticket) {
@@ -534,12 +388,26 @@ impl Coordinator {
                 }
                 if leads && !group.assigning {
                     group.assigning = true;
-                    let given = sync.assignments.iter().map(|(m, a)| (m.detached(), detached(a)));
+                    let given = sync
+                        .assignments
+                        .iter()
+                        .map(|(m, a)| (m.detached(), detached(a)));
                     let assignments: BTreeMap<Text, Blob> = given.collect();
                     let value = Some(group.value(&assignments));
                     let (name, generation) = (sync.group.detached(), group.generation);
-                    let record = GroupRecord::Group { group: name.clone(), value };
-                    self.write(Pending::Assignment { group: name, generation, assignments }, vec![record], out);
+                    let record = GroupRecord::Group {
+                        group: name.clone(),
+                        value,
+                    };
+                    self.write(
+                        Pending::Assignment {
+                            group: name,
+                            generation,
+                            assignments,
+                        },
+                        vec![record],
+                        out,
+                    );
                 }
                 None
             }
@@ -547,8 +415,17 @@ impl Coordinator {
     }
 
     /// The leader's assignment is durable: the generation is stable.
-    fn assigned(&mut self, now: Now, name: &Text, generation: i32, assignments: &BTreeMap<Text, Blob>, out: &mut Effects) {
-        let Some(group) = self.groups.get_mut(name) else { return };
+    fn assigned(
+        &mut self,
+        now: Now,
+        name: &Text,
+        generation: i32,
+        assignments: &BTreeMap<Text, Blob>,
+        out: &mut Effects,
+    ) {
+        let Some(group) = self.groups.get_mut(name) else {
+            return;
+        };
         // A rebalance may have begun meanwhile; its members were told.
         if group.generation != generation || group.state != GroupState::CompletingRebalance {
             return;
@@ -572,7 +449,10 @@ impl Coordinator {
     }
 
     fn heartbeat(&mut self, now: Now, heartbeat: &Heartbeat) -> Result<(), ErrorCode> {
-        let group = self.groups.get_mut(&heartbeat.group).ok_or(ErrorCode::UnknownMemberId)?;
+        let group = self
+            .groups
+            .get_mut(&heartbeat.group)
+            .ok_or(ErrorCode::UnknownMemberId)?;
         let _known = group.member(&heartbeat.member, heartbeat.instance.as_ref())?;
         if heartbeat.generation != group.generation {
             return Err(ErrorCode::IllegalGeneration);
@@ -589,15 +469,21 @@ impl Coordinator {
 
     fn leave(&mut self, now: Now, leave: &LeaveGroup, out: &mut Effects) -> LeftGroup {
         let Some(group) = self.groups.get_mut(&leave.group) else {
-            let unknown = |(m, i): &(Text, Option<Text>)| (m.clone(), i.clone(), ErrorCode::UnknownMemberId);
-            return LeftGroup { error: ErrorCode::None, members: leave.members.iter().map(unknown).collect() };
+            let unknown =
+                |(m, i): &(Text, Option<Text>)| (m.clone(), i.clone(), ErrorCode::UnknownMemberId);
+            return LeftGroup {
+                error: ErrorCode::None,
+                members: leave.members.iter().map(unknown).collect(),
+            };
         };
         let mut members = Vec::with_capacity(leave.members.len());
         let mut gone = Vec::new();
         for (id, instance) in &leave.members {
             // A static member may be named by its instance alone.
             let id_or_current = match instance {
-                Some(instance) if id.is_empty() => group.instances.get(instance).cloned().unwrap_or_default(),
+                Some(instance) if id.is_empty() => {
+                    group.instances.get(instance).cloned().unwrap_or_default()
+                }
                 Some(_) | None => id.clone(),
             };
             let error = if instance.is_none() && group.promised.remove(&id_or_current).is_some() {
@@ -616,11 +502,14 @@ impl Coordinator {
         let name = leave.group.detached();
         self.dismiss(now, &name, gone, out);
         self.maybe_begin(now, &name, out);
-        LeftGroup { error: ErrorCode::None, members }
+        LeftGroup {
+            error: ErrorCode::None,
+            members,
+        }
     }
 
     /// Answers members that were removed and lets the rest join again.
-    fn dismiss(&mut self, now: Now, name: &Text, gone: Vec<Member>, out: &mut Effects) {
+    pub(super) fn dismiss(&mut self, now: Now, name: &Text, gone: Vec<Member>, out: &mut Effects) {
         if gone.is_empty() {
             return;
         }
@@ -630,75 +519,14 @@ impl Coordinator {
                 out.push_back(Effect::Answer(ticket, Answer::Joined(answer)));
             }
             if let Some(ticket) = member.syncing {
-                out.push_back(Effect::Answer(ticket, Answer::Synced(refused_sync(ErrorCode::UnknownMemberId))));
+                out.push_back(Effect::Answer(
+                    ticket,
+                    Answer::Synced(refused_sync(ErrorCode::UnknownMemberId)),
+                ));
             }
         }
         self.rebalance(now, name, out);
         self.maybe_begin(now, name, out);
-    }
-
-    fn commit(&mut self, now: Now, ticket: Ticket, commit: Commit, out: &mut Effects) -> Option<Vec<ErrorCode>> {
-        if let Err(error) = self.may_commit(now, &commit) {
-            return Some(vec![error; commit.offsets.len()]);
-        }
-        self.schedule(&commit.group);
-        let limit = self.config.offset_metadata_max_bytes;
-        let mut answers = Vec::with_capacity(commit.offsets.len());
-        let mut records = Vec::new();
-        let group = commit.group.detached();
-        for (partition, offset, epoch, metadata) in commit.offsets {
-            if metadata.len() > limit {
-                answers.push(ErrorCode::OffsetMetadataTooLarge);
-                continue;
-            }
-            answers.push(ErrorCode::None);
-            let committed_at = now.wall.0;
-            let value = CommittedOffset { offset, epoch, metadata: metadata.detached(), committed_at };
-            records.push(GroupRecord::Offset { group: group.clone(), partition, value: Some(value) });
-        }
-        if records.is_empty() {
-            return Some(answers);
-        }
-        self.write(Pending::Commit { ticket, answers }, records, out);
-        None
-    }
-
-    fn may_commit(&mut self, now: Now, commit: &Commit) -> Result<(), ErrorCode> {
-        let Some(group) = self.groups.get_mut(&commit.group) else {
-            // Without membership anybody may keep offsets under a name.
-            return if commit.generation < 0 { Ok(()) } else { Err(ErrorCode::IllegalGeneration) };
-        };
-        if commit.generation < 0 && commit.member.is_empty() && group.members.is_empty() {
-            return Ok(());
-        }
-        let _known = group.member(&commit.member, commit.instance.as_ref())?;
-        if commit.generation != group.generation {
-            return Err(ErrorCode::IllegalGeneration);
-        }
-        if let Some(member) = group.members.get_mut(&commit.member) {
-            member.heard_of(now.monotonic);
-        }
-        match group.state {
-            // While others join, a member may still commit what it has done.
-            GroupState::Stable | GroupState::PreparingRebalance => Ok(()),
-            GroupState::CompletingRebalance => Err(ErrorCode::RebalanceInProgress),
-            GroupState::Empty => Err(ErrorCode::UnknownMemberId),
-        }
-    }
-
-    fn offsets(
-        &self,
-        group: &Text,
-        partitions: Option<Vec<TopicPartition>>,
-    ) -> Vec<(TopicPartition, Option<CommittedOffset>)> {
-        let offsets = self.groups.get(group).map(|g| &g.offsets);
-        match partitions {
-            Some(partitions) => {
-                let find = |p: &TopicPartition| offsets.and_then(|o| o.get(p).cloned());
-                partitions.into_iter().map(|p| (p.clone(), find(&p))).collect()
-            }
-            None => offsets.into_iter().flatten().map(|(p, o)| (p.clone(), Some(o.clone()))).collect(),
-        }
     }
 
     fn list(&self) -> Vec<GroupListing> {
@@ -720,12 +548,20 @@ impl Coordinator {
             generation: -1,
             members: Vec::new(),
         };
-        let one = |name: &Text| self.groups.get(name).map_or_else(|| dead(name), |g| g.describe(name));
-        DescribedGroups { groups: describe.groups.iter().map(one).collect() }
+        let one = |name: &Text| {
+            self.groups
+                .get(name)
+                .map_or_else(|| dead(name), |g| g.describe(name))
+        };
+        DescribedGroups {
+            groups: describe.groups.iter().map(one).collect(),
+        }
     }
 
     fn written(&mut self, now: Now, write: WriteId, base: Offset, out: &mut Effects) {
-        let Some((pending, records)) = self.writes.remove(&write) else { return };
+        let Some((pending, records)) = self.writes.remove(&write) else {
+            return;
+        };
         match pending {
             Pending::Commit { ticket, answers } => {
                 for record in records {
@@ -733,12 +569,19 @@ impl Coordinator {
                 }
                 out.push_back(Effect::Answer(ticket, Answer::Committed(answers)));
             }
-            Pending::Assignment { group, generation, assignments } => {
+            Pending::Assignment {
+                group,
+                generation,
+                assignments,
+            } => {
                 self.assigned(now, &group, generation, &assignments, out);
                 self.schedule(&group);
             }
             Pending::Quiet => {
-                for record in records.into_iter().filter(|r| matches!(r, GroupRecord::Offset { .. })) {
+                for record in records
+                    .into_iter()
+                    .filter(|r| matches!(r, GroupRecord::Offset { .. }))
+                {
                     self.apply_offset(now.wall, record);
                 }
             }
@@ -747,103 +590,27 @@ impl Coordinator {
     }
 
     fn write_failed(&mut self, now: Now, write: WriteId, error: ErrorCode, out: &mut Effects) {
-        let Some((pending, _)) = self.writes.remove(&write) else { return };
+        let Some((pending, _)) = self.writes.remove(&write) else {
+            return;
+        };
         match pending {
             Pending::Commit { ticket, answers } => {
                 let answers = vec![error; answers.len()];
                 out.push_back(Effect::Answer(ticket, Answer::Committed(answers)));
             }
-            Pending::Assignment { group, generation, .. } => {
-                let is_current = self.groups.get(&group).is_some_and(|g| g.generation == generation);
+            Pending::Assignment {
+                group, generation, ..
+            } => {
+                let is_current = self
+                    .groups
+                    .get(&group)
+                    .is_some_and(|g| g.generation == generation);
                 if is_current {
                     self.rebalance(now, &group, out);
                     self.schedule(&group);
                 }
             }
             Pending::Quiet | Pending::Rewrite => {}
-        }
-    }
-
-    fn tick(&mut self, now: Now, out: &mut Effects) {
-        while let Some((at, name)) = self.deadlines.first().cloned() {
-            if at > now.monotonic {
-                break;
-            }
-            self.expire_members(now, &name, out);
-            self.schedule(&name);
-            if self.deadline_of.get(&name) == Some(&at) {
-                // Nothing was due after all: never spin on one moment.
-                break;
-            }
-        }
-        if self.expire_at <= now.monotonic {
-            self.expire_at = now.monotonic.after(EXPIRY_INTERVAL);
-            self.expire_offsets(now, out);
-        }
-    }
-
-    fn expire_members(&mut self, now: Now, name: &Text, out: &mut Effects) {
-        let Some(group) = self.groups.get_mut(name) else { return };
-        group.promised.retain(|_, ends| *ends > now.monotonic);
-        if group.initial_wait_ends.is_some_and(|at| at <= now.monotonic) {
-            group.initial_wait_ends = None;
-        }
-        let silent = group.members.values().filter(|m| m.is_expired(now.monotonic));
-        let silent: Vec<Text> = silent.map(|m| m.id.clone()).collect();
-        let gone: Vec<Member> = silent.iter().filter_map(|id| group.remove(id)).collect();
-        let time_is_up = group.rebalance_ends.is_some_and(|at| at <= now.monotonic);
-        match group.state {
-            GroupState::PreparingRebalance if time_is_up => {
-                group.promised.clear();
-                self.dismiss(now, name, gone, out);
-                if self.groups.get(name).is_some_and(|g| g.state == GroupState::PreparingRebalance) {
-                    self.begin(now, name, out);
-                }
-            }
-            GroupState::CompletingRebalance if time_is_up => {
-                // Whoever has not synced is not there any more.
-                group.rebalance_ends = None;
-                let missing = group.members.values().filter(|m| m.syncing.is_none()).map(|m| m.id.clone());
-                let missing: Vec<Text> = missing.collect();
-                let mut gone = gone;
-                gone.extend(missing.iter().filter_map(|id| group.remove(id)));
-                self.dismiss(now, name, gone, out);
-            }
-            GroupState::Empty
-            | GroupState::PreparingRebalance
-            | GroupState::CompletingRebalance
-            | GroupState::Stable => {
-                self.dismiss(now, name, gone, out);
-                self.maybe_begin(now, name, out);
-                self.forget_if_unused(name);
-            }
-        }
-    }
-
-    fn forget_if_unused(&mut self, name: &Text) {
-        let unused = |g: &Group| {
-            g.state == GroupState::Empty && g.offsets.is_empty() && g.promised.is_empty() && g.members.is_empty()
-        };
-        if self.groups.get(name).is_some_and(unused) {
-            drop(self.groups.remove(name));
-        }
-    }
-
-    /// Offsets of groups without members go when they are old enough.
-    fn expire_offsets(&mut self, now: Now, out: &mut Effects) {
-        let keep = i64::try_from(self.config.offsets_retention.as_millis()).unwrap_or(i64::MAX);
-        let oldest = now.wall.0.saturating_sub(keep);
-        let mut records = Vec::new();
-        for (name, group) in self.groups.iter().filter(|(_, g)| g.state == GroupState::Empty) {
-            for (partition, offset) in &group.offsets {
-                if offset.committed_at.max(group.changed_at.0) < oldest {
-                    let (group, partition) = (name.clone(), partition.clone());
-                    records.push(GroupRecord::Offset { group, partition, value: None });
-                }
-            }
-        }
-        if !records.is_empty() {
-            self.write(Pending::Quiet, records, out);
         }
     }
 
@@ -858,13 +625,17 @@ impl Coordinator {
             let durable = group.state == GroupState::Stable || group.state == GroupState::Empty;
             if durable && !group.protocol_type.is_empty() {
                 let value = Some(group.value(&group.assignments()));
-                records.push(GroupRecord::Group { group: name.clone(), value });
+                records.push(GroupRecord::Group {
+                    group: name.clone(),
+                    value,
+                });
             }
-            let offset = |(partition, value): (&TopicPartition, &CommittedOffset)| GroupRecord::Offset {
-                group: name.clone(),
-                partition: partition.clone(),
-                value: Some(value.clone()),
-            };
+            let offset =
+                |(partition, value): (&TopicPartition, &CommittedOffset)| GroupRecord::Offset {
+                    group: name.clone(),
+                    partition: partition.clone(),
+                    value: Some(value.clone()),
+                };
             records.extend(group.offsets.iter().map(offset));
         }
         if !records.is_empty() {
@@ -873,11 +644,11 @@ impl Coordinator {
     }
 }
 
-fn detached(blob: &Blob) -> Blob {
+pub(super) fn detached(blob: &Blob) -> Blob {
     Blob(bytes::Bytes::copy_from_slice(&blob.0))
 }
 
-fn refused_join(member: &Text, error: ErrorCode) -> JoinedGroup {
+pub(super) fn refused_join(member: &Text, error: ErrorCode) -> JoinedGroup {
     JoinedGroup {
         error,
         generation: -1,
@@ -890,9 +661,15 @@ fn refused_join(member: &Text, error: ErrorCode) -> JoinedGroup {
     }
 }
 
-fn refused_sync(error: ErrorCode) -> SyncedGroup {
-    SyncedGroup { error, protocol_type: None, protocol: None, assignment: Blob::default() }
+pub(super) fn refused_sync(error: ErrorCode) -> SyncedGroup {
+    SyncedGroup {
+        error,
+        protocol_type: None,
+        protocol: None,
+        assignment: Blob::default(),
+    }
 }
 
 #[cfg(test)]
+#[path = "state_tests.rs"]
 mod tests;

@@ -162,7 +162,9 @@ pub struct LeaderStart {
 
 impl std::fmt::Debug for LeaderStart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LeaderStart").field("partition", &self.files.partition).finish_non_exhaustive()
+        f.debug_struct("LeaderStart")
+            .field("partition", &self.files.partition)
+            .finish_non_exhaustive()
     }
 }
 
@@ -195,7 +197,13 @@ impl LeaderActor {
     /// A leader that opens its log when it is started.
     #[must_use]
     pub fn new(start: LeaderStart) -> Self {
-        Self { start, incarnation: 0, cut_at: None, armed: None, state: None }
+        Self {
+            start,
+            incarnation: 0,
+            cut_at: None,
+            armed: None,
+            state: None,
+        }
     }
 
     fn open(&mut self, ctx: &mut Context<Self>) {
@@ -203,7 +211,11 @@ impl LeaderActor {
         let is_first = self.incarnation == 0;
         self.incarnation += 1;
         let opening = async move {
-            let epoch = if is_first { Some(start.epoch) } else { (start.new_epoch)().await };
+            let epoch = if is_first {
+                Some(start.epoch)
+            } else {
+                (start.new_epoch)().await
+            };
             // Without a new reign nothing may be accepted: the controller will say who leads.
             let epoch = epoch.ok_or_else(|| "the controller gave no leader epoch".to_owned())?;
             let (files, config) = (start.files, start.config);
@@ -218,17 +230,26 @@ impl LeaderActor {
                 None => Err("opening the log panicked".to_owned()),
             }
         };
-        ctx.wait(opening.into_actor(self).map(|opened, actor, ctx| match opened {
-            Ok((epoch, opened)) => actor.opened(epoch, opened, ctx),
-            Err(error) => {
-                error!(actor.start.logger, "log cannot be opened"; "error" => error);
-                supervision::fail(ctx);
-            }
-        }));
+        ctx.wait(
+            opening
+                .into_actor(self)
+                .map(|opened, actor, ctx| match opened {
+                    Ok((epoch, opened)) => actor.opened(epoch, opened, ctx),
+                    Err(error) => {
+                        error!(actor.start.logger, "log cannot be opened"; "error" => error);
+                        supervision::fail(ctx);
+                    }
+                }),
+        );
     }
 
     fn opened(&mut self, epoch: LeaderEpoch, opened: Opened, ctx: &mut Context<Self>) {
-        let Opened { log, producers, quarantined, damaged } = opened;
+        let Opened {
+            log,
+            producers,
+            quarantined,
+            damaged,
+        } = opened;
         self.cut_at = None;
         for part in &quarantined {
             self.start.metrics.quarantined_bytes.inc_by(part.size_bytes);
@@ -242,7 +263,14 @@ impl LeaderActor {
         info!(self.start.logger, "leads"; "leader_epoch" => %epoch, "log_start" => %log.log_start(), "log_end" => %log.log_end());
         let now = self.start.clock.now();
         let config = log.config().clone();
-        let leader = Leader::new(now, epoch, config, log.log_start(), log.log_end(), producers);
+        let leader = Leader::new(
+            now,
+            epoch,
+            config,
+            log.log_start(),
+            log.log_end(),
+            producers,
+        );
         self.state = Some(Open {
             log,
             leader,
@@ -261,8 +289,13 @@ impl LeaderActor {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             let Some(open) = &mut self.state else { return };
-            open.leader.step(self.start.clock.now(), input, &mut open.effects);
-            while let Some(effect) = self.state.as_mut().and_then(|open| open.effects.pop_front()) {
+            open.leader
+                .step(self.start.clock.now(), input, &mut open.effects);
+            while let Some(effect) = self
+                .state
+                .as_mut()
+                .and_then(|open| open.effects.pop_front())
+            {
                 match self.perform(effect, ctx) {
                     Ok(None) => {}
                     Ok(outcome) => next = outcome,
@@ -301,9 +334,15 @@ impl LeaderActor {
         self.armed = Some((deadline, timer));
     }
 
-    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) -> Result<Option<Input>, StorageError> {
+    fn perform(
+        &mut self,
+        effect: Effect,
+        ctx: &mut Context<Self>,
+    ) -> Result<Option<Input>, StorageError> {
         let now = self.start.clock.now();
-        let Some(open) = &mut self.state else { return Ok(None) };
+        let Some(open) = &mut self.state else {
+            return Ok(None);
+        };
         match effect {
             Effect::Append { batch } => return self.append(&batch),
             Effect::Sync => self.sync(ctx),
@@ -312,7 +351,13 @@ impl LeaderActor {
                     drop(reply.send(result));
                 }
             }
-            Effect::Read { ticket, from, limit, max_bytes, at_least_one } => {
+            Effect::Read {
+                ticket,
+                from,
+                limit,
+                max_bytes,
+                at_least_one,
+            } => {
                 let plan = open.log.plan_read(from, limit, max_bytes, at_least_one);
                 let ends = open.leader.ends();
                 if let Some((reply, permit)) = open.readers.remove(&ticket) {
@@ -320,7 +365,10 @@ impl LeaderActor {
                 }
             }
             Effect::NothingToRead(ticket) => {
-                let fetched = Fetched { batches: Bytes::new(), ends: open.leader.ends() };
+                let fetched = Fetched {
+                    batches: Bytes::new(),
+                    ends: open.leader.ends(),
+                };
                 if let Some((reply, _permit)) = open.readers.remove(&ticket) {
                     drop(reply.send(Ok(fetched)));
                 }
@@ -337,7 +385,9 @@ impl LeaderActor {
                 let reply = open.deleters.remove(&ticket);
                 let removal = open.log.retain(log_start, now.wall)?;
                 let start = open.log.log_start();
-                self.remove(removal, ctx, move || drop(reply.map(|r| r.send(Ok(log_start)))));
+                self.remove(removal, ctx, move || {
+                    drop(reply.map(|r| r.send(Ok(log_start))))
+                });
                 return Ok(Some(Input::StartAdvanced { log_start: start }));
             }
             Effect::Retain { high_watermark } => {
@@ -355,11 +405,19 @@ impl LeaderActor {
 
     fn append(&mut self, batch: &Batch) -> Result<Option<Input>, StorageError> {
         let now = self.start.clock.now();
-        let Some(open) = &mut self.state else { return Ok(None) };
+        let Some(open) = &mut self.state else {
+            return Ok(None);
+        };
         match open.log.append(batch, open.leader.epoch(), now.wall) {
             Ok(base) => {
-                self.start.metrics.appended_bytes.inc_by(batch.size_bytes() as u64);
-                self.start.metrics.appended_records.inc_by(batch.offset_count().unsigned_abs());
+                self.start
+                    .metrics
+                    .appended_bytes
+                    .inc_by(batch.size_bytes() as u64);
+                self.start
+                    .metrics
+                    .appended_records
+                    .inc_by(batch.offset_count().unsigned_abs());
                 Ok(Some(Input::Appended { base }))
             }
             Err(StorageError::Full { path }) => {
@@ -376,25 +434,49 @@ impl LeaderActor {
             open.sync_wanted = true;
             return;
         }
-        let Some(request) = open.log.sync_request() else { return };
+        let Some(request) = open.log.sync_request() else {
+            return;
+        };
         open.sync_in_flight = true;
-        let (actor, incarnation, clock) = (ctx.address(), self.incarnation, self.start.clock.clone());
+        let (actor, incarnation, clock) =
+            (ctx.address(), self.incarnation, self.start.clock.clone());
         let began = clock.now().monotonic;
-        sync::start(self.start.runtime.sync(), request, move |request, result| {
-            let took = clock.now().monotonic.since(began);
-            supervision::tell(&actor, SyncDone { incarnation, end: request.end, took, result });
-        });
+        sync::start(
+            self.start.runtime.sync(),
+            request,
+            move |request, result| {
+                let took = clock.now().monotonic.since(began);
+                supervision::tell(
+                    &actor,
+                    SyncDone {
+                        incarnation,
+                        end: request.end,
+                        took,
+                        result,
+                    },
+                );
+            },
+        );
     }
 
     /// Reads at once if the bytes are in memory, else on the pool.
-    fn read(&self, plan: crate::storage::ReadPlan, ends: Ends, reply: Reply<Fetched, FetchError>, permit: Permit) {
+    fn read(
+        &self,
+        plan: crate::storage::ReadPlan,
+        ends: Ends,
+        reply: Reply<Fetched, FetchError>,
+        permit: Permit,
+    ) {
         let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
-        let answer = move |result: Result<Bytes, StorageError>, reply: Reply<Fetched, FetchError>| {
-            let result = result.map(|batches| Fetched { batches, ends }).map_err(|error| {
-                let _count = metrics.damaged_reads.inc();
-                error!(logger, "log cannot be read"; "error" => %error);
-                FetchError::Storage(error.to_string())
-            });
+        let answer = move |result: Result<Bytes, StorageError>,
+                           reply: Reply<Fetched, FetchError>| {
+            let result = result
+                .map(|batches| Fetched { batches, ends })
+                .map_err(|error| {
+                    let _count = metrics.damaged_reads.inc();
+                    error!(logger, "log cannot be read"; "error" => %error);
+                    FetchError::Storage(error.to_string())
+                });
             drop(reply.send(result));
         };
         match plan.run(ReadMode::Now) {
@@ -402,7 +484,10 @@ impl LeaderActor {
             Err(error) => answer(Err(error), reply),
             Ok(None) => self.start.runtime.background().run(move || {
                 let _credits = permit;
-                answer(plan.run(ReadMode::Blocking).map(Option::unwrap_or_default), reply);
+                answer(
+                    plan.run(ReadMode::Blocking).map(Option::unwrap_or_default),
+                    reply,
+                );
             }),
         }
     }
@@ -420,7 +505,9 @@ impl LeaderActor {
         self.start.runtime.background().run(move || {
             let removed = match removal {
                 Some(removal) => removal.run(),
-                None => checkpoints.write().map_err(StorageError::io("writing the checkpoints of", &dir)),
+                None => checkpoints
+                    .write()
+                    .map_err(StorageError::io("writing the checkpoints of", &dir)),
             };
             match removed {
                 Ok(()) => done(),
@@ -484,8 +571,19 @@ impl Handler<Produce> for LeaderActor {
     fn handle(&mut self, produce: Produce, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
         let ticket = open.ticket();
-        drop(open.producers.insert(ticket, (produce.reply, produce.permit)));
-        self.step(Input::Produce { ticket, batch: produce.batch, acks: produce.acks, epoch: produce.epoch }, ctx);
+        drop(
+            open.producers
+                .insert(ticket, (produce.reply, produce.permit)),
+        );
+        self.step(
+            Input::Produce {
+                ticket,
+                batch: produce.batch,
+                acks: produce.acks,
+                epoch: produce.epoch,
+            },
+            ctx,
+        );
     }
 }
 
@@ -496,8 +594,23 @@ impl Handler<Fetch> for LeaderActor {
         let Some(open) = &mut self.state else { return };
         let ticket = open.ticket();
         drop(open.readers.insert(ticket, (fetch.reply, fetch.permit)));
-        let Fetch { from, max_bytes, at_least_one, current_epoch, .. } = fetch;
-        self.step(Input::Fetch { ticket, from, max_bytes, at_least_one, current_epoch }, ctx);
+        let Fetch {
+            from,
+            max_bytes,
+            at_least_one,
+            current_epoch,
+            ..
+        } = fetch;
+        self.step(
+            Input::Fetch {
+                ticket,
+                from,
+                max_bytes,
+                at_least_one,
+                current_epoch,
+            },
+            ctx,
+        );
     }
 }
 
@@ -508,7 +621,13 @@ impl Handler<DeleteRecords> for LeaderActor {
         let Some(open) = &mut self.state else { return };
         let ticket = open.ticket();
         drop(open.deleters.insert(ticket, delete.reply));
-        self.step(Input::DeleteRecords { ticket, before: delete.before }, ctx);
+        self.step(
+            Input::DeleteRecords {
+                ticket,
+                before: delete.before,
+            },
+            ctx,
+        );
     }
 }
 
@@ -522,10 +641,19 @@ impl Handler<FindTimestamp> for LeaderActor {
             drop(find.reply.send(Ok(None)));
             return;
         };
-        let (plan, epochs) = (open.log.plan_time_search(timestamp, limit), open.log.epochs().clone());
+        let (plan, epochs) = (
+            open.log.plan_time_search(timestamp, limit),
+            open.log.epochs().clone(),
+        );
         self.start.runtime.background().run(move || {
-            let found = plan.run(DECOMPRESS_LIMIT_BYTES).map_err(|e| FetchError::Storage(e.to_string()));
-            let with_epoch = |(offset, timestamp)| Found { offset, timestamp, epoch: epochs.at(offset) };
+            let found = plan
+                .run(DECOMPRESS_LIMIT_BYTES)
+                .map_err(|e| FetchError::Storage(e.to_string()));
+            let with_epoch = |(offset, timestamp)| Found {
+                offset,
+                timestamp,
+                epoch: epochs.at(offset),
+            };
             drop(find.reply.send(found.map(|f| f.map(with_epoch))));
         });
     }
@@ -551,7 +679,10 @@ impl Handler<SyncDone> for LeaderActor {
         if done.incarnation != self.incarnation {
             return;
         }
-        self.start.metrics.sync_seconds.observe(done.took.as_secs_f64());
+        self.start
+            .metrics
+            .sync_seconds
+            .observe(done.took.as_secs_f64());
         if let Err(error) = done.result {
             // The page cache lies from now on: nothing above the synced end is believed again.
             self.cut_at = Some(open.log.synced_end());
@@ -587,7 +718,11 @@ impl Handler<Close> for LeaderActor {
     fn handle(&mut self, close: Close, ctx: &mut Context<Self>) {
         self.start.ends.send_modify(|ends| ends.epoch = None);
         let Some(Open { log, leader, .. }) = self.state.take() else {
-            drop(close.reply.map(|r| r.send(Err("the log was not open".into()))));
+            drop(
+                close
+                    .reply
+                    .map(|r| r.send(Err("the log was not open".into()))),
+            );
             return supervision::finish(ctx);
         };
         let logger = self.start.logger.clone();
@@ -597,11 +732,19 @@ impl Handler<Close> for LeaderActor {
             if let Err(error) = &closed {
                 error!(logger, "log was not closed in order"; "error" => %error);
             }
-            drop(close.reply.map(|r| r.send(closed.map_err(|e| e.to_string()))));
+            drop(
+                close
+                    .reply
+                    .map(|r| r.send(closed.map_err(|e| e.to_string()))),
+            );
         };
         let closing = async move { pool.ask(work).await };
         debug!(self.start.logger, "leader closes");
-        ctx.wait(closing.into_actor(self).map(|_, _, ctx| supervision::finish(ctx)));
+        ctx.wait(
+            closing
+                .into_actor(self)
+                .map(|_, _, ctx| supervision::finish(ctx)),
+        );
     }
 }
 

@@ -65,7 +65,12 @@ pub enum Refused {
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A producer sends a batch. `epoch` is the reign it was sent to.
-    Produce { ticket: Ticket, batch: Batch, acks: Acks, epoch: LeaderEpoch },
+    Produce {
+        ticket: Ticket,
+        batch: Batch,
+        acks: Acks,
+        epoch: LeaderEpoch,
+    },
     /// The batch of the last [`Effect::Append`] is in the log.
     Appended { base: Offset },
     /// The batch of the last [`Effect::Append`] is not in the log.
@@ -73,7 +78,13 @@ pub enum Input {
     /// Everything below `end` is durable.
     Synced { end: Offset },
     /// Somebody wants batches from `from` on. `current_epoch` is what it knows of the leader.
-    Fetch { ticket: Ticket, from: i64, max_bytes: u32, at_least_one: bool, current_epoch: Option<LeaderEpoch> },
+    Fetch {
+        ticket: Ticket,
+        from: i64,
+        max_bytes: u32,
+        at_least_one: bool,
+        current_epoch: Option<LeaderEpoch>,
+    },
     /// Somebody wants the records below `before` gone; `None` means all that can be read.
     DeleteRecords { ticket: Ticket, before: Option<i64> },
     /// Segments were deleted from the front.
@@ -94,7 +105,13 @@ pub enum Effect {
     /// Answer a producer.
     Acknowledge(Ticket, Result<Appended, ProduceError>),
     /// Read and answer with the bytes.
-    Read { ticket: Ticket, from: Offset, limit: Offset, max_bytes: u32, at_least_one: bool },
+    Read {
+        ticket: Ticket,
+        from: Offset,
+        limit: Offset,
+        max_bytes: u32,
+        at_least_one: bool,
+    },
     /// There is nothing to read yet.
     NothingToRead(Ticket),
     /// Refuse a fetch or a deletion.
@@ -143,7 +160,12 @@ impl Leader {
         log_end: Offset,
         producers: ProducerTable,
     ) -> Self {
-        let ends = Ends { epoch: Some(epoch), log_start, high_watermark: log_end, log_end };
+        let ends = Ends {
+            epoch: Some(epoch),
+            log_start,
+            high_watermark: log_end,
+            log_end,
+        };
         Self {
             epoch,
             config,
@@ -185,7 +207,8 @@ impl Leader {
     /// When [`Input::Tick`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
-        self.flush_at.map_or(self.retain_at, |flush| flush.min(self.retain_at))
+        self.flush_at
+            .map_or(self.retain_at, |flush| flush.min(self.retain_at))
     }
 
     /// Advances by one input and puts what must happen next into `out`, in order.
@@ -196,54 +219,114 @@ impl Leader {
     pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
         let before = self.ends.high_watermark;
         match input {
-            Input::Produce { ticket, batch, acks, epoch } => self.produce(now, ticket, batch, acks, epoch, out),
+            Input::Produce {
+                ticket,
+                batch,
+                acks,
+                epoch,
+            } => self.produce(now, ticket, batch, acks, epoch, out),
             Input::Appended { base } => self.appended(now, base, out),
             Input::AppendRefused(refused) => self.append_refused(refused, out),
             Input::Synced { end } => self.synced(end, out),
-            Input::Fetch { ticket, from, max_bytes, at_least_one, current_epoch } => {
+            Input::Fetch {
+                ticket,
+                from,
+                max_bytes,
+                at_least_one,
+                current_epoch,
+            } => {
                 out.push_back(self.fetch(ticket, from, max_bytes, at_least_one, current_epoch));
             }
             Input::DeleteRecords { ticket, before } => self.delete_records(ticket, before, out),
-            Input::StartAdvanced { log_start } => self.ends.log_start = self.ends.log_start.max(log_start),
+            Input::StartAdvanced { log_start } => {
+                self.ends.log_start = self.ends.log_start.max(log_start)
+            }
             Input::Configured(config) => self.configured(config, out),
             Input::Tick => self.tick(now, out),
         }
         let ends = self.ends;
-        assert!(ends.log_start <= ends.high_watermark && ends.high_watermark <= ends.log_end, "{ends:?}");
-        assert!(ends.high_watermark >= before, "the high watermark moved back from {before}");
-        assert!(self.config.flush_messages > 1 || ends.high_watermark <= self.synced_end, "{ends:?} not durable");
+        assert!(
+            ends.log_start <= ends.high_watermark && ends.high_watermark <= ends.log_end,
+            "{ends:?}"
+        );
+        assert!(
+            ends.high_watermark >= before,
+            "the high watermark moved back from {before}"
+        );
+        assert!(
+            self.config.flush_messages > 1 || ends.high_watermark <= self.synced_end,
+            "{ends:?} not durable"
+        );
     }
 
-    fn produce(&mut self, now: Now, ticket: Ticket, batch: Batch, acks: Acks, epoch: LeaderEpoch, out: &mut Effects) {
+    fn produce(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        batch: Batch,
+        acks: Acks,
+        epoch: LeaderEpoch,
+        out: &mut Effects,
+    ) {
         assert!(self.pending.is_none(), "one append at a time");
         match self.judge(now, &batch, acks, epoch) {
             Err(error) => out.push_back(Effect::Acknowledge(ticket, Err(error))),
             Ok(Sequence::Duplicate(earlier)) => {
                 let (base, log_start) = (Offset::new(earlier.base_offset()), self.ends.log_start);
-                let appended = Appended { base, append_time: None, log_start };
+                let appended = Appended {
+                    base,
+                    append_time: None,
+                    log_start,
+                };
                 // The first copy may still wait for its sync.
-                self.acknowledge(ticket, acks, Offset::new(earlier.last_offset + 1), appended, out);
+                self.acknowledge(
+                    ticket,
+                    acks,
+                    Offset::new(earlier.last_offset + 1),
+                    appended,
+                    out,
+                );
             }
             Ok(Sequence::New) => {
                 let append_time = self.config.log_append_time.then_some(now.wall.0);
                 let batch = append_time.map_or(batch.clone(), |time| batch.stamped(time));
-                self.pending = Some(Pending { ticket, acks, header: *batch.header(), append_time });
+                self.pending = Some(Pending {
+                    ticket,
+                    acks,
+                    header: *batch.header(),
+                    append_time,
+                });
                 out.push_back(Effect::Append { batch });
             }
         }
     }
 
-    fn judge(&self, now: Now, batch: &Batch, acks: Acks, epoch: LeaderEpoch) -> Result<Sequence, ProduceError> {
+    fn judge(
+        &self,
+        now: Now,
+        batch: &Batch,
+        acks: Acks,
+        epoch: LeaderEpoch,
+    ) -> Result<Sequence, ProduceError> {
         if epoch != self.epoch {
-            return Err(ProduceError::Fenced { asked: epoch, current: self.epoch });
+            return Err(ProduceError::Fenced {
+                asked: epoch,
+                current: self.epoch,
+            });
         }
         let limit_bytes = self.config.max_message_bytes;
         if batch.size_bytes() > limit_bytes as usize {
-            return Err(ProduceError::BatchTooLarge { size_bytes: batch.size_bytes(), limit_bytes });
+            return Err(ProduceError::BatchTooLarge {
+                size_bytes: batch.size_bytes(),
+                limit_bytes,
+            });
         }
         let required = self.config.min_insync_replicas;
         if acks == Acks::All && required > 1 {
-            return Err(ProduceError::NotEnoughReplicas { in_sync: 1, required });
+            return Err(ProduceError::NotEnoughReplicas {
+                in_sync: 1,
+                required,
+            });
         }
         self.judge_timestamps(now, batch.header())?;
         Ok(self.producers.check(batch.header())?)
@@ -255,8 +338,14 @@ impl Leader {
             return Ok(());
         }
         let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-        let earliest = self.config.timestamp_before_max.map_or(i64::MIN, |d| now.wall.0.saturating_sub(ms(d)));
-        let latest = now.wall.0.saturating_add(ms(self.config.timestamp_after_max));
+        let earliest = self
+            .config
+            .timestamp_before_max
+            .map_or(i64::MIN, |d| now.wall.0.saturating_sub(ms(d)));
+        let latest = now
+            .wall
+            .0
+            .saturating_add(ms(self.config.timestamp_after_max));
         for timestamp in [header.base_timestamp, header.max_timestamp] {
             let given = timestamp != -1;
             if given && (timestamp < 0 || timestamp < earliest || timestamp > latest) {
@@ -267,13 +356,28 @@ impl Leader {
     }
 
     fn appended(&mut self, now: Now, base: Offset, out: &mut Effects) {
-        assert_eq!(base, self.ends.log_end, "the log and its leader agree on the end");
-        let Pending { ticket, acks, header, append_time } = self.pending.take().expect("an append was asked for");
-        let header = BatchHeader { base_offset: base.get(), ..header };
+        assert_eq!(
+            base, self.ends.log_end,
+            "the log and its leader agree on the end"
+        );
+        let Pending {
+            ticket,
+            acks,
+            header,
+            append_time,
+        } = self.pending.take().expect("an append was asked for");
+        let header = BatchHeader {
+            base_offset: base.get(),
+            ..header
+        };
         self.producers.apply(&header);
         self.ends.log_end = Offset::new(header.next_offset());
         self.unsynced_records += u64::try_from(self.ends.log_end - base).unwrap_or(0);
-        let appended = Appended { base, append_time, log_start: self.ends.log_start };
+        let appended = Appended {
+            base,
+            append_time,
+            log_start: self.ends.log_start,
+        };
         if self.config.flush_messages > 1 {
             self.ends.high_watermark = self.ends.log_end;
         }
@@ -285,7 +389,14 @@ impl Leader {
         }
     }
 
-    fn acknowledge(&mut self, ticket: Ticket, acks: Acks, end: Offset, appended: Appended, out: &mut Effects) {
+    fn acknowledge(
+        &mut self,
+        ticket: Ticket,
+        acks: Acks,
+        end: Offset,
+        appended: Appended,
+        out: &mut Effects,
+    ) {
         if acks == Acks::None || end <= self.ends.high_watermark {
             out.push_back(Effect::Acknowledge(ticket, Ok(appended)));
         } else {
@@ -315,36 +426,77 @@ impl Leader {
         }
     }
 
-    fn fetch(&self, ticket: Ticket, from: i64, max_bytes: u32, at_least_one: bool, epoch: Option<LeaderEpoch>) -> Effect {
+    fn fetch(
+        &self,
+        ticket: Ticket,
+        from: i64,
+        max_bytes: u32,
+        at_least_one: bool,
+        epoch: Option<LeaderEpoch>,
+    ) -> Effect {
         let current = self.epoch;
         match epoch {
-            Some(asked) if asked < current => return Effect::Refuse(ticket, FetchError::Fenced { asked, current }),
-            Some(asked) if asked > current => return Effect::Refuse(ticket, FetchError::UnknownEpoch { asked, current }),
+            Some(asked) if asked < current => {
+                return Effect::Refuse(ticket, FetchError::Fenced { asked, current });
+            }
+            Some(asked) if asked > current => {
+                return Effect::Refuse(ticket, FetchError::UnknownEpoch { asked, current });
+            }
             Some(_) | None => {}
         }
-        let Ends { log_start, high_watermark, log_end, .. } = self.ends;
+        let Ends {
+            log_start,
+            high_watermark,
+            log_end,
+            ..
+        } = self.ends;
         match Offset::checked(from) {
-            Some(from) if from >= log_start && from < high_watermark => {
-                Effect::Read { ticket, from, limit: high_watermark, max_bytes, at_least_one }
-            }
+            Some(from) if from >= log_start && from < high_watermark => Effect::Read {
+                ticket,
+                from,
+                limit: high_watermark,
+                max_bytes,
+                at_least_one,
+            },
             // Between the high watermark and the log's end there will be something soon.
-            Some(from) if from >= high_watermark && from <= log_end => Effect::NothingToRead(ticket),
-            Some(_) | None => {
-                Effect::Refuse(ticket, FetchError::OutOfRange { offset: from, log_start, high_watermark })
+            Some(from) if from >= high_watermark && from <= log_end => {
+                Effect::NothingToRead(ticket)
             }
+            Some(_) | None => Effect::Refuse(
+                ticket,
+                FetchError::OutOfRange {
+                    offset: from,
+                    log_start,
+                    high_watermark,
+                },
+            ),
         }
     }
 
     fn delete_records(&mut self, ticket: Ticket, before: Option<i64>, out: &mut Effects) {
-        let Ends { log_start, high_watermark, .. } = self.ends;
+        let Ends {
+            log_start,
+            high_watermark,
+            ..
+        } = self.ends;
         match before.map_or(Some(high_watermark), Offset::checked) {
             Some(before) if before <= high_watermark => {
                 self.ends.log_start = log_start.max(before);
-                out.push_back(Effect::AdvanceStart { ticket, log_start: self.ends.log_start });
+                out.push_back(Effect::AdvanceStart {
+                    ticket,
+                    log_start: self.ends.log_start,
+                });
             }
             Some(_) | None => {
                 let offset = before.unwrap_or(-1);
-                out.push_back(Effect::Refuse(ticket, FetchError::OutOfRange { offset, log_start, high_watermark }));
+                out.push_back(Effect::Refuse(
+                    ticket,
+                    FetchError::OutOfRange {
+                        offset,
+                        log_start,
+                        high_watermark,
+                    },
+                ));
             }
         }
     }
@@ -365,11 +517,15 @@ impl Leader {
         }
         if self.retain_at <= now.monotonic {
             self.retain_at = now.monotonic.after(RETENTION_INTERVAL);
-            self.producers.expire(now.wall.0.saturating_sub(PRODUCER_EXPIRATION_MS));
-            out.push_back(Effect::Retain { high_watermark: self.ends.high_watermark });
+            self.producers
+                .expire(now.wall.0.saturating_sub(PRODUCER_EXPIRATION_MS));
+            out.push_back(Effect::Retain {
+                high_watermark: self.ends.high_watermark,
+            });
         }
     }
 }
 
 #[cfg(test)]
+#[path = "state_tests.rs"]
 mod tests;

@@ -70,7 +70,12 @@ impl Admission {
     #[must_use]
     pub fn new(limits: Limits, metrics: Metrics) -> Self {
         let bytes = Arc::new(Semaphore::new(limits.in_flight_max_bytes as usize));
-        Self { limits: Arc::new(limits), bytes, connections: Arc::default(), metrics }
+        Self {
+            limits: Arc::new(limits),
+            bytes,
+            connections: Arc::default(),
+            metrics,
+        }
     }
 
     /// The limits in force.
@@ -97,13 +102,22 @@ impl Admission {
         }
         let _before = connections.insert(address, from_there + 1);
         let _count = self.metrics.connections.inc();
-        Some(Admitted { admission: self.clone(), address })
+        Some(Admitted {
+            admission: self.clone(),
+            address,
+        })
     }
 
     /// Waits for credits for so many bytes.
     pub async fn bytes(&self, count: u32) -> Option<OwnedSemaphorePermit> {
-        let permit = self.bytes.clone().acquire_many_owned(count.min(self.limits.in_flight_max_bytes)).await.ok();
-        let used = i64::from(self.limits.in_flight_max_bytes) - self.bytes.available_permits() as i64;
+        let permit = self
+            .bytes
+            .clone()
+            .acquire_many_owned(count.min(self.limits.in_flight_max_bytes))
+            .await
+            .ok();
+        let used =
+            i64::from(self.limits.in_flight_max_bytes) - self.bytes.available_permits() as i64;
         let _before = self.metrics.credits_used_bytes.set(used);
         permit
     }
@@ -128,7 +142,11 @@ mod tests {
 
     #[test]
     fn connections_are_counted_per_address_and_together() {
-        let limits = Limits { connections: 3, connections_per_ip: 2, ..Limits::default() };
+        let limits = Limits {
+            connections: 3,
+            connections_per_ip: 2,
+            ..Limits::default()
+        };
         let admission = Admission::new(limits, Metrics::default());
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = admission.connect(a).expect("admitted");

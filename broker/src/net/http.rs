@@ -41,9 +41,17 @@ struct Shared {
 
 async fn health(State(shared): State<Shared>) -> impl IntoResponse {
     let health = (shared.check)();
-    let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if health.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let body = serde_json::to_string(&health).unwrap_or_default();
-    (status, [(header::CONTENT_TYPE, "application/json")], body + "\n")
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        body + "\n",
+    )
 }
 
 async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
@@ -65,26 +73,34 @@ pub fn serve(
     mut stop: watch::Receiver<bool>,
     logger: Logger,
 ) -> std::io::Result<JoinHandle<()>> {
-    let shared = Shared { metrics: metrics_of, check, refresh };
+    let shared = Shared {
+        metrics: metrics_of,
+        check,
+        refresh,
+    };
     let router = Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(0))
         .with_state(shared);
-    thread::Builder::new().name("callboard-http".into()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let served = runtime.and_then(|runtime| {
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
-                tokio::select! {
-                    served = async { axum::serve(listener, router).await } => served,
-                    () = stopped => Ok(()),
-                }
-            })
-        });
-        if let Err(error) = served {
-            warn!(logger, "the HTTP door has closed"; "error" => %error);
-        }
-    })
+    thread::Builder::new()
+        .name("callboard-http".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let served = runtime.and_then(|runtime| {
+                runtime.block_on(async {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+                    tokio::select! {
+                        served = async { axum::serve(listener, router).await } => served,
+                        () = stopped => Ok(()),
+                    }
+                })
+            });
+            if let Err(error) = served {
+                warn!(logger, "the HTTP door has closed"; "error" => %error);
+            }
+        })
 }

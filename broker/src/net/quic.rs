@@ -59,7 +59,9 @@ pub fn serve(
         let (identity, api, admission) = (identity.clone(), api.clone(), admission.clone());
         let (stop, logger) = (stop.clone(), logger.clone());
         let _alive: bool = worker.run(move || {
-            drop(actix_rt::spawn(accept(socket, identity, api, admission, stop, logger)));
+            drop(actix_rt::spawn(accept(
+                socket, identity, api, admission, stop, logger,
+            )));
         });
     }
 }
@@ -82,13 +84,20 @@ async fn accept(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let Some(incoming) = incoming else { break };
-        if endpoint.open_connections() > HANDSHAKES_WITHOUT_RETRY && !incoming.remote_address_validated() {
+        if endpoint.open_connections() > HANDSHAKES_WITHOUT_RETRY
+            && !incoming.remote_address_validated()
+        {
             // Spoofed addresses cost one packet each.
             let _sent = incoming.retry();
             continue;
         }
         let peer = incoming.remote_address();
-        let lanes = Lanes { api: api.clone(), admission: admission.clone(), peer, logger: logger.clone() };
+        let lanes = Lanes {
+            api: api.clone(),
+            admission: admission.clone(),
+            peer,
+            logger: logger.clone(),
+        };
         drop(actix_rt::spawn(connection(incoming, lanes, stop.clone())));
     }
     endpoint.close(VarInt::from_u32(CODE_STOPPED), b"the node stops");
@@ -102,7 +111,9 @@ async fn connection(incoming: Incoming, lanes: Lanes, mut stop: watch::Receiver<
     };
     let connection = match incoming.await {
         Ok(connection) => connection,
-        Err(error) => return debug!(lanes.logger, "handshake failed"; "peer" => %lanes.peer, "error" => %error),
+        Err(error) => {
+            return debug!(lanes.logger, "handshake failed"; "peer" => %lanes.peer, "error" => %error);
+        }
     };
     loop {
         tokio::select! {
@@ -151,22 +162,35 @@ impl Ended {
     /// Reason for the counter of refusals, if the client is at fault: it costs the connection.
     fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::ByClient | Self::Write(_) | Self::Read(ReadError::Broken(_) | ReadError::Closed) => None,
+            Self::ByClient
+            | Self::Write(_)
+            | Self::Read(ReadError::Broken(_) | ReadError::Closed) => None,
             Self::SlowRequest => Some("slow_request"),
             Self::SlowReader => Some("slow_reader"),
-            Self::Read(ReadError::CutShort | ReadError::Frame(_)) | Self::Frame(_) => Some("length"),
+            Self::Read(ReadError::CutShort | ReadError::Frame(_)) | Self::Frame(_) => {
+                Some("length")
+            }
             Self::Codec(_) => Some("malformed"),
         }
     }
 }
 
-async fn lane_to_its_end(connection: Connection, lanes: Lanes, send: SendStream, receive: RecvStream) {
+async fn lane_to_its_end(
+    connection: Connection,
+    lanes: Lanes,
+    send: SendStream,
+    receive: RecvStream,
+) {
     let ended = lane(&lanes, send, receive).await;
     match ended.reason() {
         Some(reason) => {
             lanes.admission.metrics().refuse(reason);
             info!(lanes.logger, "connection closed: {ended}"; "peer" => %lanes.peer, "reason" => reason);
-            let code = if reason == "malformed" { CODE_MALFORMED } else { CODE_REFUSED };
+            let code = if reason == "malformed" {
+                CODE_MALFORMED
+            } else {
+                CODE_REFUSED
+            };
             connection.close(VarInt::from_u32(code), reason.as_bytes());
         }
         None => debug!(lanes.logger, "lane closed: {ended}"; "peer" => %lanes.peer),
@@ -204,7 +228,9 @@ async fn lane(lanes: &Lanes, mut send: SendStream, receive: RecvStream) -> Ended
     match futures::future::select(reading, writing).await {
         // A client that only closed its half still gets its answers.
         futures::future::Either::Left((Ended::ByClient, writing)) => writing.await,
-        futures::future::Either::Left((ended, _)) | futures::future::Either::Right((ended, _)) => ended,
+        futures::future::Either::Left((ended, _)) | futures::future::Either::Right((ended, _)) => {
+            ended
+        }
     }
 }
 
@@ -245,7 +271,9 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
     if header.version != codec::VERSION {
         return Ok(refuse(header, ErrorCode::UnsupportedVersion));
     }
-    let known = callboard_common::protocol::Request::ALL.iter().any(|(number, _)| *number == header.api);
+    let known = callboard_common::protocol::Request::ALL
+        .iter()
+        .any(|(number, _)| *number == header.api);
     if !known {
         return Ok(refuse(header, ErrorCode::UnsupportedVersion));
     }
@@ -257,16 +285,28 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
         door: Door::Quic,
         permit: Permit::new(credits),
     };
-    let labels = RequestLabels { door: "quic", request: request.name() };
+    let labels = RequestLabels {
+        door: "quic",
+        request: request.name(),
+    };
     let metrics = lanes.admission.metrics().clone();
-    let _total = metrics.received_bytes.get_or_create(&labels).inc_by(length as u64);
+    let _total = metrics
+        .received_bytes
+        .get_or_create(&labels)
+        .inc_by(length as u64);
     let began = clock.now().monotonic;
     let serving = lanes.api.start(caller, request);
     Ok(async move {
         let frame = codec::response_frame(header, serving.await)?;
         let sent = frame.body.len() + frame.records.iter().map(bytes::Bytes::len).sum::<usize>();
-        let _total = metrics.sent_bytes.get_or_create(&labels).inc_by(sent as u64);
-        metrics.requests.get_or_create(&labels).observe(clock.now().monotonic.since(began).as_secs_f64());
+        let _total = metrics
+            .sent_bytes
+            .get_or_create(&labels)
+            .inc_by(sent as u64);
+        metrics
+            .requests
+            .get_or_create(&labels)
+            .observe(clock.now().monotonic.since(began).as_secs_f64());
         Ok(frame)
     }
     .boxed())

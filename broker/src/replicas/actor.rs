@@ -104,16 +104,26 @@ impl ReplicasActor {
         }
         let image = self.start.published.image.load_full();
         // Before the node is registered the epochs are those of its earlier start.
-        if !image.brokers.get(&self.start.shared.broker).is_some_and(|b| b.incarnation == self.start.shared.incarnation)
+        let shared = &self.start.shared;
+        if image
+            .brokers
+            .get(&shared.broker)
+            .is_none_or(|b| b.incarnation != shared.incarnation)
         {
             return;
         }
-        self.replicas.follow(image.topics.iter().map(|(n, t)| (n, &**t)), &mut self.effects);
+        self.replicas.follow(
+            image.topics.iter().map(|(n, t)| (n, &**t)),
+            &mut self.effects,
+        );
         let (mut stopped, mut prepare) = (Vec::new(), Vec::new());
         while let Some(effect) = self.effects.pop_front() {
             match effect {
                 Effect::Start { partition, role } => prepare.push((partition, role)),
-                Effect::Delete { partition, topic_id } => {
+                Effect::Delete {
+                    partition,
+                    topic_id,
+                } => {
                     self.delete(&partition, topic_id);
                     stopped.push(partition);
                 }
@@ -125,7 +135,10 @@ impl ReplicasActor {
                 }
             }
         }
-        self.start.shared.directory.update_leaders(Vec::new(), &stopped);
+        self.start
+            .shared
+            .directory
+            .update_leaders(Vec::new(), &stopped);
         self.prepare(prepare, ctx);
     }
 
@@ -156,15 +169,26 @@ impl ReplicasActor {
                     disk.create_dir(&dir).map_err(|e| e.to_string())?;
                     match meta_properties::read_topic_id(&*disk, &dir).map_err(|e| e.to_string())? {
                         Some(id) if id == topic_id => Ok(()),
-                        Some(id) => Err(format!("{} belongs to topic {id}, not {topic_id}", dir.display())),
-                        None => meta_properties::write_topic_id(&*disk, &dir, topic_id).map_err(|e| e.to_string()),
+                        Some(id) => Err(format!(
+                            "{} belongs to topic {id}, not {topic_id}",
+                            dir.display()
+                        )),
+                        None => meta_properties::write_topic_id(&*disk, &dir, topic_id)
+                            .map_err(|e| e.to_string()),
                     }
                 };
                 let result = prepare().and_then(|()| {
                     let parent = dir.parent().unwrap_or(&dir);
                     disk.sync_dir(parent).map_err(|e| e.to_string())
                 });
-                supervision::tell(&actor, Prepared { partition, role, result });
+                supervision::tell(
+                    &actor,
+                    Prepared {
+                        partition,
+                        role,
+                        result,
+                    },
+                );
             });
         }
     }
@@ -172,7 +196,9 @@ impl ReplicasActor {
     fn start_leader(&mut self, partition: &TopicPartition, role: &Role, ctx: &mut Context<Self>) {
         let shared = self.start.shared.clone();
         let ends = watch::Sender::new(Ends::default());
-        let logger = shared.logger.new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
+        let logger = shared
+            .logger
+            .new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
         let start = LeaderStart {
             files: LogFiles {
                 partition: partition.clone(),
@@ -182,18 +208,40 @@ impl ReplicasActor {
             },
             config: self.topic_config(&partition.topic, &role.configs),
             epoch: role.epoch,
-            new_epoch: new_epoch(self.start.controller.clone(), partition.clone(), role.topic_id, shared.broker),
+            new_epoch: new_epoch(
+                self.start.controller.clone(),
+                partition.clone(),
+                role.topic_id,
+                shared.broker,
+            ),
             ends: ends.clone(),
             runtime: shared.runtime.clone(),
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
             logger: logger.clone(),
         };
-        let child = self.child(format!("leader {partition}"), partition.clone(), logger, ctx);
-        let actor = supervision::start(&self.start.worker, child, move |_| LeaderActor::new(start.clone()));
-        drop(self.leaders.insert(partition.clone(), (actor.clone(), role.topic_id)));
-        let leader = LeaderRef { actor, ends: ends.subscribe(), topic_id: role.topic_id };
-        self.start.shared.directory.update_leaders(vec![(partition.clone(), leader)], &[]);
+        let child = self.child(
+            format!("leader {partition}"),
+            partition.clone(),
+            logger,
+            ctx,
+        );
+        let actor = supervision::start(&self.start.worker, child, move |_| {
+            LeaderActor::new(start.clone())
+        });
+        drop(
+            self.leaders
+                .insert(partition.clone(), (actor.clone(), role.topic_id)),
+        );
+        let leader = LeaderRef {
+            actor,
+            ends: ends.subscribe(),
+            topic_id: role.topic_id,
+        };
+        self.start
+            .shared
+            .directory
+            .update_leaders(vec![(partition.clone(), leader)], &[]);
         if partition.topic == TopicName::consumer_offsets() {
             self.start_coordinator(partition, ctx);
         }
@@ -210,14 +258,30 @@ impl ReplicasActor {
             clock: shared.clock.clone(),
             logger: logger.clone(),
         };
-        let child = self.child(format!("coordinator {}", partition.partition), partition.clone(), logger, ctx);
-        let actor = supervision::start(&self.start.worker, child, move |_| CoordinatorActor::new(start.clone()));
+        let child = self.child(
+            format!("coordinator {}", partition.partition),
+            partition.clone(),
+            logger,
+            ctx,
+        );
+        let actor = supervision::start(&self.start.worker, child, move |_| {
+            CoordinatorActor::new(start.clone())
+        });
         drop(self.coordinators.insert(partition.partition, actor.clone()));
-        self.start.shared.directory.set_coordinator(partition.partition, Some(actor));
+        self.start
+            .shared
+            .directory
+            .set_coordinator(partition.partition, Some(actor));
     }
 
     /// Permanent, 5 in 60 s; beyond that the partition goes offline here, and nothing else does.
-    fn child(&self, name: String, partition: TopicPartition, logger: Logger, ctx: &mut Context<Self>) -> Child {
+    fn child(
+        &self,
+        name: String,
+        partition: TopicPartition,
+        logger: Logger,
+        ctx: &mut Context<Self>,
+    ) -> Child {
         let (metrics, parent) = (self.start.shared.metrics.clone(), ctx.address());
         Child {
             name,
@@ -239,7 +303,10 @@ impl ReplicasActor {
         if partition.topic == TopicName::consumer_offsets()
             && let Some(coordinator) = self.coordinators.remove(&partition.partition)
         {
-            self.start.shared.directory.set_coordinator(partition.partition, None);
+            self.start
+                .shared
+                .directory
+                .set_coordinator(partition.partition, None);
             supervision::tell(&coordinator, Stop);
         }
     }
@@ -260,7 +327,9 @@ impl ReplicasActor {
         let remove = move || {
             shared.open.forget_below(&dir);
             shared.checkpoints.remove(&partition);
-            let removed = disk.rename(&dir, &doomed).and_then(|()| disk.remove_dir(&doomed));
+            let removed = disk
+                .rename(&dir, &doomed)
+                .and_then(|()| disk.remove_dir(&doomed));
             if let Err(error) = removed {
                 warn!(shared.logger, "deleted topic's log was not removed"; "path" => %dir.display(), "error" => %error);
             }
@@ -271,7 +340,7 @@ impl ReplicasActor {
                 // However it closed, the log is not needed any more.
                 drop(closed.await);
             }
-            drop(pool.ask(remove).await);
+            let _done = pool.ask(remove).await;
         }));
     }
 }
@@ -285,7 +354,11 @@ fn new_epoch(
 ) -> NewEpoch {
     std::sync::Arc::new(move || {
         let (reply, answer) = oneshot::channel();
-        let command = Command::NextLeaderEpoch { partition: partition.clone(), topic_id, broker };
+        let command = Command::NextLeaderEpoch {
+            partition: partition.clone(),
+            topic_id,
+            broker,
+        };
         supervision::tell(&controller, Propose { command, reply });
         async move {
             match answer.await {
@@ -328,9 +401,16 @@ impl Handler<Prepared> for ReplicasActor {
     type Result = ();
 
     fn handle(&mut self, prepared: Prepared, ctx: &mut Context<Self>) {
-        let Prepared { partition, role, result } = prepared;
+        let Prepared {
+            partition,
+            role,
+            result,
+        } = prepared;
         let image = self.start.published.image.load();
-        let is_wanted = image.topics.get(&partition.topic).is_some_and(|t| t.id == role.topic_id);
+        let is_wanted = image
+            .topics
+            .get(&partition.topic)
+            .is_some_and(|t| t.id == role.topic_id);
         if self.closing || !is_wanted {
             return;
         }
@@ -358,7 +438,10 @@ impl Handler<GaveUp> for ReplicasActor {
             "topic" => %partition.topic, "partition" => partition.partition, "error" => error);
         self.stop_coordinator(&partition);
         drop(self.leaders.remove(&partition));
-        self.start.shared.directory.update_leaders(Vec::new(), &[partition]);
+        self.start
+            .shared
+            .directory
+            .update_leaders(Vec::new(), &[partition]);
     }
 }
 
@@ -386,6 +469,9 @@ impl Handler<CloseAll> for ReplicasActor {
             }
             drop(close.reply.send(unclean));
         };
-        ctx.wait(all.into_actor(self).map(|(), _, ctx| supervision::finish(ctx)));
+        ctx.wait(
+            all.into_actor(self)
+                .map(|(), _, ctx| supervision::finish(ctx)),
+        );
     }
 }

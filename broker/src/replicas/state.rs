@@ -20,11 +20,20 @@ pub struct Role {
 #[expect(missing_docs, reason = "each is a sentence")]
 pub enum Effect {
     /// Start leading.
-    Start { partition: TopicPartition, role: Role },
+    Start {
+        partition: TopicPartition,
+        role: Role,
+    },
     /// Stop leading; the topic is deleted and its log goes.
-    Delete { partition: TopicPartition, topic_id: Uuid },
+    Delete {
+        partition: TopicPartition,
+        topic_id: Uuid,
+    },
     /// The topic's settings changed.
-    Configure { partition: TopicPartition, configs: BTreeMap<String, String> },
+    Configure {
+        partition: TopicPartition,
+        configs: BTreeMap<String, String>,
+    },
 }
 
 /// Effects in order; the shell reuses the buffer.
@@ -41,23 +50,35 @@ pub struct Replicas {
 
 /// The number that decides which worker a partition lives on.
 #[must_use]
-pub fn hash(topic_id: &Uuid, partition: i32) -> u64 {
+fn hash(topic_id: &Uuid, partition: i32) -> u64 {
     // FNV-1a: the same on every machine and in every release.
     let bytes = topic_id.0.into_iter().chain(partition.to_be_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 impl Replicas {
     /// Nothing is led yet by worker `worker` of `workers`.
     #[must_use]
     pub fn new(broker: BrokerId, worker: u64, workers: u64) -> Self {
-        Self { broker, worker, workers, led: BTreeMap::new() }
+        Self {
+            broker,
+            worker,
+            workers,
+            led: BTreeMap::new(),
+        }
     }
 
     /// Compares with newer metadata and puts what must happen next into `out`: what stops comes first.
     pub fn follow<'a>(
         &mut self,
-        topics: impl Iterator<Item = (&'a callboard_common::TopicName, &'a crate::controller::TopicImage)>,
+        topics: impl Iterator<
+            Item = (
+                &'a callboard_common::TopicName,
+                &'a crate::controller::TopicImage,
+            ),
+        >,
         out: &mut Effects,
     ) {
         let mut wanted = BTreeMap::new();
@@ -65,15 +86,28 @@ impl Replicas {
             for (number, partition) in (0..).zip(&topic.partitions) {
                 let mine = hash(&topic.id, number) % self.workers == self.worker;
                 if mine && partition.leader == self.broker {
-                    let (topic_id, epoch, configs) = (topic.id, partition.epoch, topic.configs.clone());
+                    let (topic_id, epoch, configs) =
+                        (topic.id, partition.epoch, topic.configs.clone());
                     let partition = TopicPartition::new(name.clone(), number);
-                    drop(wanted.insert(partition, Role { topic_id, epoch, configs }));
+                    drop(wanted.insert(
+                        partition,
+                        Role {
+                            topic_id,
+                            epoch,
+                            configs,
+                        },
+                    ));
                 }
             }
         }
         let gone = |(p, role): (&TopicPartition, &Role)| {
-            let stays = wanted.get(p).is_some_and(|w: &Role| w.topic_id == role.topic_id);
-            (!stays).then(|| Effect::Delete { partition: p.clone(), topic_id: role.topic_id })
+            let stays = wanted
+                .get(p)
+                .is_some_and(|w: &Role| w.topic_id == role.topic_id);
+            (!stays).then(|| Effect::Delete {
+                partition: p.clone(),
+                topic_id: role.topic_id,
+            })
         };
         out.extend(self.led.iter().filter_map(gone));
         for (partition, role) in &wanted {
@@ -86,7 +120,10 @@ impl Replicas {
                     }
                 }
                 Some(_) | None => {
-                    out.push_back(Effect::Start { partition: partition.clone(), role: role.clone() });
+                    out.push_back(Effect::Start {
+                        partition: partition.clone(),
+                        role: role.clone(),
+                    });
                 }
             }
         }
@@ -110,8 +147,13 @@ mod tests {
 
     fn create(image: &mut MetadataImage, id: u8) {
         let name = TopicName::new("t").expect("valid");
-        let command =
-            Command::CreateTopic { name, id: Uuid([id; 16]), partitions: 4, leader: B1, configs: BTreeMap::new() };
+        let command = Command::CreateTopic {
+            name,
+            id: Uuid([id; 16]),
+            partitions: 4,
+            leader: B1,
+            configs: BTreeMap::new(),
+        };
         image.apply(1, command).expect("created");
     }
 
@@ -120,10 +162,17 @@ mod tests {
         let mut image = MetadataImage::default();
         create(&mut image, 1);
         let mut workers = [Replicas::new(B1, 0, 2), Replicas::new(B1, 1, 2)];
-        let started: Vec<usize> = workers.iter_mut().map(|w| follow(w, &image).len()).collect();
+        let started: Vec<usize> = workers
+            .iter_mut()
+            .map(|w| follow(w, &image).len())
+            .collect();
         assert_eq!(started.iter().sum::<usize>(), 4);
         assert!(workers.iter_mut().all(|w| follow(w, &image).is_empty()));
-        assert_eq!(follow(&mut Replicas::new(BrokerId(2), 0, 1), &image), [], "another broker leads them");
+        assert_eq!(
+            follow(&mut Replicas::new(BrokerId(2), 0, 1), &image),
+            [],
+            "another broker leads them"
+        );
     }
 
     /// A topic that is deleted and created again under the same name is another one.
@@ -133,10 +182,22 @@ mod tests {
         create(&mut image, 1);
         let mut worker = Replicas::new(B1, 0, 1);
         assert_eq!(follow(&mut worker, &image).len(), 4);
-        image.apply(2, Command::DeleteTopic { id: Uuid([1; 16]) }).expect("deleted");
+        image
+            .apply(2, Command::DeleteTopic { id: Uuid([1; 16]) })
+            .expect("deleted");
         create(&mut image, 2);
         let effects = follow(&mut worker, &image);
-        assert!(effects[..4].iter().all(|e| matches!(e, Effect::Delete { .. })), "{effects:?}");
-        assert!(effects[4..].iter().all(|e| matches!(e, Effect::Start { .. })), "{effects:?}");
+        assert!(
+            effects[..4]
+                .iter()
+                .all(|e| matches!(e, Effect::Delete { .. })),
+            "{effects:?}"
+        );
+        assert!(
+            effects[4..]
+                .iter()
+                .all(|e| matches!(e, Effect::Start { .. })),
+            "{effects:?}"
+        );
     }
 }

@@ -54,7 +54,10 @@ pub struct Child {
 
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Child").field("name", &self.name).field("restart", &self.restart).finish_non_exhaustive()
+        f.debug_struct("Child")
+            .field("name", &self.name)
+            .field("restart", &self.restart)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,7 +94,11 @@ pub fn finish<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>) {
 }
 
 /// Starts an actor on a worker under supervision. `make` makes the shell; it is called again only if it panics.
-pub fn start<A>(worker: &Worker, child: Child, make: impl FnMut(&mut Context<A>) -> A + Send + 'static) -> Addr<A>
+pub fn start<A>(
+    worker: &Worker,
+    child: Child,
+    make: impl FnMut(&mut Context<A>) -> A + Send + 'static,
+) -> Addr<A>
 where
     A: Actor<Context = Context<A>> + Supervised + Unpin,
 {
@@ -114,11 +121,22 @@ where
     let _alive: bool = worker.run(move || {
         let restarts = Restarts::new(child.limit);
         let context = Some(Context::with_receiver(receiver));
-        let run = Run { child: Some(child), restarts, make, context, actor: None, wait: None, orders: incoming };
+        let run = Run {
+            child: Some(child),
+            restarts,
+            make,
+            context,
+            actor: None,
+            wait: None,
+            orders: incoming,
+        };
         drop(actix_rt::spawn(run));
     });
     (address, orders)
 }
+
+/// The future that runs an actor.
+type Running<A> = Pin<Box<ContextFut<A, Context<A>>>>;
 
 struct Run<A: Actor<Context = Context<A>>, F> {
     /// Taken when the child has ended.
@@ -127,14 +145,15 @@ struct Run<A: Actor<Context = Context<A>>, F> {
     make: F,
     /// Mailbox and address, until the actor is made.
     context: Option<Context<A>>,
-    actor: Option<Pin<Box<ContextFut<A, Context<A>>>>>,
+    actor: Option<Running<A>>,
     wait: Option<Sleep>,
     orders: UnboundedReceiver<Order>,
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|t| (*t).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
 }
 
 /// How one life of the actor ended.
@@ -154,7 +173,9 @@ where
     fn live(&mut self, cx: &mut Cx<'_>) -> Poll<Ended> {
         REASON.set(None);
         if self.actor.is_none() {
-            let Some(mut context) = self.context.take() else { return Poll::Ready(Ended::Finished) };
+            let Some(mut context) = self.context.take() else {
+                return Poll::Ready(Ended::Finished);
+            };
             match catch_unwind(AssertUnwindSafe(|| (self.make)(&mut context))) {
                 Ok(actor) => self.actor = Some(Box::pin(context.into_future(actor))),
                 Err(panic) => {
@@ -163,7 +184,9 @@ where
                 }
             }
         }
-        let Some(actor) = &mut self.actor else { return Poll::Ready(Ended::Finished) };
+        let Some(actor) = &mut self.actor else {
+            return Poll::Ready(Ended::Finished);
+        };
         match catch_unwind(AssertUnwindSafe(|| actor.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(())) => Poll::Ready(match REASON.take() {
@@ -178,7 +201,9 @@ where
     /// Puts the actor back to its beginning; whether that was possible.
     fn revive(&mut self) -> bool {
         // One that was never made is made anew.
-        let Some(actor) = &mut self.actor else { return self.context.is_some() };
+        let Some(actor) = &mut self.actor else {
+            return self.context.is_some();
+        };
         // `restarting` drops the state; also a panic in there must not end the worker.
         catch_unwind(AssertUnwindSafe(|| actor.restart())).unwrap_or(false)
     }
@@ -217,7 +242,11 @@ where
         let (logger, name) = (child.logger.clone(), child.name.clone());
         if !self.revive() {
             // Nobody holds an address any more, or the actor cannot be put back.
-            return Some(if is_failure { Exit::GaveUp(reason) } else { Exit::Finished });
+            return Some(if is_failure {
+                Exit::GaveUp(reason)
+            } else {
+                Exit::Finished
+            });
         }
         slog::warn!(logger, "actor restarts"; "actor" => name, "error" => reason, "delay_ms" => delay.as_millis());
         if let Some(child) = &mut self.child {
@@ -241,7 +270,9 @@ where
         loop {
             match this.orders.poll_next_unpin(cx) {
                 Poll::Ready(Some(Order::Stop)) => return this.end(Exit::Finished),
-                Poll::Ready(Some(Order::Restart)) if !this.revive() => return this.end(Exit::Finished),
+                Poll::Ready(Some(Order::Restart)) if !this.revive() => {
+                    return this.end(Exit::Finished);
+                }
                 Poll::Ready(Some(Order::Restart)) => continue,
                 // Without a supervisor there are no orders.
                 Poll::Ready(None) | Poll::Pending => {}
@@ -252,7 +283,9 @@ where
                 }
                 this.wait = None;
             }
-            let Poll::Ready(ended) = this.live(cx) else { return Poll::Pending };
+            let Poll::Ready(ended) = this.live(cx) else {
+                return Poll::Pending;
+            };
             if let Some(exit) = this.after(ended) {
                 return this.end(exit);
             }

@@ -43,7 +43,10 @@ impl Group {
     /// An empty group.
     #[must_use]
     pub fn new(strategy: Strategy) -> Self {
-        Self { strategy, orders: Arc::default() }
+        Self {
+            strategy,
+            orders: Arc::default(),
+        }
     }
 
     /// Starts a child as the last of the group.
@@ -92,7 +95,11 @@ mod tests {
 
     #[test]
     fn strategies_are_otps() {
-        let concerned = |strategy: Strategy| (0..4).filter(|o| strategy.concerns(1, *o)).collect::<Vec<_>>();
+        let concerned = |strategy: Strategy| {
+            (0..4)
+                .filter(|o| strategy.concerns(1, *o))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(concerned(Strategy::OneForOne), [] as [usize; 0]);
         assert_eq!(concerned(Strategy::OneForAll), [0, 2, 3]);
         assert_eq!(concerned(Strategy::RestForOne), [2, 3]);

@@ -46,9 +46,17 @@ where
 /// Reports panics to the log before anything unwinds, so that none is lost.
 pub fn report_panics(logger: slog::Logger) {
     std::panic::set_hook(Box::new(move |panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let message = panic.payload_as_str().unwrap_or("a panic without a message");
-        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let message = panic
+            .payload_as_str()
+            .unwrap_or("a panic without a message");
+        let thread = std::thread::current()
+            .name()
+            .unwrap_or("unnamed")
+            .to_owned();
         slog::error!(logger, "panic: {message}"; "place" => place, "thread" => thread);
     }));
 }

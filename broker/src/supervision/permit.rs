@@ -7,7 +7,9 @@ use tokio::sync::OwnedSemaphorePermit;
 /// The credits of one request. It travels with every message that serves the request; the credits are free
 /// again when the last of them is dropped, also if the caller has gone away.
 #[derive(Clone, Debug, Default)]
-pub struct Permit(#[expect(dead_code, reason = "it is held, not read")] Option<Arc<Vec<OwnedSemaphorePermit>>>);
+pub struct Permit(
+    #[expect(dead_code, reason = "it is held, not read")] Option<Arc<Vec<OwnedSemaphorePermit>>>,
+);
 
 impl Permit {
     /// Credits taken from connection and node.

@@ -45,7 +45,10 @@ impl RestartLimit {
     /// Never gives up.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { intensity: usize::MAX, ..Self::default() }
+        Self {
+            intensity: usize::MAX,
+            ..Self::default()
+        }
     }
 }
 
@@ -69,12 +72,19 @@ impl Restarts {
     /// No restart so far.
     #[must_use]
     pub fn new(limit: RestartLimit) -> Self {
-        Self { limit, recent: VecDeque::new() }
+        Self {
+            limit,
+            recent: VecDeque::new(),
+        }
     }
 
     /// Judges a failure at `now` and counts the restart that follows.
     pub fn failed(&mut self, now: Monotonic) -> Verdict {
-        while self.recent.front().is_some_and(|at| now.since(*at) >= self.limit.period) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|at| now.since(*at) >= self.limit.period)
+        {
             let _old = self.recent.pop_front();
         }
         if self.recent.len() >= self.limit.intensity {
@@ -103,11 +113,18 @@ mod tests {
     fn waits_grow_and_the_limit_holds_within_the_period() {
         let mut restarts = Restarts::new(RestartLimit::default());
         let waits: Vec<_> = (0..5).map(|i| restarts.failed(at(i * 1000))).collect();
-        let expected = [10, 20, 40, 80, 160].map(|ms| Verdict::RestartAfter(Duration::from_millis(ms)));
+        let expected =
+            [10, 20, 40, 80, 160].map(|ms| Verdict::RestartAfter(Duration::from_millis(ms)));
         assert_eq!(waits, expected);
         assert_eq!(restarts.failed(at(59_999)), Verdict::GiveUp);
-        assert_eq!(restarts.failed(at(60_000)), Verdict::RestartAfter(Duration::from_millis(160)));
-        assert_eq!(restarts.failed(at(500_000)), Verdict::RestartAfter(Duration::from_millis(10)));
+        assert_eq!(
+            restarts.failed(at(60_000)),
+            Verdict::RestartAfter(Duration::from_millis(160))
+        );
+        assert_eq!(
+            restarts.failed(at(500_000)),
+            Verdict::RestartAfter(Duration::from_millis(10))
+        );
     }
 
     #[test]

@@ -38,15 +38,22 @@ impl Watchdog {
     ) -> std::io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let stopped = stop.clone();
-        let pulses: Vec<_> =
-            workers.into_iter().map(|worker| Pulse { worker, answered: Arc::default() }).collect();
+        let pulses: Vec<_> = workers
+            .into_iter()
+            .map(|worker| Pulse {
+                worker,
+                answered: Arc::default(),
+            })
+            .collect();
         let allowed = (patience.as_nanos() / interval.as_nanos().max(1)).max(1) as u64;
         let watch = move || {
             for round in 1.. {
                 for pulse in &pulses {
                     let answered = pulse.answered.clone();
                     // Pings wait in the worker's queue; the newest that ran tells how long it was silent.
-                    let _alive: bool = pulse.worker.run(move || answered.store(round, Ordering::Relaxed));
+                    let _alive: bool = pulse
+                        .worker
+                        .run(move || answered.store(round, Ordering::Relaxed));
                 }
                 let (stop, woken) = &*stopped;
                 let mut stop = stop.lock();
@@ -64,8 +71,13 @@ impl Watchdog {
                 }
             }
         };
-        let thread = thread::Builder::new().name("callboard-watchdog".into()).spawn(watch)?;
-        Ok(Self { stop, thread: Some(thread) })
+        let thread = thread::Builder::new()
+            .name("callboard-watchdog".into())
+            .spawn(watch)?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 

@@ -20,7 +20,10 @@ pub(crate) fn assign(
     subscriptions: &BTreeMap<String, Vec<TopicName>>,
     partitions: &BTreeMap<TopicName, usize>,
 ) -> Assignment {
-    let mut assignment: Assignment = subscriptions.keys().map(|m| (m.clone(), Vec::new())).collect();
+    let mut assignment: Assignment = subscriptions
+        .keys()
+        .map(|m| (m.clone(), Vec::new()))
+        .collect();
     match assignor {
         "roundrobin" => round_robin(subscriptions, partitions, &mut assignment),
         _ => range(subscriptions, partitions, &mut assignment),
@@ -35,7 +38,11 @@ fn range(
     assignment: &mut Assignment,
 ) {
     for (topic, count) in partitions {
-        let members: Vec<&String> = subscriptions.iter().filter(|(_, t)| t.contains(topic)).map(|(m, _)| m).collect();
+        let members: Vec<&String> = subscriptions
+            .iter()
+            .filter(|(_, t)| t.contains(topic))
+            .map(|(m, _)| m)
+            .collect();
         if members.is_empty() {
             continue;
         }
@@ -67,7 +74,10 @@ fn round_robin(
                 turn += 1;
             }
             let member = members[turn % members.len()].clone();
-            assignment.entry(member).or_default().push(TopicPartition::new(topic.clone(), number as i32));
+            assignment
+                .entry(member)
+                .or_default()
+                .push(TopicPartition::new(topic.clone(), number as i32));
             turn += 1;
         }
     }
@@ -89,7 +99,10 @@ fn string(bytes: &mut Bytes) -> Option<String> {
 fn put_partitions(out: &mut BytesMut, partitions: &[TopicPartition]) {
     let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
-        topics.entry(&partition.topic).or_default().push(partition.partition);
+        topics
+            .entry(&partition.topic)
+            .or_default()
+            .push(partition.partition);
     }
     out.put_i32(topics.len() as i32);
     for (topic, numbers) in topics {
@@ -114,7 +127,9 @@ pub(crate) fn encode_subscription(topics: &BTreeSet<TopicName>, owned: &[TopicPa
 pub(crate) fn decode_subscription(mut bytes: Bytes) -> Option<Vec<TopicName>> {
     let _version = bytes.try_get_i16().ok()?;
     let count = bytes.try_get_i32().ok()?;
-    (0..count).map(|_| TopicName::new(&string(&mut bytes)?).ok()).collect()
+    (0..count)
+        .map(|_| TopicName::new(&string(&mut bytes)?).ok())
+        .collect()
 }
 
 /// The bytes of an assignment.
@@ -136,7 +151,10 @@ pub(crate) fn decode_assignment(mut bytes: Bytes) -> Option<Vec<TopicPartition>>
     for _ in 0..bytes.try_get_i32().ok()? {
         let topic = TopicName::new(&string(&mut bytes)?).ok()?;
         for _ in 0..bytes.try_get_i32().ok()? {
-            partitions.push(TopicPartition::new(topic.clone(), bytes.try_get_i32().ok()?));
+            partitions.push(TopicPartition::new(
+                topic.clone(),
+                bytes.try_get_i32().ok()?,
+            ));
         }
     }
     Some(partitions)
@@ -153,22 +171,42 @@ mod tests {
 
     #[test]
     fn range_gives_the_first_members_one_more() {
-        let subscriptions = ["a", "b", "c"].map(|m| (m.to_owned(), vec![name(0)])).into();
+        let subscriptions = ["a", "b", "c"]
+            .map(|m| (m.to_owned(), vec![name(0)]))
+            .into();
         let assignment = assign("range", &subscriptions, &BTreeMap::from([(name(0), 7)]));
         let sizes: Vec<_> = assignment.values().map(Vec::len).collect();
         assert_eq!(sizes, [3, 2, 2]);
-        assert_eq!(assignment["a"].iter().map(|p| p.partition).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(
+            assignment["a"]
+                .iter()
+                .map(|p| p.partition)
+                .collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
     }
 
     /// The bytes that Java's `ConsumerProtocol` writes.
     #[test]
     fn the_bytes_are_javas() {
         let topics = BTreeSet::from([name(0)]);
-        assert_eq!(encode_subscription(&topics, &[]), &b"\0\x01\0\0\0\x01\0\x02t0\xff\xff\xff\xff\0\0\0\0"[..]);
+        assert_eq!(
+            encode_subscription(&topics, &[]),
+            &b"\0\x01\0\0\0\x01\0\x02t0\xff\xff\xff\xff\0\0\0\0"[..]
+        );
         let assignment = encode_assignment(&[TopicPartition::new(name(0), 3)]);
-        assert_eq!(assignment, &b"\0\0\0\0\0\x01\0\x02t0\0\0\0\x01\0\0\0\x03\xff\xff\xff\xff"[..]);
-        assert_eq!(decode_assignment(assignment), Some(vec![TopicPartition::new(name(0), 3)]));
-        assert_eq!(decode_assignment(Bytes::from_static(b"\0\0\x7f\xff\xff\xff")), None);
+        assert_eq!(
+            assignment,
+            &b"\0\0\0\0\0\x01\0\x02t0\0\0\0\x01\0\0\0\x03\xff\xff\xff\xff"[..]
+        );
+        assert_eq!(
+            decode_assignment(assignment),
+            Some(vec![TopicPartition::new(name(0), 3)])
+        );
+        assert_eq!(
+            decode_assignment(Bytes::from_static(b"\0\0\x7f\xff\xff\xff")),
+            None
+        );
     }
 
     proptest! {

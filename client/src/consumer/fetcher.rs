@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callboard_common::protocol::TopicRef;
-use callboard_common::protocol::fetch::{Fetch, FetchPartition, FetchTopic, Fetched, FetchedPartition};
+use callboard_common::protocol::fetch::{
+    Fetch, FetchPartition, FetchTopic, Fetched, FetchedPartition,
+};
 use callboard_common::protocol::list_offsets::OffsetTarget;
 use callboard_common::record::{Batch, Record};
 use callboard_common::{ErrorCode, Offset, TopicPartition};
@@ -74,7 +76,16 @@ impl Fetcher {
     async fn give(&self, records: Result<Vec<Record>, Error>, high_watermark: Option<Offset>) {
         let (partition, version) = (self.partition.clone(), self.version);
         // A consumer that is gone wants nothing.
-        drop(self.pieces.send(Piece { partition, version, records, high_watermark }).await);
+        drop(
+            self.pieces
+                .send(Piece {
+                    partition,
+                    version,
+                    records,
+                    high_watermark,
+                })
+                .await,
+        );
     }
 
     /// Where to begin.
@@ -87,14 +98,21 @@ impl Fetcher {
             StartAt::Reset => match self.config.offset_reset {
                 OffsetReset::Earliest => OffsetTarget::Earliest,
                 OffsetReset::Latest => OffsetTarget::Latest,
-                OffsetReset::None => return Err(Error::NoOffset { partition: self.partition.to_string() }),
+                OffsetReset::None => {
+                    return Err(Error::NoOffset {
+                        partition: self.partition.to_string(),
+                    });
+                }
             },
         };
         let admin = self.client.admin();
         match admin.offset(&self.partition, target).await? {
             Some(offset) => Ok(offset),
             // No record is that new: what comes next is.
-            None => Ok(admin.offset(&self.partition, OffsetTarget::Latest).await?.unwrap_or_default()),
+            None => Ok(admin
+                .offset(&self.partition, OffsetTarget::Latest)
+                .await?
+                .unwrap_or_default()),
         }
     }
 
@@ -111,17 +129,26 @@ impl Fetcher {
             max_wait_ms: i32::try_from(self.config.fetch_wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: i32::try_from(self.config.fetch_min_bytes).unwrap_or(i32::MAX),
             max_bytes: bytes,
-            topics: vec![FetchTopic { topic, partitions: vec![partition] }],
+            topics: vec![FetchTopic {
+                topic,
+                partitions: vec![partition],
+            }],
         };
         let leader = self.client.leader(&self.partition).await?;
         let extra = self.config.fetch_wait.max(Duration::ZERO);
-        let fetched: Fetched = leader.ask(Lane::Fetch(self.partition.clone()), request, extra).await?;
+        let fetched: Fetched = leader
+            .ask(Lane::Fetch(self.partition.clone()), request, extra)
+            .await?;
         let topic = fetched.topics.into_iter().next();
         let partition = topic.and_then(|t| t.partitions.into_iter().next());
         partition.ok_or(Error::refused(ErrorCode::UnknownServerError))
     }
 
     /// The records of an answer from the position on.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other error is handed on"
+    )]
     async fn take(
         &self,
         fetched: FetchedPartition,
@@ -142,10 +169,14 @@ impl Fetcher {
             let (batch, rest) = Batch::split(bytes).map_err(corrupt)?;
             bytes = rest;
             if !batch.header().is_control() {
-                let all = batch.records(self.config.decompress_limit_bytes).map_err(corrupt)?;
+                let all = batch
+                    .records(self.config.decompress_limit_bytes)
+                    .map_err(corrupt)?;
                 records.extend(all.into_iter().filter(|r| r.offset >= *position));
             }
-            *position = Offset::checked(batch.header().next_offset()).unwrap_or(*position).max(*position);
+            *position = Offset::checked(batch.header().next_offset())
+                .unwrap_or(*position)
+                .max(*position);
         }
         Ok((!records.is_empty()).then_some((records, fetched.high_watermark)))
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use callboard_common::kafka::Text;
 use callboard_common::protocol::groups::{
-    Blob, Heartbeat, HeartbeatAnswer, JoinGroup, JoinedGroup, LeaveGroup, LeftGroup, SyncGroup, SyncedGroup,
+    Blob, Heartbeat, HeartbeatAnswer, JoinGroup, JoinedGroup, LeaveGroup, LeftGroup, SyncGroup,
+    SyncedGroup,
 };
 use callboard_common::{ErrorCode, TopicName, TopicPartition};
 
@@ -45,7 +46,10 @@ impl Membership {
     }
 
     /// Joins the group, again until it is in a generation, and returns the partitions that are its own.
-    pub(crate) async fn join(&mut self, topics: &BTreeSet<TopicName>) -> Result<Vec<TopicPartition>, Error> {
+    pub(crate) async fn join(
+        &mut self,
+        topics: &BTreeSet<TopicName>,
+    ) -> Result<Vec<TopicPartition>, Error> {
         loop {
             match self.join_once(topics).await {
                 Ok(Some(partitions)) => return Ok(partitions),
@@ -60,7 +64,14 @@ impl Membership {
         }
     }
 
-    async fn join_once(&mut self, topics: &BTreeSet<TopicName>) -> Result<Option<Vec<TopicPartition>>, Error> {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other error is handed on"
+    )]
+    async fn join_once(
+        &mut self,
+        topics: &BTreeSet<TopicName>,
+    ) -> Result<Option<Vec<TopicPartition>>, Error> {
         let subscription = Blob(assignor::encode_subscription(topics, &[]));
         let request = JoinGroup {
             group: self.group.clone(),
@@ -69,10 +80,15 @@ impl Membership {
             member: self.member.clone(),
             instance: self.instance.clone(),
             protocol_type: Text::from_static("consumer"),
-            protocols: ASSIGNORS.map(|name| (Text::from_static(name), subscription.clone())).to_vec(),
+            protocols: ASSIGNORS
+                .map(|name| (Text::from_static(name), subscription.clone()))
+                .to_vec(),
             member_id_required: self.instance.is_none(),
         };
-        let joined: JoinedGroup = self.client.ask(Lane::Membership, request, self.rebalance_timeout).await?;
+        let joined: JoinedGroup = self
+            .client
+            .ask(Lane::Membership, request, self.rebalance_timeout)
+            .await?;
         match joined.error {
             ErrorCode::None => {}
             ErrorCode::MemberIdRequired => {
@@ -88,7 +104,11 @@ impl Membership {
         }
         (self.member, self.generation) = (joined.member.clone(), joined.generation);
         let leads = joined.leader == joined.member && !joined.skip_assignment;
-        let assignments = if leads { self.assign(&joined).await? } else { Vec::new() };
+        let assignments = if leads {
+            self.assign(&joined).await?
+        } else {
+            Vec::new()
+        };
         self.sync(&joined, assignments).await
     }
 
@@ -113,9 +133,16 @@ impl Membership {
         }
         let protocol = joined.protocol.clone().unwrap_or_default();
         let assignment = assignor::assign(&protocol, &subscriptions, &partitions);
-        Ok(assignment.into_iter().map(|(m, p)| (Text::from(m), Blob(assignor::encode_assignment(&p)))).collect())
+        Ok(assignment
+            .into_iter()
+            .map(|(m, p)| (Text::from(m), Blob(assignor::encode_assignment(&p))))
+            .collect())
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other error is handed on"
+    )]
     async fn sync(
         &mut self,
         joined: &JoinedGroup,
@@ -130,11 +157,16 @@ impl Membership {
             protocol: joined.protocol.clone(),
             assignments,
         };
-        let synced: SyncedGroup = self.client.ask(Lane::Membership, request, self.rebalance_timeout).await?;
+        let synced: SyncedGroup = self
+            .client
+            .ask(Lane::Membership, request, self.rebalance_timeout)
+            .await?;
         match synced.error {
             ErrorCode::None => {
                 let partitions = assignor::decode_assignment(synced.assignment.0);
-                Ok(Some(partitions.ok_or_else(|| Error::Corrupt("the assignment is malformed".into()))?))
+                Ok(Some(partitions.ok_or_else(|| {
+                    Error::Corrupt("the assignment is malformed".into())
+                })?))
             }
             ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration => Ok(None),
             ErrorCode::UnknownMemberId => {
@@ -146,6 +178,10 @@ impl Membership {
     }
 
     /// Says that the member lives; `false` if it must join again.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other error is handed on"
+    )]
     pub(crate) async fn heartbeat(&mut self) -> Result<bool, Error> {
         let request = Heartbeat {
             group: self.group.clone(),
@@ -153,7 +189,10 @@ impl Membership {
             member: self.member.clone(),
             instance: self.instance.clone(),
         };
-        let answer: HeartbeatAnswer = self.client.ask(Lane::Group, request, Duration::ZERO).await?;
+        let answer: HeartbeatAnswer = self
+            .client
+            .ask(Lane::Group, request, Duration::ZERO)
+            .await?;
         match answer.error {
             ErrorCode::None => Ok(true),
             ErrorCode::RebalanceInProgress | ErrorCode::IllegalGeneration => Ok(false),
@@ -170,8 +209,14 @@ impl Membership {
         if self.member.is_empty() || self.instance.is_some() {
             return Ok(());
         }
-        let request = LeaveGroup { group: self.group.clone(), members: vec![(self.member.clone(), None)] };
-        let left: LeftGroup = self.client.ask(Lane::Group, request, Duration::ZERO).await?;
+        let request = LeaveGroup {
+            group: self.group.clone(),
+            members: vec![(self.member.clone(), None)],
+        };
+        let left: LeftGroup = self
+            .client
+            .ask(Lane::Group, request, Duration::ZERO)
+            .await?;
         check(left.error)
     }
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::TopicRef;
-use callboard_common::protocol::offsets::{CommitOffsets, FetchGroupOffsets, FetchOffsets, FetchedOffsets};
+use callboard_common::protocol::offsets::{
+    CommitOffsets, FetchGroupOffsets, FetchOffsets, FetchedOffsets,
+};
 use callboard_common::record::{Header, Record};
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
@@ -81,7 +83,10 @@ enum GroupEvent {
     /// The group rebalances: nothing may be read until the answer was given and a new assignment comes.
     Revoke(oneshot::Sender<()>),
     /// These partitions are the consumer's.
-    Assign { partitions: Vec<TopicPartition>, membership: Box<Membership> },
+    Assign {
+        partitions: Vec<TopicPartition>,
+        membership: Box<Membership>,
+    },
     /// Membership is lost for good.
     Failed(Error),
 }
@@ -117,7 +122,10 @@ struct GroupTask {
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consumer").field("config", &self.config).field("positions", &self.positions).finish_non_exhaustive()
+        f.debug_struct("Consumer")
+            .field("config", &self.config)
+            .field("positions", &self.positions)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,17 +154,37 @@ impl Consumer {
         topics: impl IntoIterator<Item = T>,
         listener: Arc<dyn RebalanceListener>,
     ) -> Result<Self, Error> {
-        let group = config.group.clone().ok_or_else(|| Error::Config("a subscription needs a group".into()))?;
-        let names: Result<BTreeSet<TopicName>, _> = topics.into_iter().map(|t| TopicName::new(t.as_ref())).collect();
+        let group = config
+            .group
+            .clone()
+            .ok_or_else(|| Error::Config("a subscription needs a group".into()))?;
+        let names: Result<BTreeSet<TopicName>, _> = topics
+            .into_iter()
+            .map(|t| TopicName::new(t.as_ref()))
+            .collect();
         let topics = names.map_err(|e| Error::Config(e.to_string()))?;
         client.admin().find_coordinator(&group).await?;
         let mut consumer = Self::new(client, config, listener);
         let membership = Membership::new(client, &group, &consumer.config);
         let (told, events) = mpsc::channel(1);
         let (stop, stopped) = mpsc::channel(1);
-        let task = spawn::spawn(run_group(membership.clone(), topics, consumer.config.heartbeat, told, stopped));
-        consumer.group = Some(GroupTask { events, membership, stop, task });
-        consumer.commit_at = consumer.config.auto_commit.map(|every| tokio::time::Instant::now() + every);
+        let task = spawn::spawn(run_group(
+            membership.clone(),
+            topics,
+            consumer.config.heartbeat,
+            told,
+            stopped,
+        ));
+        consumer.group = Some(GroupTask {
+            events,
+            membership,
+            stop,
+            task,
+        });
+        consumer.commit_at = consumer
+            .config
+            .auto_commit
+            .map(|every| tokio::time::Instant::now() + every);
         Ok(consumer)
     }
 
@@ -292,7 +320,10 @@ impl Consumer {
     }
 
     fn take(&mut self, piece: Piece) -> Result<(), Error> {
-        let is_current = self.reading.get(&piece.partition).is_some_and(|(version, _)| *version == piece.version);
+        let is_current = self
+            .reading
+            .get(&piece.partition)
+            .is_some_and(|(version, _)| *version == piece.version);
         if !is_current {
             return Ok(());
         }
@@ -305,7 +336,8 @@ impl Consumer {
             headers: r.headers,
             high_watermark: piece.high_watermark,
         };
-        self.buffered.extend(piece.records?.into_iter().map(consumed));
+        self.buffered
+            .extend(piece.records?.into_iter().map(consumed));
         Ok(())
     }
 
@@ -322,14 +354,19 @@ impl Consumer {
                 }
                 let _told = done.send(());
             }
-            GroupEvent::Assign { partitions, membership } => {
+            GroupEvent::Assign {
+                partitions,
+                membership,
+            } => {
                 if let Some(group) = &mut self.group {
                     group.membership = *membership;
                 }
                 let committed = self.fetch_committed(&partitions).await?;
                 self.listener.assigned(&partitions);
                 for partition in partitions {
-                    let start = committed.get(&partition).map_or(StartAt::Reset, |o| StartAt::Offset(*o));
+                    let start = committed
+                        .get(&partition)
+                        .map_or(StartAt::Reset, |o| StartAt::Offset(*o));
                     self.read(partition, start);
                 }
                 self.committed = committed;
@@ -339,18 +376,38 @@ impl Consumer {
         Ok(())
     }
 
-    async fn fetch_committed(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
-        let Some(group) = &self.group else { return Ok(BTreeMap::new()) };
+    async fn fetch_committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
+        let Some(group) = &self.group else {
+            return Ok(BTreeMap::new());
+        };
         let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
         for partition in partitions {
-            topics.entry(&partition.topic).or_default().push(partition.partition);
+            topics
+                .entry(&partition.topic)
+                .or_default()
+                .push(partition.partition);
         }
-        let topics = topics.into_iter().map(|(t, n)| (TopicRef::Name(t.as_str().into()), n)).collect();
-        let groups = vec![FetchGroupOffsets { group: group.membership.group.clone(), topics: Some(topics) }];
-        let request = FetchOffsets { groups, by_id: false };
+        let topics = topics
+            .into_iter()
+            .map(|(t, n)| (TopicRef::Name(t.as_str().into()), n))
+            .collect();
+        let groups = vec![FetchGroupOffsets {
+            group: group.membership.group.clone(),
+            topics: Some(topics),
+        }];
+        let request = FetchOffsets {
+            groups,
+            by_id: false,
+        };
         self.client
             .ask_patiently(Lane::Group, request, |mut fetched: FetchedOffsets| {
-                let group = fetched.groups.pop().ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+                let group = fetched
+                    .groups
+                    .pop()
+                    .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
                 check(group.error)?;
                 Ok(offsets(group.topics))
             })
@@ -358,7 +415,10 @@ impl Consumer {
     }
 
     async fn commit_by_time(&mut self) -> Result<(), Error> {
-        self.commit_at = self.config.auto_commit.map(|every| tokio::time::Instant::now() + every);
+        self.commit_at = self
+            .config
+            .auto_commit
+            .map(|every| tokio::time::Instant::now() + every);
         match self.commit_positions().await {
             // The rebalance that is under way decides; nothing is lost, some may be read again.
             Err(Error::Refused { .. } | Error::Connection { .. } | Error::Timeout) => Ok(()),
@@ -368,8 +428,12 @@ impl Consumer {
 
     async fn commit_positions(&mut self) -> Result<(), Error> {
         let changed = |(p, o): &(&TopicPartition, &Offset)| self.committed.get(*p) != Some(*o);
-        let offsets: BTreeMap<TopicPartition, Offset> =
-            self.positions.iter().filter(changed).map(|(p, o)| (p.clone(), *o)).collect();
+        let offsets: BTreeMap<TopicPartition, Offset> = self
+            .positions
+            .iter()
+            .filter(changed)
+            .map(|(p, o)| (p.clone(), *o))
+            .collect();
         self.commit_offsets(offsets).await
     }
 
@@ -393,8 +457,14 @@ impl Consumer {
     /// # Errors
     ///
     /// As [`Consumer::commit`].
-    pub async fn commit_offsets(&mut self, offsets: BTreeMap<TopicPartition, Offset>) -> Result<(), Error> {
-        let group = self.group.as_ref().ok_or_else(|| Error::Config("offsets are committed for a group".into()))?;
+    pub async fn commit_offsets(
+        &mut self,
+        offsets: BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), Error> {
+        let group = self
+            .group
+            .as_ref()
+            .ok_or_else(|| Error::Config("offsets are committed for a group".into()))?;
         if offsets.is_empty() {
             return Ok(());
         }
@@ -408,10 +478,16 @@ impl Consumer {
         };
         let accept = |answer| match accept_commit(answer) {
             // Waiting does not help: the group has moved on.
-            Err(Error::Refused { code: ErrorCode::RebalanceInProgress, .. }) => Ok(Err(ErrorCode::RebalanceInProgress)),
+            Err(Error::Refused {
+                code: ErrorCode::RebalanceInProgress,
+                ..
+            }) => Ok(Err(ErrorCode::RebalanceInProgress)),
             other => other.map(Ok),
         };
-        let committed = self.client.ask_patiently(Lane::Group, request, accept).await?;
+        let committed = self
+            .client
+            .ask_patiently(Lane::Group, request, accept)
+            .await?;
         committed.map_err(Error::refused)?;
         self.committed.extend(offsets);
         Ok(())
@@ -424,7 +500,9 @@ impl Consumer {
     /// [`Error::Config`] if the partition is not this consumer's.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), Error> {
         if !self.reading.contains_key(partition) {
-            return Err(Error::Config(format!("{partition} is not assigned to this consumer")));
+            return Err(Error::Config(format!(
+                "{partition} is not assigned to this consumer"
+            )));
         }
         if self.last.as_ref().is_some_and(|(p, _)| p == partition) {
             self.last = None;
@@ -437,7 +515,9 @@ impl Consumer {
     pub fn seek_all(&mut self, to: StartAt) {
         self.last = None;
         let partitions: Vec<TopicPartition> = self.reading.keys().cloned().collect();
-        partitions.into_iter().for_each(|partition| self.read(partition, to));
+        partitions
+            .into_iter()
+            .for_each(|partition| self.read(partition, to));
     }
 
     /// The partitions that are read, sorted.
@@ -449,14 +529,21 @@ impl Consumer {
     /// The next record to be received of a partition, once one was received or committed.
     #[must_use]
     pub fn position(&self, partition: &TopicPartition) -> Option<Offset> {
-        let last = self.last.as_ref().filter(|(p, _)| p == partition).map(|(_, next)| *next);
+        let last = self
+            .last
+            .as_ref()
+            .filter(|(p, _)| p == partition)
+            .map(|(_, next)| *next);
         last.or_else(|| self.positions.get(partition).copied())
     }
 
     /// The member's id in its group; empty without one.
     #[must_use]
     pub fn member(&self) -> Text {
-        self.group.as_ref().map(|g| g.membership.member.clone()).unwrap_or_default()
+        self.group
+            .as_ref()
+            .map(|g| g.membership.member.clone())
+            .unwrap_or_default()
     }
 
     /// Commits what was received, if offsets are committed by time, leaves the group and ends.
@@ -501,7 +588,10 @@ async fn run_group(
         loop {
             let joined = membership.join(&topics).await;
             let event = match joined {
-                Ok(partitions) => GroupEvent::Assign { partitions, membership: Box::new(membership.clone()) },
+                Ok(partitions) => GroupEvent::Assign {
+                    partitions,
+                    membership: Box::new(membership.clone()),
+                },
                 Err(error) => GroupEvent::Failed(error),
             };
             let failed = matches!(event, GroupEvent::Failed(_));

@@ -37,17 +37,27 @@ pub(crate) struct Accumulator<T> {
 
 impl<T> Accumulator<T> {
     pub(crate) fn new(compression: Compression, batch_bytes: usize, linger: Duration) -> Self {
-        Self { compression, batch_bytes, linger, open: None }
+        Self {
+            compression,
+            batch_bytes,
+            linger,
+            open: None,
+        }
     }
 
     /// Takes a record at `now`; returns the batch that it has filled or does not fit into.
     pub(crate) fn push(&mut self, now: Duration, record: Queued<T>) -> Option<Ready<T>> {
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let size = BatchBuilder::record_size_bound(key, value, &record.headers);
-        let full = self.open.as_ref().is_some_and(|(open, ..)| open.size_bytes() + size > self.batch_bytes);
+        let full = self
+            .open
+            .as_ref()
+            .is_some_and(|(open, ..)| open.size_bytes() + size > self.batch_bytes);
         let ready = if full { self.take() } else { None };
         let compression = self.compression;
-        let (builder, tell, _) = self.open.get_or_insert_with(|| (BatchBuilder::new(compression), Vec::new(), now));
+        let (builder, tell, _) = self
+            .open
+            .get_or_insert_with(|| (BatchBuilder::new(compression), Vec::new(), now));
         builder.push(record.timestamp, key, value, &record.headers);
         tell.push(record.tell);
         let filled = ready.is_none() && builder.size_bytes() >= self.batch_bytes;
@@ -62,7 +72,11 @@ impl<T> Accumulator<T> {
     /// The open batch, whatever its size.
     pub(crate) fn take(&mut self) -> Option<Ready<T>> {
         let (builder, tell, since) = self.open.take()?;
-        Some(Ready { batch: builder.build(), tell, since })
+        Some(Ready {
+            batch: builder.build(),
+            tell,
+            since,
+        })
     }
 }
 
@@ -71,7 +85,13 @@ mod tests {
     use super::*;
 
     fn record(tell: u32, size: usize) -> Queued<u32> {
-        Queued { timestamp: 1, key: None, value: Some(vec![7; size].into()), headers: vec![], tell }
+        Queued {
+            timestamp: 1,
+            key: None,
+            value: Some(vec![7; size].into()),
+            headers: vec![],
+            tell,
+        }
     }
 
     #[test]
@@ -81,9 +101,16 @@ mod tests {
         assert!(accumulator.push(now, record(0, 100)).is_none());
         assert_eq!(accumulator.deadline(), Some(now + Duration::from_millis(5)));
         assert!(accumulator.push(now, record(1, 100)).is_none());
-        let ready = accumulator.push(now, record(2, 250)).expect("it does not fit");
-        assert_eq!((ready.tell, ready.batch.header().record_count), (vec![0, 1], 2));
-        let ready = accumulator.push(now, record(3, 900)).expect("an open batch makes room for a large record");
+        let ready = accumulator
+            .push(now, record(2, 250))
+            .expect("it does not fit");
+        assert_eq!(
+            (ready.tell, ready.batch.header().record_count),
+            (vec![0, 1], 2)
+        );
+        let ready = accumulator
+            .push(now, record(3, 900))
+            .expect("an open batch makes room for a large record");
         assert_eq!(ready.tell, [2]);
         assert_eq!(accumulator.take().map(|r| r.tell), Some(vec![3]));
         assert!(accumulator.take().is_none() && accumulator.deadline().is_none());

@@ -38,7 +38,14 @@ impl Record {
     #[must_use]
     pub fn to(topic: impl Into<String>) -> Self {
         let topic = topic.into();
-        Self { topic, partition: None, key: None, value: None, headers: Vec::new(), timestamp: None }
+        Self {
+            topic,
+            partition: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+        }
     }
 
     /// With a key: records of one key go to one partition, in order.
@@ -58,7 +65,10 @@ impl Record {
     /// With one more header; names may repeat.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<Bytes>) -> Self {
-        self.headers.push(Header { key: Text::from(name), value: Some(value.into()) });
+        self.headers.push(Header {
+            key: Text::from(name),
+            value: Some(value.into()),
+        });
         self
     }
 
@@ -103,7 +113,9 @@ impl Future for PendingDelivery {
     type Output = Result<Delivery, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|told| told.unwrap_or(Err(Error::Closed)))
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|told| told.unwrap_or(Err(Error::Closed)))
     }
 }
 
@@ -132,7 +144,9 @@ pub struct Producer(Arc<Inner>);
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("config", &self.0.config).finish_non_exhaustive()
+        f.debug_struct("Producer")
+            .field("config", &self.0.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -185,25 +199,42 @@ impl Producer {
         let size_bytes = BatchBuilder::record_size_bound(key, value, &record.headers);
         let limit_bytes = inner.config.record_max_bytes.min(inner.config.buffer_bytes);
         if size_bytes > limit_bytes {
-            return Err(Error::RecordTooLarge { size_bytes, limit_bytes });
+            return Err(Error::RecordTooLarge {
+                size_bytes,
+                limit_bytes,
+            });
         }
         let count = inner.client.partitions(&record.topic).await?;
         let batch_bytes = inner.config.batch_size_bytes;
         let number = match record.partition {
             Some(number) => number,
-            None => inner.partitioner.partition(key, size_bytes, batch_bytes, count),
+            None => inner
+                .partitioner
+                .partition(key, size_bytes, batch_bytes, count),
         };
         let topic = TopicName::new(&record.topic).map_err(|e| Error::Config(e.to_string()))?;
-        let space = inner.space.clone().acquire_many_owned(size_bytes as u32).await.map_err(|_| Error::Closed)?;
+        let space = inner
+            .space
+            .clone()
+            .acquire_many_owned(size_bytes as u32)
+            .await
+            .map_err(|_| Error::Closed)?;
         let (delivered, delivery) = oneshot::channel();
         let queued = Queued {
             timestamp: record.timestamp.unwrap_or(inner.clock.now().wall.0),
             key: record.key,
             value: record.value,
             headers: record.headers,
-            tell: Tell { delivered, _space: space },
+            tell: Tell {
+                delivered,
+                _space: space,
+            },
         };
-        self.order(TopicPartition::new(topic, number), Order::Record(Box::new(queued))).await?;
+        self.order(
+            TopicPartition::new(topic, number),
+            Order::Record(Box::new(queued)),
+        )
+        .await?;
         Ok(PendingDelivery(delivery))
     }
 
@@ -214,7 +245,12 @@ impl Producer {
         let task = partitions.entry(partition).or_insert_with_key(|partition| {
             let (orders, incoming) = mpsc::unbounded_channel();
             let inner = &self.0;
-            let sender = sender::Sender::new(inner.client.clone(), inner.config.clone(), partition.clone(), inner.clock.clone());
+            let sender = sender::Sender::new(
+                inner.client.clone(),
+                inner.config.clone(),
+                partition.clone(),
+                inner.clock.clone(),
+            );
             drop(spawn::spawn(sender.run(incoming)));
             orders
         });

@@ -32,12 +32,20 @@ pub(crate) struct Partitioner {
 }
 
 impl Partitioner {
-    pub(crate) fn partition(&self, key: Option<&[u8]>, size_bytes: usize, batch_bytes: usize, count: usize) -> i32 {
+    pub(crate) fn partition(
+        &self,
+        key: Option<&[u8]>,
+        size_bytes: usize,
+        batch_bytes: usize,
+        count: usize,
+    ) -> i32 {
         let count = count.max(1) as u64;
         let partition = match key {
             Some(key) => u64::from(murmur2(key) & 0x7fff_ffff) % count,
             None => {
-                let before = self.keyless_bytes.fetch_add(size_bytes as u64, Ordering::Relaxed);
+                let before = self
+                    .keyless_bytes
+                    .fetch_add(size_bytes as u64, Ordering::Relaxed);
                 before / batch_bytes.max(1) as u64 % count
             }
         };
@@ -57,7 +65,10 @@ mod tests {
             ("foobar", -790_332_482),
             ("a-little-bit-long-string", -985_981_536),
             ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), hash, "{key}");
@@ -67,7 +78,9 @@ mod tests {
     #[test]
     fn keyless_records_move_on_after_a_batch() {
         let partitioner = Partitioner::default();
-        let partitions: Vec<_> = (0..6).map(|_| partitioner.partition(None, 50, 100, 3)).collect();
+        let partitions: Vec<_> = (0..6)
+            .map(|_| partitioner.partition(None, 50, 100, 3))
+            .collect();
         assert_eq!(partitions, [0, 0, 1, 1, 2, 2]);
         let keyed = partitioner.partition(Some(b"key"), 1, 1, 7);
         assert_eq!(partitioner.partition(Some(b"key"), 999, 1, 7), keyed);

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use callboard_common::protocol::TopicRef;
 use callboard_common::protocol::produce::{
-    Acks as WireAcks, InitProducer, InitedProducer, Produce, ProducePartition, ProduceTopic, Produced, ProducedPartition,
+    Acks as WireAcks, InitProducer, InitedProducer, Produce, ProducePartition, ProduceTopic,
+    Produced, ProducedPartition,
 };
 use callboard_common::record::batch::advance_sequence;
 use callboard_common::{Clock, ErrorCode, TopicPartition};
@@ -53,8 +54,14 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(client: Client, config: ProducerConfig, partition: TopicPartition, clock: Clock) -> Self {
-        let accumulator = Accumulator::new(config.compression, config.batch_size_bytes, config.linger);
+    pub(super) fn new(
+        client: Client,
+        config: ProducerConfig,
+        partition: TopicPartition,
+        clock: Clock,
+    ) -> Self {
+        let accumulator =
+            Accumulator::new(config.compression, config.batch_size_bytes, config.linger);
         Self {
             client,
             config,
@@ -83,7 +90,11 @@ impl Sender {
             let deadline = self.accumulator.deadline();
             let linger = async {
                 match deadline {
-                    Some(at) => self.clock.sleep_until(callboard_common::Monotonic(at)).await,
+                    Some(at) => {
+                        self.clock
+                            .sleep_until(callboard_common::Monotonic(at))
+                            .await
+                    }
                     None => std::future::pending().await,
                 }
             };
@@ -108,7 +119,10 @@ impl Sender {
     }
 
     fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.in_flight.is_empty() && self.failed.is_empty() && self.accumulator.deadline().is_none()
+        self.queue.is_empty()
+            && self.in_flight.is_empty()
+            && self.failed.is_empty()
+            && self.accumulator.deadline().is_none()
     }
 
     fn take(&mut self, order: Order) {
@@ -140,7 +154,8 @@ impl Sender {
 
     /// Sends what may be sent now.
     async fn send_queued(&mut self) {
-        while self.failed.is_empty() && self.in_flight.len() < self.config.max_in_flight.clamp(1, 5) {
+        while self.failed.is_empty() && self.in_flight.len() < self.config.max_in_flight.clamp(1, 5)
+        {
             if self.queue.is_empty() {
                 return;
             }
@@ -148,7 +163,9 @@ impl Sender {
             if self.config.idempotent && self.producer.is_none() && !self.init().await {
                 return;
             }
-            let Some(numbered) = self.queue.pop_front() else { return };
+            let Some(numbered) = self.queue.pop_front() else {
+                return;
+            };
             self.send(numbered).await;
         }
     }
@@ -157,7 +174,10 @@ impl Sender {
     fn expire(&mut self) {
         let (now, timeout) = (self.now(), self.config.delivery_timeout);
         let mut expired = false;
-        while let Some(old) = self.queue.pop_front_if(|n| now.saturating_sub(n.ready.since) > timeout) {
+        while let Some(old) = self
+            .queue
+            .pop_front_if(|n| now.saturating_sub(n.ready.since) > timeout)
+        {
             fail(old, &Error::Timeout);
             expired = true;
         }
@@ -172,16 +192,30 @@ impl Sender {
         self.next_sequence = 0;
         for numbered in &mut self.queue {
             numbered.sequence = self.next_sequence;
-            self.next_sequence = advance_sequence(self.next_sequence, numbered.ready.batch.header().record_count);
+            self.next_sequence = advance_sequence(
+                self.next_sequence,
+                numbered.ready.batch.header().record_count,
+            );
         }
     }
 
     /// Gets a producer id; waits a little if that fails.
     async fn init(&mut self) -> bool {
-        let request = InitProducer { transactional_id: None, producer_id: None, producer_epoch: -1 };
-        let inited = self.client.ask(Lane::Control, request, Duration::ZERO).await;
+        let request = InitProducer {
+            transactional_id: None,
+            producer_id: None,
+            producer_epoch: -1,
+        };
+        let inited = self
+            .client
+            .ask(Lane::Control, request, Duration::ZERO)
+            .await;
         let error = match inited {
-            Ok(InitedProducer { error: ErrorCode::None, producer_id, producer_epoch }) => {
+            Ok(InitedProducer {
+                error: ErrorCode::None,
+                producer_id,
+                producer_epoch,
+            }) => {
                 self.producer = Some((producer_id, producer_epoch));
                 return true;
             }
@@ -191,38 +225,61 @@ impl Sender {
         if error.is_retriable() {
             tokio::time::sleep(self.client.config().retry_backoff).await;
         } else {
-            self.queue.drain(..).for_each(|numbered| fail(numbered, &error));
+            self.queue
+                .drain(..)
+                .for_each(|numbered| fail(numbered, &error));
         }
         false
     }
 
     async fn send(&mut self, numbered: Numbered) {
         let batch = match self.producer {
-            Some((id, epoch)) => numbered.ready.batch.by_producer(id, epoch, numbered.sequence),
+            Some((id, epoch)) => numbered
+                .ready
+                .batch
+                .by_producer(id, epoch, numbered.sequence),
             None => numbered.ready.batch.clone(),
         };
-        let partition =
-            ProducePartition { partition: self.partition.partition, records: batch.bytes().clone().into() };
+        let partition = ProducePartition {
+            partition: self.partition.partition,
+            records: batch.bytes().clone().into(),
+        };
         let topic = TopicRef::Name(self.partition.topic.as_str().into());
-        let timeout_ms = i32::try_from(self.client.config().request_timeout.as_millis()).unwrap_or(i32::MAX);
+        let timeout_ms =
+            i32::try_from(self.client.config().request_timeout.as_millis()).unwrap_or(i32::MAX);
         let acks = match self.config.acks {
             Acks::Leader => WireAcks::Leader,
             Acks::All => WireAcks::All,
         };
-        let topics = vec![ProduceTopic { topic, partitions: vec![partition] }];
-        let request = Produce { acks, timeout_ms, transactional_id: None, topics };
+        let topics = vec![ProduceTopic {
+            topic,
+            partitions: vec![partition],
+        }];
+        let request = Produce {
+            acks,
+            timeout_ms,
+            transactional_id: None,
+            topics,
+        };
         // The request goes out before the next one is begun: the lane keeps their order.
         let started = async {
             let leader = self.client.leader(&self.partition).await?;
-            let answer = leader.start(Lane::Produce(self.partition.clone()), request.into()).await?;
+            let answer = leader
+                .start(Lane::Produce(self.partition.clone()), request.into())
+                .await?;
             Ok((leader, answer))
         };
         match started.await {
             Ok((leader, answer)) => self.in_flight.push_back(Box::pin(async move {
-                let result = leader.wait::<Produced>(answer, Duration::ZERO).await.and_then(only);
+                let result = leader
+                    .wait::<Produced>(answer, Duration::ZERO)
+                    .await
+                    .and_then(only);
                 (numbered, result)
             })),
-            Err(error) => self.in_flight.push_back(Box::pin(std::future::ready((numbered, Err(error))))),
+            Err(error) => self
+                .in_flight
+                .push_back(Box::pin(std::future::ready((numbered, Err(error))))),
         }
     }
 
@@ -235,7 +292,13 @@ impl Sender {
             }
             Ok(produced) => {
                 let detail = produced.message.map(|m| m.to_string());
-                Some((numbered, Error::Refused { code: produced.error, detail }))
+                Some((
+                    numbered,
+                    Error::Refused {
+                        code: produced.error,
+                        detail,
+                    },
+                ))
             }
             Err(error) => Some((numbered, error)),
         };
@@ -244,11 +307,16 @@ impl Sender {
             let code = error.code();
             // Behind a batch that failed the broker sees a gap, which closes when that batch comes again.
             let is_gap = code == Some(ErrorCode::OutOfOrderSequenceNumber) && follows_a_failure;
-            let in_time = self.now().saturating_sub(numbered.ready.since) <= self.config.delivery_timeout;
+            let in_time =
+                self.now().saturating_sub(numbered.ready.since) <= self.config.delivery_timeout;
             if (error.is_retriable() || is_gap) && in_time {
                 self.failed.push(numbered);
             } else {
-                let error = if error.is_retriable() || is_gap { Error::Timeout } else { error };
+                let error = if error.is_retriable() || is_gap {
+                    Error::Timeout
+                } else {
+                    error
+                };
                 fail(numbered, &error);
                 if self.config.idempotent {
                     // Its numbers will not come any more.
@@ -289,8 +357,11 @@ fn only(produced: Produced) -> Result<ProducedPartition, Error> {
 fn deliver(numbered: Numbered, partition: &TopicPartition, produced: &ProducedPartition) {
     let base = produced.base_offset.unwrap_or_default();
     for (i, tell) in (0..).zip(numbered.ready.tell) {
-        let delivery =
-            Delivery { partition: partition.clone(), offset: base + i, append_time: produced.append_time };
+        let delivery = Delivery {
+            partition: partition.clone(),
+            offset: base + i,
+            append_time: produced.append_time,
+        };
         // Who sent it may not wait for it.
         drop(tell.delivered.send(Ok(delivery)));
     }

@@ -44,15 +44,23 @@ impl From<Bytes> for Attachment {
 }
 
 impl Encode for Attachment {
-    fn encode<E: bincode::enc::Encoder>(&self, e: &mut E) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: bincode::enc::Encoder>(
+        &self,
+        e: &mut E,
+    ) -> Result<(), bincode::error::EncodeError> {
         let too_long = |_| bincode::error::EncodeError::Other("records of more than 4 GiB");
         u32::try_from(self.bytes.len()).map_err(too_long)?.encode(e)
     }
 }
 
 impl<C> Decode<C> for Attachment {
-    fn decode<D: bincode::de::Decoder<Context = C>>(d: &mut D) -> Result<Self, bincode::error::DecodeError> {
-        Ok(Self { bytes: Bytes::new(), expected: u32::decode(d)? })
+    fn decode<D: bincode::de::Decoder<Context = C>>(
+        d: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
+        Ok(Self {
+            bytes: Bytes::new(),
+            expected: u32::decode(d)?,
+        })
     }
 }
 

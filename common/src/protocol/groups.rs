@@ -13,13 +13,18 @@ use crate::{BrokerId, ErrorCode};
 pub struct Blob(pub Bytes);
 
 impl Encode for Blob {
-    fn encode<E: bincode::enc::Encoder>(&self, e: &mut E) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: bincode::enc::Encoder>(
+        &self,
+        e: &mut E,
+    ) -> Result<(), bincode::error::EncodeError> {
         self.0[..].encode(e)
     }
 }
 
 impl<C> Decode<C> for Blob {
-    fn decode<D: bincode::de::Decoder<Context = C>>(d: &mut D) -> Result<Self, bincode::error::DecodeError> {
+    fn decode<D: bincode::de::Decoder<Context = C>>(
+        d: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
         Vec::<u8>::decode(d).map(|bytes| Self(bytes.into()))
     }
 }

@@ -76,7 +76,6 @@ macro_rules! requests {
                 match response {
                     Response::$name(answer) => Ok(answer),
                     Response::Refused(error) => Err(error),
-                    #[expect(clippy::wildcard_enum_match_arm, reason = "an answer to something else")]
                     _ => Err(ErrorCode::UnknownServerError),
                 }
             }
@@ -115,12 +114,17 @@ requests! {
 
 impl Request {
     /// The byte strings that travel after the body, in order.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "nothing else carries records"
+    )]
     pub fn attachments(&mut self) -> Vec<&mut Attachment> {
         match self {
-            Self::Produce(produce) => {
-                produce.topics.iter_mut().flat_map(|t| t.partitions.iter_mut().map(|p| &mut p.records)).collect()
-            }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "no other request carries records")]
+            Self::Produce(produce) => produce
+                .topics
+                .iter_mut()
+                .flat_map(|t| t.partitions.iter_mut().map(|p| &mut p.records))
+                .collect(),
             _ => Vec::new(),
         }
     }
@@ -128,12 +132,17 @@ impl Request {
 
 impl Response {
     /// The byte strings that travel after the body, in order.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "nothing else carries records"
+    )]
     pub fn attachments(&mut self) -> Vec<&mut Attachment> {
         match self {
-            Self::Fetch(fetched) => {
-                fetched.topics.iter_mut().flat_map(|t| t.partitions.iter_mut().map(|p| &mut p.records)).collect()
-            }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "no other answer carries records")]
+            Self::Fetch(fetched) => fetched
+                .topics
+                .iter_mut()
+                .flat_map(|t| t.partitions.iter_mut().map(|p| &mut p.records))
+                .collect(),
             _ => Vec::new(),
         }
     }

@@ -310,14 +310,23 @@ impl Batch {
     /// The batch as another producer's, or at another place in its sequence; the checksum is renewed.
     #[must_use]
     pub fn by_producer(&self, id: i64, epoch: i16, base_sequence: i32) -> Self {
-        self.resealed(BatchHeader { producer_id: id, producer_epoch: epoch, base_sequence, ..self.header })
+        self.resealed(BatchHeader {
+            producer_id: id,
+            producer_epoch: epoch,
+            base_sequence,
+            ..self.header
+        })
     }
 
     /// The batch stamped by the broker: attributes and max timestamp change and with them the checksum.
     #[must_use]
     pub fn stamped(&self, append_time: i64) -> Self {
         let attributes = self.header.attributes | TIMESTAMP_TYPE_BIT;
-        self.resealed(BatchHeader { attributes, max_timestamp: append_time, ..self.header })
+        self.resealed(BatchHeader {
+            attributes,
+            max_timestamp: append_time,
+            ..self.header
+        })
     }
 
     fn resealed(&self, mut header: BatchHeader) -> Self {
@@ -325,9 +334,13 @@ impl Batch {
         bytes[..HEADER_BYTES].copy_from_slice(&header.write());
         header.checksum = checksum(&bytes[CHECKSUM_FROM..]);
         bytes[..HEADER_BYTES].copy_from_slice(&header.write());
-        Self { header, bytes: bytes.into() }
+        Self {
+            header,
+            bytes: bytes.into(),
+        }
     }
 }
 
 #[cfg(test)]
+#[path = "batch_tests.rs"]
 mod tests;

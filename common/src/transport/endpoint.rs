@@ -47,7 +47,9 @@ fn transport(is_client: bool) -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu))
-        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()));
+        .max_idle_timeout(Some(
+            VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into(),
+        ));
     if is_client {
         let _same = transport.keep_alive_interval(Some(IDLE_TIMEOUT / 3));
     }
@@ -69,7 +71,11 @@ fn endpoint_config() -> EndpointConfig {
 ///
 /// What the operating system says.
 pub fn bind(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     socket.set_reuse_port(shared)?;
     // The system caps these at its own limits.
     let _best_effort = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
@@ -86,10 +92,16 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 /// [`EndpointError`] if the certificates or the socket cannot be used.
 pub fn server(socket: UdpSocket, identity: &Identity) -> Result<Endpoint, EndpointError> {
     let tls = identity.server_config()?;
-    let crypto = QuicServerConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
+    let crypto =
+        QuicServerConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let _same = config.transport_config(transport(false));
-    Ok(Endpoint::new(endpoint_config(), Some(config), socket, Arc::new(TokioRuntime))?)
+    Ok(Endpoint::new(
+        endpoint_config(),
+        Some(config),
+        socket,
+        Arc::new(TokioRuntime),
+    )?)
 }
 
 /// Opens a client; call it on the runtime that is to drive it.
@@ -98,12 +110,22 @@ pub fn server(socket: UdpSocket, identity: &Identity) -> Result<Endpoint, Endpoi
 ///
 /// [`EndpointError`] if the trust or a socket cannot be used.
 pub fn client(trust: &Trust, to: SocketAddr) -> Result<Endpoint, EndpointError> {
-    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if to.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     let tls = trust.client_config()?;
-    let crypto = QuicClientConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
+    let crypto =
+        QuicClientConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let _same = config.transport_config(transport(true));
-    let mut endpoint = Endpoint::new(endpoint_config(), None, bind(any, false)?, Arc::new(TokioRuntime))?;
+    let mut endpoint = Endpoint::new(
+        endpoint_config(),
+        None,
+        bind(any, false)?,
+        Arc::new(TokioRuntime),
+    )?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }

@@ -35,7 +35,10 @@ impl FrameReader {
     /// Nothing was read yet.
     #[must_use]
     pub fn new(stream: RecvStream) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+        }
     }
 
     /// Waits for the length of the next frame and checks it.
@@ -49,7 +52,12 @@ impl FrameReader {
     /// Cancel safe: what was read is kept.
     pub async fn length(&mut self, limit_bytes: u32) -> Result<usize, ReadError> {
         self.fill(LENGTH_BYTES).await?;
-        let length = [self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]];
+        let length = [
+            self.buffer[0],
+            self.buffer[1],
+            self.buffer[2],
+            self.buffer[3],
+        ];
         Ok(check_length(u32::from_be_bytes(length), limit_bytes)?)
     }
 
@@ -95,5 +103,8 @@ impl FrameReader {
 /// What QUIC says; the lane is then of no more use.
 pub async fn write(stream: &mut SendStream, frame: Frame) -> io::Result<()> {
     let mut chunks = frame.into_chunks();
-    stream.write_all_chunks(&mut chunks).await.map_err(io::Error::other)
+    stream
+        .write_all_chunks(&mut chunks)
+        .await
+        .map_err(io::Error::other)
 }

@@ -119,21 +119,35 @@ impl Identity {
         let ca_key = rcgen::KeyPair::generate().map_err(failed)?;
         let mut ca = rcgen::CertificateParams::new(Vec::new()).map_err(failed)?;
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        ca.distinguished_name.push(rcgen::DnType::CommonName, "Callboard development CA");
-        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        ca.distinguished_name
+            .push(rcgen::DnType::CommonName, "Callboard development CA");
+        ca.key_usages = vec![
+            rcgen::KeyUsagePurpose::KeyCertSign,
+            rcgen::KeyUsagePurpose::CrlSign,
+        ];
         let ca_certificate = ca.self_signed(&ca_key).map_err(failed)?;
         let issuer = rcgen::Issuer::new(ca, ca_key);
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+        let names = ["localhost", "127.0.0.1", "::1"]
+            .map(str::to_owned)
+            .to_vec();
         let mut node = rcgen::CertificateParams::new(names).map_err(failed)?;
-        node.distinguished_name.push(rcgen::DnType::CommonName, "Callboard node");
+        node.distinguished_name
+            .push(rcgen::DnType::CommonName, "Callboard node");
         node.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         let key = rcgen::KeyPair::generate().map_err(failed)?;
         let certificate = node.signed_by(&key, &issuer).map_err(failed)?;
-        Ok(Self { ca_pem: ca_certificate.pem(), certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Self {
+            ca_pem: ca_certificate.pem(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 
     fn certificate(&self) -> Result<CertificateDer<'static>, TlsError> {
-        certificates(&self.certificate_pem)?.into_iter().next().ok_or_else(|| TlsError::Certificate("there is none".into()))
+        certificates(&self.certificate_pem)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| TlsError::Certificate("there is none".into()))
     }
 
     /// The fingerprint of the node's certificate.
@@ -152,13 +166,20 @@ impl Identity {
     /// [`TlsError`] if certificate and key do not fit.
     pub fn server_config(&self) -> Result<ServerConfig, TlsError> {
         let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
-        let key = PrivatePkcs8KeyDer::from_pem_slice(self.key_pem.as_bytes())
-            .map_err(|e| TlsError::Pem { what: "key", error: e.to_string() })?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| {
+            TlsError::Pem {
+                what: "key",
+                error: e.to_string(),
+            }
+        })?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(failed)?
             .with_no_client_auth()
-            .with_single_cert(certificates(&self.certificate_pem)?, PrivateKeyDer::Pkcs8(key))
+            .with_single_cert(
+                certificates(&self.certificate_pem)?,
+                PrivateKeyDer::Pkcs8(key),
+            )
             .map_err(failed)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         // What comes with the first packet could be played again.
@@ -169,9 +190,16 @@ impl Identity {
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let wrong = |error: String| TlsError::Pem { what: "certificate", error };
+    let wrong = |error: String| TlsError::Pem {
+        what: "certificate",
+        error,
+    };
     let all = all.map_err(|e| wrong(e.to_string()))?;
-    if all.is_empty() { Err(wrong("there is none".into())) } else { Ok(all) }
+    if all.is_empty() {
+        Err(wrong("there is none".into()))
+    } else {
+        Ok(all)
+    }
 }
 
 /// Whom a client trusts.
@@ -203,8 +231,14 @@ impl Trust {
                 builder.with_root_certificates(roots).with_no_client_auth()
             }
             Self::Fingerprint(fingerprint) => {
-                let verifier = Pinned { fingerprint: *fingerprint, provider: provider() };
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+                let verifier = Pinned {
+                    fingerprint: *fingerprint,
+                    provider: provider(),
+                };
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(verifier))
+                    .with_no_client_auth()
             }
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
@@ -231,7 +265,9 @@ impl ServerCertVerifier for Pinned {
         if Fingerprint::of(end_entity) == self.fingerprint {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+        Err(rustls::Error::InvalidCertificate(
+            rustls::CertificateError::ApplicationVerificationFailure,
+        ))
     }
 
     fn verify_tls12_signature(
@@ -240,7 +276,12 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -249,11 +290,18 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -275,6 +323,9 @@ mod tests {
     #[test]
     fn the_digest_is_sha_256() {
         let abc = Fingerprint(provider_digest(b"abc")).to_string();
-        assert_eq!(abc, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            abc,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 }

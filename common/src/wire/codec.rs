@@ -32,25 +32,38 @@ pub enum CodecError {
 }
 
 fn decode<T: Decode<()>>(body: &[u8]) -> Result<T, CodecError> {
-    let (value, read) = bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Body(e.to_string()))?;
-    if read == body.len() { Ok(value) } else { Err(CodecError::Length("bytes follow the body")) }
+    let (value, read) =
+        bincode::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Body(e.to_string()))?;
+    if read == body.len() {
+        Ok(value)
+    } else {
+        Err(CodecError::Length("bytes follow the body"))
+    }
 }
 
 fn encode<T: Encode>(value: &T) -> Result<Bytes, CodecError> {
-    let body = bincode::encode_to_vec(value, CONFIG).map_err(|e| CodecError::Body(e.to_string()))?;
+    let body =
+        bincode::encode_to_vec(value, CONFIG).map_err(|e| CodecError::Body(e.to_string()))?;
     if body.len() > BODY_LIMIT_BYTES {
         return Err(CodecError::Length("the body is too large"));
     }
     Ok(body.into())
 }
 
-fn attach<'a>(attachments: impl IntoIterator<Item = &'a mut crate::protocol::Attachment>, mut rest: Bytes) -> Result<(), CodecError> {
+fn attach<'a>(
+    attachments: impl IntoIterator<Item = &'a mut crate::protocol::Attachment>,
+    mut rest: Bytes,
+) -> Result<(), CodecError> {
     for attachment in attachments {
         if !attachment.take_from(&mut rest) {
             return Err(CodecError::Length("records are cut short"));
         }
     }
-    if rest.is_empty() { Ok(()) } else { Err(CodecError::Length("bytes follow the records")) }
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(CodecError::Length("bytes follow the records"))
+    }
 }
 
 /// The frame of a request.
@@ -59,9 +72,21 @@ fn attach<'a>(attachments: impl IntoIterator<Item = &'a mut crate::protocol::Att
 ///
 /// [`CodecError::Length`] if its body is too large.
 pub fn request_frame(id: u64, mut request: Request) -> Result<Frame, CodecError> {
-    let records = request.attachments().into_iter().map(|a| a.bytes().clone()).collect();
-    let header = Header { id, api: request.number(), version: VERSION };
-    Ok(Frame { header, body: encode(&request)?, records })
+    let records = request
+        .attachments()
+        .into_iter()
+        .map(|a| a.bytes().clone())
+        .collect();
+    let header = Header {
+        id,
+        api: request.number(),
+        version: VERSION,
+    };
+    Ok(Frame {
+        header,
+        body: encode(&request)?,
+        records,
+    })
 }
 
 /// The request in a frame.
@@ -72,7 +97,11 @@ pub fn request_frame(id: u64, mut request: Request) -> Result<Frame, CodecError>
 pub fn request(header: Header, body: &[u8], records: Bytes) -> Result<Request, CodecError> {
     let mut request: Request = decode(body)?;
     attach(request.attachments(), records)?;
-    if request.number() == header.api { Ok(request) } else { Err(CodecError::Mismatch) }
+    if request.number() == header.api {
+        Ok(request)
+    } else {
+        Err(CodecError::Mismatch)
+    }
 }
 
 /// The frame of an answer.
@@ -81,8 +110,16 @@ pub fn request(header: Header, body: &[u8], records: Bytes) -> Result<Request, C
 ///
 /// [`CodecError::Length`] if its body is too large.
 pub fn response_frame(header: Header, mut response: Response) -> Result<Frame, CodecError> {
-    let records = response.attachments().into_iter().map(|a| a.bytes().clone()).collect();
-    Ok(Frame { header, body: encode(&response)?, records })
+    let records = response
+        .attachments()
+        .into_iter()
+        .map(|a| a.bytes().clone())
+        .collect();
+    Ok(Frame {
+        header,
+        body: encode(&response)?,
+        records,
+    })
 }
 
 /// The answer in a frame.

@@ -78,7 +78,10 @@ pub fn check_length(length: u32, limit_bytes: u32) -> Result<usize, FrameError> 
 /// # Errors
 ///
 /// [`FrameError`] if the lengths do not fit.
-pub fn split(mut frame: Bytes, body_limit_bytes: usize) -> Result<(Header, Bytes, Bytes), FrameError> {
+pub fn split(
+    mut frame: Bytes,
+    body_limit_bytes: usize,
+) -> Result<(Header, Bytes, Bytes), FrameError> {
     let Some(h) = frame.first_chunk::<HEADER_BYTES>().copied() else {
         return Err(FrameError::Length(frame.len() as u32));
     };

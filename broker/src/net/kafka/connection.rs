@@ -72,7 +72,11 @@ impl Closed {
             Self::Unsupported { .. } => Some("unsupported_version"),
             Self::Malformed(_) => Some("malformed"),
             Self::Invalid(_) => Some("invalid"),
-            Self::ByClient | Self::NodeStops | Self::Idle | Self::RefusedSilently(_) | Self::Io(_) => None,
+            Self::ByClient
+            | Self::NodeStops
+            | Self::Idle
+            | Self::RefusedSilently(_)
+            | Self::Io(_) => None,
         }
     }
 }
@@ -86,12 +90,18 @@ fn logged(text: &str) -> String {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(stream: std::net::TcpStream, connection: Connection, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    stream: std::net::TcpStream,
+    connection: Connection,
+    mut stop: watch::Receiver<bool>,
+) {
     let logger = connection.logger.clone();
     let peer = connection.peer;
     let stream = match tokio::net::TcpStream::from_std(stream) {
         Ok(stream) => stream,
-        Err(error) => return debug!(logger, "connection is lost"; "peer" => %peer, "error" => %error),
+        Err(error) => {
+            return debug!(logger, "connection is lost"; "peer" => %peer, "error" => %error);
+        }
     };
     // Answers are written whole; waiting to fill packets would only delay them.
     let _best_effort = stream.set_nodelay(true);
@@ -102,7 +112,13 @@ pub(super) async fn serve(stream: std::net::TcpStream, connection: Connection, m
     let metrics = connection.admission.metrics().clone();
     let clock = connection.api.shared().clock.clone();
     let write_timeout = connection.admission.limits().write_timeout;
-    let reader = Reader { connection, read, buffer: BytesMut::new(), sessions: Arc::default(), software: Text::default() };
+    let reader = Reader {
+        connection,
+        read,
+        buffer: BytesMut::new(),
+        sessions: Arc::default(),
+        software: Text::default(),
+    };
     let closed = tokio::select! {
         closed = reader.run(answers) => closed,
         closed = write_answers(write, outgoing.buffered(in_flight), &clock, write_timeout) => closed,
@@ -204,7 +220,12 @@ impl Reader {
             filled = self.fill(4) => filled?,
             () = clock.sleep(limits.idle_timeout) => return Err(Closed::Idle),
         }
-        let first = [self.buffer[0], self.buffer[1], self.buffer[2], self.buffer[3]];
+        let first = [
+            self.buffer[0],
+            self.buffer[1],
+            self.buffer[2],
+            self.buffer[3],
+        ];
         let length = i32::from_be_bytes(first);
         let size = match u32::try_from(length) {
             Ok(size) if size > 0 && size <= limits.request_max_bytes => size as usize,
@@ -237,7 +258,8 @@ impl Reader {
         while self.buffer.len() < size {
             // Memory grows with what arrives, not with what was announced.
             let missing = size - self.buffer.len();
-            self.buffer.reserve(missing.min(self.buffer.len().max(16 << 10)));
+            self.buffer
+                .reserve(missing.min(self.buffer.len().max(16 << 10)));
             if self.read.read_buf(&mut self.buffer).await? == 0 {
                 return Err(Closed::ByClient);
             }
@@ -246,12 +268,18 @@ impl Reader {
     }
 
     /// Decodes a request and begins to serve it.
-    fn begin(&mut self, frame: Bytes, credits: Vec<OwnedSemaphorePermit>) -> Result<Answer, Closed> {
+    fn begin(
+        &mut self,
+        frame: Bytes,
+        credits: Vec<OwnedSemaphorePermit>,
+    ) -> Result<Answer, Closed> {
         let received = frame.len();
         let mut decoder = Decoder::new(frame);
         let header = RequestHeader::decode(&mut decoder)?;
         let (api_key, version) = (header.api_key, header.api_version);
-        let Some(key) = ApiKey::from_number(api_key) else { return Err(Closed::Unsupported { api_key, version }) };
+        let Some(key) = ApiKey::from_number(api_key) else {
+            return Err(Closed::Unsupported { api_key, version });
+        };
         if !key.serves(version) {
             // Clients that are newer than this broker ask again with a version that the answer names (KIP-511).
             let is_probe = key == ApiKey::ApiVersions && version >= 0;
@@ -277,14 +305,19 @@ impl Reader {
                 self.software = software;
                 debug!(self.connection.logger, "client"; "peer" => %self.connection.peer,
                     "software" => logged(&self.software), "client_id" => logged(&caller.client_id));
-                let answer = convert::api_versions(version, ErrorCode::None);
+                let answer = convert::api_versions(ErrorCode::None);
                 return Ok(self.encoded(key, version, header, answer));
             }
-            Converted::Invalid(what) => return Err(Closed::Invalid(what)),
         };
-        let labels = RequestLabels { door: "kafka", request: request.name() };
+        let labels = RequestLabels {
+            door: "kafka",
+            request: request.name(),
+        };
         let metrics = self.connection.admission.metrics().clone();
-        let _total = metrics.received_bytes.get_or_create(&labels).inc_by(received as u64);
+        let _total = metrics
+            .received_bytes
+            .get_or_create(&labels)
+            .inc_by(received as u64);
         let permit = caller.permit.clone();
         let serving = self.connection.api.start(caller, request);
         Ok(async move {
@@ -292,32 +325,51 @@ impl Reader {
             drop(permit);
             let chunks = answer(key, version, header.correlation_id, answering, response)?;
             let sent: usize = chunks.iter().flatten().map(Bytes::len).sum();
-            let _total = metrics.sent_bytes.get_or_create(&labels).inc_by(sent as u64);
+            let _total = metrics
+                .sent_bytes
+                .get_or_create(&labels)
+                .inc_by(sent as u64);
             let took = clock.now().monotonic.since(began);
-            metrics.requests.get_or_create(&labels).observe(took.as_secs_f64());
+            metrics
+                .requests
+                .get_or_create(&labels)
+                .observe(took.as_secs_f64());
             Ok(chunks)
         }
         .boxed())
     }
 
-    fn encoded(&self, key: ApiKey, version: i16, header: RequestHeader, answer: convert::Message) -> Answer {
+    fn encoded(
+        &self,
+        key: ApiKey,
+        version: i16,
+        header: RequestHeader,
+        answer: convert::Message,
+    ) -> Answer {
         let chunks = frame(key, version, header.correlation_id, &answer);
         futures::future::ready(chunks.map(Some)).boxed()
     }
 
     fn unsupported_api_versions(&self, correlation_id: i32) -> Answer {
-        let answer = convert::api_versions(0, ErrorCode::UnsupportedVersion);
-        futures::future::ready(frame(ApiKey::ApiVersions, 0, correlation_id, &answer).map(Some)).boxed()
+        let answer = convert::api_versions(ErrorCode::UnsupportedVersion);
+        futures::future::ready(frame(ApiKey::ApiVersions, 0, correlation_id, &answer).map(Some))
+            .boxed()
     }
 }
 
 /// The frame of an answer, in chunks.
-fn frame(key: ApiKey, version: i16, correlation_id: i32, answer: &convert::Message) -> Result<Vec<Bytes>, Closed> {
+fn frame(
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    answer: &convert::Message,
+) -> Result<Vec<Bytes>, Closed> {
     let mut encoder = Encoder::new();
     let too_long = |_| Closed::Invalid("the answer does not fit its format");
     encode_response(&mut encoder, key, version, correlation_id).map_err(too_long)?;
     answer.encode(&mut encoder, version).map_err(too_long)?;
-    let length = i32::try_from(encoder.length()).map_err(|_| Closed::Invalid("the answer is too large"))?;
+    let length =
+        i32::try_from(encoder.length()).map_err(|_| Closed::Invalid("the answer is too large"))?;
     let mut chunks = encoder.into_chunks();
     // The first chunk is the header's and small: putting the length in front of it saves a slice.
     let mut first = BytesMut::with_capacity(4 + chunks.first().map_or(0, Bytes::len));

@@ -97,7 +97,13 @@ impl FetchSessions {
         }
         self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         let id = self.next_id;
-        let mut session = Session { id, epoch: 1, by_id, order: Vec::new(), slots: BTreeMap::new() };
+        let mut session = Session {
+            id,
+            epoch: 1,
+            by_id,
+            order: Vec::new(),
+            slots: BTreeMap::new(),
+        };
         session.change(topics.clone(), &[]);
         self.session = Some(session);
         (Kind::Full(id), topics)
@@ -110,7 +116,9 @@ impl FetchSessions {
             Kind::Full(id) => (id, false),
             Kind::Incremental(id) => (id, true),
         };
-        let Some(session) = self.session.as_mut().filter(|s| s.id == id) else { return id };
+        let Some(session) = self.session.as_mut().filter(|s| s.id == id) else {
+            return id;
+        };
         let mut served = Vec::new();
         for topic in &mut fetched.topics {
             let name = topic.topic.clone();
@@ -141,7 +149,13 @@ impl Session {
                     slot.wanted = wanted;
                 } else if self.slots.len() < MAX_PARTITIONS {
                     self.order.push(key.clone());
-                    drop(self.slots.insert(key, Slot { wanted, shown: None }));
+                    let _none = self.slots.insert(
+                        key,
+                        Slot {
+                            wanted,
+                            shown: None,
+                        },
+                    );
                 }
             }
         }
@@ -156,10 +170,15 @@ impl Session {
     fn topics(&self) -> Vec<FetchTopic> {
         let mut topics: Vec<FetchTopic> = Vec::new();
         for (topic, number) in &self.order {
-            let Some(slot) = self.slots.get(&(topic.clone(), *number)) else { continue };
+            let Some(slot) = self.slots.get(&(topic.clone(), *number)) else {
+                continue;
+            };
             match topics.last_mut() {
                 Some(last) if last.topic == *topic => last.partitions.push(slot.wanted),
-                _ => topics.push(FetchTopic { topic: topic.clone(), partitions: vec![slot.wanted] }),
+                _ => topics.push(FetchTopic {
+                    topic: topic.clone(),
+                    partitions: vec![slot.wanted],
+                }),
             }
         }
         topics
@@ -167,8 +186,13 @@ impl Session {
 
     /// Notes an answer; whether there is something in it that the client does not know.
     fn show(&mut self, key: &(TopicRef, i32), partition: &FetchedPartition) -> bool {
-        let Some(slot) = self.slots.get_mut(key) else { return true };
-        let shown = Shown { high_watermark: partition.high_watermark, log_start: partition.log_start };
+        let Some(slot) = self.slots.get_mut(key) else {
+            return true;
+        };
+        let shown = Shown {
+            high_watermark: partition.high_watermark,
+            log_start: partition.log_start,
+        };
         let changed = partition.error != ErrorCode::None
             || !partition.records.bytes().is_empty()
             || slot.shown.is_none_or(|before| before != shown);
@@ -184,11 +208,19 @@ mod tests {
     use callboard_common::protocol::fetch::FetchedTopic;
 
     fn wanted(partition: i32, offset: i64) -> FetchPartition {
-        FetchPartition { partition, current_epoch: None, offset, max_bytes: 100 }
+        FetchPartition {
+            partition,
+            current_epoch: None,
+            offset,
+            max_bytes: 100,
+        }
     }
 
     fn topics(partitions: &[FetchPartition]) -> Vec<FetchTopic> {
-        vec![FetchTopic { topic: TopicRef::Name("t".into()), partitions: partitions.to_vec() }]
+        vec![FetchTopic {
+            topic: TopicRef::Name("t".into()),
+            partitions: partitions.to_vec(),
+        }]
     }
 
     fn fetched(partitions: &[(i32, i64, &'static [u8])]) -> Fetched {
@@ -200,31 +232,49 @@ mod tests {
             records: Bytes::from_static(records).into(),
         };
         let partitions = partitions.iter().map(one).collect();
-        Fetched { topics: vec![FetchedTopic { topic: TopicRef::Name("t".into()), partitions }] }
+        Fetched {
+            topics: vec![FetchedTopic {
+                topic: TopicRef::Name("t".into()),
+                partitions,
+            }],
+        }
     }
 
     fn numbers(fetched: &Fetched) -> Vec<i32> {
-        fetched.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.partition)).collect()
+        fetched
+            .topics
+            .iter()
+            .flat_map(|t| t.partitions.iter().map(|p| p.partition))
+            .collect()
     }
 
     #[test]
     fn only_changes_are_named_and_answered() {
         let mut sessions = FetchSessions::default();
-        let (kind, read) = sessions.request((0, 0), false, topics(&[wanted(0, 5), wanted(1, 7)]), &[]).expect("begins");
+        let (kind, read) = sessions
+            .request((0, 0), false, topics(&[wanted(0, 5), wanted(1, 7)]), &[])
+            .expect("begins");
         assert_eq!((kind, read.len()), (Kind::Full(1), 1));
         let mut answer = fetched(&[(0, 9, b"records"), (1, 7, b"")]);
         assert_eq!(sessions.response(kind, &mut answer), 1);
         assert_eq!(numbers(&answer), [0, 1], "the first answer is whole");
 
-        let (kind, read) = sessions.request((1, 1), false, topics(&[wanted(0, 9)]), &[]).expect("goes on");
-        let read: Vec<_> = read.iter().flat_map(|t| t.partitions.iter().map(|p| (p.partition, p.offset))).collect();
+        let (kind, read) = sessions
+            .request((1, 1), false, topics(&[wanted(0, 9)]), &[])
+            .expect("goes on");
+        let read: Vec<_> = read
+            .iter()
+            .flat_map(|t| t.partitions.iter().map(|p| (p.partition, p.offset)))
+            .collect();
         assert_eq!(read, [(1, 7), (0, 9)], "who was served goes to the end");
         let mut answer = fetched(&[(1, 7, b""), (0, 9, b"")]);
         assert_eq!(sessions.response(kind, &mut answer), 1);
         assert_eq!(numbers(&answer), [0; 0], "nothing has changed");
 
         let gone = [(TopicRef::Name("t".into()), 0)];
-        let (kind, read) = sessions.request((1, 2), false, vec![], &gone).expect("goes on");
+        let (kind, read) = sessions
+            .request((1, 2), false, vec![], &gone)
+            .expect("goes on");
         assert_eq!(read[0].partitions.len(), 1);
         let mut answer = fetched(&[(1, 8, b"")]);
         assert_eq!(sessions.response(kind, &mut answer), 1);
@@ -234,12 +284,26 @@ mod tests {
     #[test]
     fn wrong_sessions_are_refused() {
         let mut sessions = FetchSessions::default();
-        let mut request = |id, epoch, by_id| sessions.request((id, epoch), by_id, topics(&[wanted(0, 0)]), &[]).map(|r| r.0);
+        let mut request = |id, epoch, by_id| {
+            sessions
+                .request((id, epoch), by_id, topics(&[wanted(0, 0)]), &[])
+                .map(|r| r.0)
+        };
         assert_eq!(request(7, 1, false), Err(ErrorCode::FetchSessionIdNotFound));
         assert_eq!(request(0, 0, false), Ok(Kind::Full(1)));
-        assert_eq!(request(1, 2, false), Err(ErrorCode::InvalidFetchSessionEpoch));
-        assert_eq!(request(1, 1, true), Err(ErrorCode::FetchSessionTopicIdError));
-        assert_eq!(request(0, 0, false), Ok(Kind::Full(2)), "a new session takes the old one's place");
+        assert_eq!(
+            request(1, 2, false),
+            Err(ErrorCode::InvalidFetchSessionEpoch)
+        );
+        assert_eq!(
+            request(1, 1, true),
+            Err(ErrorCode::FetchSessionTopicIdError)
+        );
+        assert_eq!(
+            request(0, 0, false),
+            Ok(Kind::Full(2)),
+            "a new session takes the old one's place"
+        );
         assert_eq!(request(1, 1, false), Err(ErrorCode::FetchSessionIdNotFound));
         assert_eq!(request(2, -1, false), Ok(Kind::Sessionless));
         assert_eq!(request(2, 1, false), Err(ErrorCode::FetchSessionIdNotFound));

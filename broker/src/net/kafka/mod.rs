@@ -30,7 +30,9 @@ pub fn serve(
 ) {
     let workers = runtime.clone();
     let _alive: bool = runtime.workers()[0].run(move || {
-        drop(actix_rt::spawn(accept(listener, workers, api, admission, stop, logger)));
+        drop(actix_rt::spawn(accept(
+            listener, workers, api, admission, stop, logger,
+        )));
     });
 }
 
@@ -65,8 +67,15 @@ async fn accept(
             continue;
         };
         // The socket leaves this worker's reactor and enters another one's.
-        let Ok(stream) = stream.into_std() else { continue };
-        let serve = Connection { api: api.clone(), admission: admission.clone(), peer, logger: logger.clone() };
+        let Ok(stream) = stream.into_std() else {
+            continue;
+        };
+        let serve = Connection {
+            api: api.clone(),
+            admission: admission.clone(),
+            peer,
+            logger: logger.clone(),
+        };
         let stop = stop.clone();
         let _alive: bool = runtime.worker(next).run(move || {
             drop(actix_rt::spawn(async move {

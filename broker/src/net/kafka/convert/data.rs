@@ -7,17 +7,22 @@ use callboard_common::kafka::messages::fetch_response::{FetchableTopicResponse, 
 use callboard_common::kafka::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
-use callboard_common::kafka::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use callboard_common::kafka::messages::produce_response::{
+    PartitionProduceResponse, TopicProduceResponse,
+};
 use callboard_common::kafka::messages::{
     FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
     ListOffsetsResponse, ProduceRequest, ProduceResponse,
 };
-use callboard_common::protocol::fetch::{Fetch, FetchPartition, FetchTopic, Fetched, FetchedPartition};
+use callboard_common::protocol::fetch::{
+    Fetch, FetchPartition, FetchTopic, Fetched, FetchedPartition,
+};
 use callboard_common::protocol::list_offsets::{
     ListOffsets, ListOffsetsPartition, ListOffsetsTopic, ListedOffset, ListedOffsets, OffsetTarget,
 };
 use callboard_common::protocol::produce::{
-    Acks, InitProducer, InitedProducer, Produce, ProducePartition, ProduceTopic, Produced, ProducedPartition,
+    Acks, InitProducer, InitedProducer, Produce, ProducePartition, ProduceTopic, Produced,
+    ProducedPartition,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::record::{BatchHeader, Compression, HEADER_BYTES};
@@ -39,15 +44,31 @@ pub(super) fn produce(request: ProduceRequest, version: i16) -> Converted {
         -1 => Acks::All,
         _ => return Converted::Answer(refused_produce(request, ErrorCode::InvalidRequiredAcks)),
     };
-    if version < ZSTD_FROM_VERSION && request.topic_data.iter().any(|t| t.partition_data.iter().any(|p| is_zstd(&p.records))) {
-        return Converted::Answer(refused_produce(request, ErrorCode::UnsupportedCompressionType));
+    if version < ZSTD_FROM_VERSION
+        && request
+            .topic_data
+            .iter()
+            .any(|t| t.partition_data.iter().any(|p| is_zstd(&p.records)))
+    {
+        return Converted::Answer(refused_produce(
+            request,
+            ErrorCode::UnsupportedCompressionType,
+        ));
     }
     let topics = request.topic_data.into_iter().map(|topic| {
-        let partition = |p: callboard_common::kafka::messages::produce_request::PartitionProduceData| {
-            ProducePartition { partition: p.index, records: p.records.unwrap_or_default().into() }
-        };
+        let partition =
+            |p: callboard_common::kafka::messages::produce_request::PartitionProduceData| {
+                ProducePartition {
+                    partition: p.index,
+                    records: p.records.unwrap_or_default().into(),
+                }
+            };
         ProduceTopic {
-            topic: topic_ref(version >= TOPIC_IDS_FROM_VERSION, topic.name, topic.topic_id),
+            topic: topic_ref(
+                version >= TOPIC_IDS_FROM_VERSION,
+                topic.name,
+                topic.topic_id,
+            ),
             partitions: topic.partition_data.into_iter().map(partition).collect(),
         }
     });
@@ -57,26 +78,49 @@ pub(super) fn produce(request: ProduceRequest, version: i16) -> Converted {
         transactional_id: request.transactional_id,
         topics: topics.collect(),
     };
-    Converted::Request(produce.into(), Answering::Produce { acks_none: acks == Acks::None })
+    Converted::Request(
+        produce.into(),
+        Answering::Produce {
+            acks_none: acks == Acks::None,
+        },
+    )
 }
 
 fn is_zstd(records: &Option<Bytes>) -> bool {
-    let header = records.as_ref().and_then(|r| r.first_chunk::<HEADER_BYTES>());
+    let header = records
+        .as_ref()
+        .and_then(|r| r.first_chunk::<HEADER_BYTES>());
     header.is_some_and(|h| BatchHeader::read(h).compression() == Some(Compression::Zstd))
 }
 
 fn refused_produce(request: ProduceRequest, error: ErrorCode) -> Message {
-    let topic = |t: callboard_common::kafka::messages::produce_request::TopicProduceData| TopicProduceResponse {
-        name: t.name,
-        topic_id: t.topic_id,
-        partition_responses: t.partition_data.iter().map(|p| produced_partition(refused(p.index, error))).collect(),
+    let topic = |t: callboard_common::kafka::messages::produce_request::TopicProduceData| {
+        TopicProduceResponse {
+            name: t.name,
+            topic_id: t.topic_id,
+            partition_responses: t
+                .partition_data
+                .iter()
+                .map(|p| produced_partition(refused(p.index, error)))
+                .collect(),
+        }
     };
     let responses = request.topic_data.into_iter().map(topic).collect();
-    Box::new(ProduceResponse { responses, ..Default::default() })
+    Box::new(ProduceResponse {
+        responses,
+        ..Default::default()
+    })
 }
 
 fn refused(partition: i32, error: ErrorCode) -> ProducedPartition {
-    ProducedPartition { partition, error, message: None, base_offset: None, append_time: None, log_start: None }
+    ProducedPartition {
+        partition,
+        error,
+        message: None,
+        base_offset: None,
+        append_time: None,
+        log_start: None,
+    }
 }
 
 fn produced_partition(p: ProducedPartition) -> PartitionProduceResponse {
@@ -96,20 +140,33 @@ pub(super) fn produced(response: Response) -> Message {
     let topic = |t: callboard_common::protocol::produce::ProducedTopic| {
         let (name, topic_id) = topic_fields(t.topic);
         let partition_responses = t.partitions.into_iter().map(produced_partition).collect();
-        TopicProduceResponse { name, topic_id, partition_responses }
+        TopicProduceResponse {
+            name,
+            topic_id,
+            partition_responses,
+        }
     };
     let responses = produced.topics.into_iter().map(topic).collect();
-    Box::new(ProduceResponse { responses, ..Default::default() })
+    Box::new(ProduceResponse {
+        responses,
+        ..Default::default()
+    })
 }
 
 /// Without acknowledgements the client learns of a failure only by losing its connection, as with Kafka.
 pub(super) fn produced_silently(response: Response) -> Result<(), ErrorCode> {
     let produced = expect::<Produced>(response)?;
     let mut partitions = produced.topics.iter().flat_map(|t| &t.partitions);
-    partitions.find(|p| p.error != ErrorCode::None).map_or(Ok(()), |p| Err(p.error))
+    partitions
+        .find(|p| p.error != ErrorCode::None)
+        .map_or(Ok(()), |p| Err(p.error))
 }
 
-pub(super) fn fetch(request: FetchRequest, version: i16, sessions: &Arc<Mutex<FetchSessions>>) -> Converted {
+pub(super) fn fetch(
+    request: FetchRequest,
+    version: i16,
+    sessions: &Arc<Mutex<FetchSessions>>,
+) -> Converted {
     if request.replica_id >= 0 || request.replica_state.replica_id >= 0 {
         // Followers come through the nodes' own door: from here anybody could forge the high watermark.
         return Converted::Answer(refused_fetch(ErrorCode::ClusterAuthorizationFailed));
@@ -134,19 +191,36 @@ pub(super) fn fetch(request: FetchRequest, version: i16, sessions: &Arc<Mutex<Fe
     });
     let forgotten: Vec<(TopicRef, i32)> = forgotten.collect();
     let session = (request.session_id, request.session_epoch);
-    let taken = sessions.lock().request(session, by_id, topics.collect(), &forgotten);
+    let taken = sessions
+        .lock()
+        .request(session, by_id, topics.collect(), &forgotten);
     match taken {
         Ok((kind, topics)) => {
-            let (max_wait_ms, min_bytes, max_bytes) = (request.max_wait_ms, request.min_bytes, request.max_bytes);
-            let fetch = Fetch { max_wait_ms, min_bytes, max_bytes, topics };
-            Converted::Request(fetch.into(), Answering::Fetch { kind, sessions: sessions.clone() })
+            let (max_wait_ms, min_bytes, max_bytes) =
+                (request.max_wait_ms, request.min_bytes, request.max_bytes);
+            let fetch = Fetch {
+                max_wait_ms,
+                min_bytes,
+                max_bytes,
+                topics,
+            };
+            Converted::Request(
+                fetch.into(),
+                Answering::Fetch {
+                    kind,
+                    sessions: sessions.clone(),
+                },
+            )
         }
         Err(error) => Converted::Answer(refused_fetch(error)),
     }
 }
 
 fn refused_fetch(error: ErrorCode) -> Message {
-    Box::new(FetchResponse { error_code: error.number(), ..Default::default() })
+    Box::new(FetchResponse {
+        error_code: error.number(),
+        ..Default::default()
+    })
 }
 
 pub(super) fn fetched(
@@ -173,10 +247,18 @@ pub(super) fn fetched(
     };
     let topic = |t: callboard_common::protocol::fetch::FetchedTopic| {
         let (topic, topic_id) = topic_fields(t.topic);
-        FetchableTopicResponse { topic, topic_id, partitions: t.partitions.into_iter().map(partition).collect() }
+        FetchableTopicResponse {
+            topic,
+            topic_id,
+            partitions: t.partitions.into_iter().map(partition).collect(),
+        }
     };
     let responses = fetched.topics.into_iter().map(topic).collect();
-    Box::new(FetchResponse { session_id, responses, ..Default::default() })
+    Box::new(FetchResponse {
+        session_id,
+        responses,
+        ..Default::default()
+    })
 }
 
 fn target(timestamp: i64) -> OffsetTarget {
@@ -203,7 +285,13 @@ pub(super) fn list_offsets(request: ListOffsetsRequest) -> Converted {
             })
             .collect(),
     });
-    Converted::Request(ListOffsets { topics: topics.collect() }.into(), Answering::ListOffsets)
+    Converted::Request(
+        ListOffsets {
+            topics: topics.collect(),
+        }
+        .into(),
+        Answering::ListOffsets,
+    )
 }
 
 pub(super) fn listed_offsets(response: Response) -> Message {
@@ -219,7 +307,10 @@ pub(super) fn listed_offsets(response: Response) -> Message {
         partitions: t.partitions.iter().map(partition).collect(),
         name: topic_fields(t.topic).0,
     });
-    Box::new(ListOffsetsResponse { topics: topics.collect(), ..Default::default() })
+    Box::new(ListOffsetsResponse {
+        topics: topics.collect(),
+        ..Default::default()
+    })
 }
 
 pub(super) fn init_producer(request: InitProducerIdRequest) -> Converted {
@@ -233,7 +324,11 @@ pub(super) fn init_producer(request: InitProducerIdRequest) -> Converted {
 
 pub(super) fn inited_producer(response: Response) -> Message {
     let inited = expect::<InitedProducer>(response);
-    let inited = inited.unwrap_or_else(|error| InitedProducer { error, producer_id: -1, producer_epoch: -1 });
+    let inited = inited.unwrap_or_else(|error| InitedProducer {
+        error,
+        producer_id: -1,
+        producer_epoch: -1,
+    });
     Box::new(InitProducerIdResponse {
         error_code: inited.error.number(),
         producer_id: inited.producer_id,

@@ -6,13 +6,14 @@ use callboard_common::kafka::messages::find_coordinator_response::Coordinator;
 use callboard_common::kafka::messages::join_group_response::JoinGroupResponseMember;
 use callboard_common::kafka::messages::leave_group_response::MemberResponse;
 use callboard_common::kafka::messages::{
-    FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
+    SyncGroupResponse,
 };
 use callboard_common::protocol::Response;
 use callboard_common::protocol::groups::{
-    Blob, CoordinatorKind, FindCoordinators, FoundCoordinator, FoundCoordinators, Heartbeat, HeartbeatAnswer, JoinGroup,
-    JoinedGroup, LeaveGroup, LeftGroup, SyncGroup, SyncedGroup,
+    Blob, CoordinatorKind, FindCoordinators, FoundCoordinator, FoundCoordinators, Heartbeat,
+    HeartbeatAnswer, JoinGroup, JoinedGroup, LeaveGroup, LeftGroup, SyncGroup, SyncedGroup,
 };
 
 use super::{Answering, Converted, Message, expect};
@@ -27,12 +28,20 @@ pub(super) fn find(request: FindCoordinatorRequest, version: i16) -> Converted {
         2 => CoordinatorKind::Share,
         _ => CoordinatorKind::Unknown,
     };
-    let keys = if version < 4 { vec![request.key] } else { request.coordinator_keys };
-    Converted::Request(FindCoordinators { kind, keys }.into(), Answering::FindCoordinators)
+    let keys = if version < 4 {
+        vec![request.key]
+    } else {
+        request.coordinator_keys
+    };
+    Converted::Request(
+        FindCoordinators { kind, keys }.into(),
+        Answering::FindCoordinators,
+    )
 }
 
 pub(super) fn found(response: Response, version: i16) -> Message {
-    let message = |error: ErrorCode| (error != ErrorCode::None).then(|| Text::from_static(error.message()));
+    let message =
+        |error: ErrorCode| (error != ErrorCode::None).then(|| Text::from_static(error.message()));
     let coordinator = |c: FoundCoordinator| {
         let there = c.error == ErrorCode::None;
         Coordinator {
@@ -50,7 +59,10 @@ pub(super) fn found(response: Response, version: i16) -> Message {
     };
     let mut coordinators: Vec<Coordinator> = found.into_iter().map(coordinator).collect();
     if version >= 4 {
-        return Box::new(FindCoordinatorResponse { coordinators, ..Default::default() });
+        return Box::new(FindCoordinatorResponse {
+            coordinators,
+            ..Default::default()
+        });
     }
     let one = coordinators.pop().unwrap_or_else(|| Coordinator {
         node_id: -1,
@@ -75,12 +87,21 @@ pub(super) fn join(request: JoinGroupRequest, version: i16) -> Converted {
         group: request.group_id,
         session_timeout_ms: session,
         // Version 0 knows one timeout for both.
-        rebalance_timeout_ms: if version == 0 { session } else { request.rebalance_timeout_ms },
+        rebalance_timeout_ms: if version == 0 {
+            session
+        } else {
+            request.rebalance_timeout_ms
+        },
         member: request.member_id,
-        member_id_required: version >= MEMBER_ID_REQUIRED_FROM_VERSION && request.group_instance_id.is_none(),
+        member_id_required: version >= MEMBER_ID_REQUIRED_FROM_VERSION
+            && request.group_instance_id.is_none(),
         instance: request.group_instance_id,
         protocol_type: request.protocol_type,
-        protocols: request.protocols.into_iter().map(|p| (p.name, Blob(p.metadata))).collect(),
+        protocols: request
+            .protocols
+            .into_iter()
+            .map(|p| (p.name, Blob(p.metadata)))
+            .collect(),
     };
     Converted::Request(join.into(), Answering::JoinGroup)
 }
@@ -90,19 +111,27 @@ pub(super) fn joined(response: Response, version: i16) -> Message {
         Ok(joined) => joined,
         Err(error) => {
             let protocol_name = Some(Text::default());
-            return Box::new(JoinGroupResponse { error_code: error.number(), protocol_name, ..Default::default() });
+            return Box::new(JoinGroupResponse {
+                error_code: error.number(),
+                protocol_name,
+                ..Default::default()
+            });
         }
     };
-    let member = |(member_id, group_instance_id, metadata): (Text, Option<Text>, Blob)| JoinGroupResponseMember {
-        member_id,
-        group_instance_id,
-        metadata: metadata.0,
+    let member = |(member_id, group_instance_id, metadata): (Text, Option<Text>, Blob)| {
+        JoinGroupResponseMember {
+            member_id,
+            group_instance_id,
+            metadata: metadata.0,
+        }
     };
     Box::new(JoinGroupResponse {
         error_code: joined.error.number(),
         generation_id: joined.generation,
         protocol_type: joined.protocol_type,
-        protocol_name: joined.protocol.or_else(|| (version < 7).then(Text::default)),
+        protocol_name: joined
+            .protocol
+            .or_else(|| (version < 7).then(Text::default)),
         leader: joined.leader,
         skip_assignment: joined.skip_assignment,
         member_id: joined.member,
@@ -119,7 +148,11 @@ pub(super) fn sync(request: SyncGroupRequest) -> Converted {
         instance: request.group_instance_id,
         protocol_type: request.protocol_type,
         protocol: request.protocol_name,
-        assignments: request.assignments.into_iter().map(|a| (a.member_id, Blob(a.assignment))).collect(),
+        assignments: request
+            .assignments
+            .into_iter()
+            .map(|a| (a.member_id, Blob(a.assignment)))
+            .collect(),
     };
     Converted::Request(sync.into(), Answering::SyncGroup)
 }
@@ -133,7 +166,10 @@ pub(super) fn synced(response: Response) -> Message {
             assignment: synced.assignment.0,
             ..Default::default()
         },
-        Err(error) => SyncGroupResponse { error_code: error.number(), ..Default::default() },
+        Err(error) => SyncGroupResponse {
+            error_code: error.number(),
+            ..Default::default()
+        },
     })
 }
 
@@ -148,28 +184,51 @@ pub(super) fn heartbeat(request: HeartbeatRequest) -> Converted {
 }
 
 pub(super) fn heartbeat_answer(response: Response) -> Message {
-    let error = expect::<HeartbeatAnswer>(response).map_or_else(|error| error, |answer| answer.error);
-    Box::new(HeartbeatResponse { error_code: error.number(), ..Default::default() })
+    let error =
+        expect::<HeartbeatAnswer>(response).map_or_else(|error| error, |answer| answer.error);
+    Box::new(HeartbeatResponse {
+        error_code: error.number(),
+        ..Default::default()
+    })
 }
 
 pub(super) fn leave(request: LeaveGroupRequest, version: i16) -> Converted {
     let members = if version < 3 {
         vec![(request.member_id, None)]
     } else {
-        request.members.into_iter().map(|m| (m.member_id, m.group_instance_id)).collect()
+        request
+            .members
+            .into_iter()
+            .map(|m| (m.member_id, m.group_instance_id))
+            .collect()
     };
-    Converted::Request(LeaveGroup { group: request.group_id, members }.into(), Answering::LeaveGroup)
+    Converted::Request(
+        LeaveGroup {
+            group: request.group_id,
+            members,
+        }
+        .into(),
+        Answering::LeaveGroup,
+    )
 }
 
 pub(super) fn left(response: Response, version: i16) -> Message {
-    let left = expect::<LeftGroup>(response).unwrap_or_else(|error| LeftGroup { error, members: Vec::new() });
+    let left = expect::<LeftGroup>(response).unwrap_or_else(|error| LeftGroup {
+        error,
+        members: Vec::new(),
+    });
     // Before version 3 there is one member, whose error is the answer's.
-    let of_member = left.members.first().filter(|_| version < 3).map(|(_, _, error)| *error);
-    let member = |(member_id, group_instance_id, error): (Text, Option<Text>, ErrorCode)| MemberResponse {
-        member_id,
-        group_instance_id,
-        error_code: error.number(),
-    };
+    let of_member = left
+        .members
+        .first()
+        .filter(|_| version < 3)
+        .map(|(_, _, error)| *error);
+    let member =
+        |(member_id, group_instance_id, error): (Text, Option<Text>, ErrorCode)| MemberResponse {
+            member_id,
+            group_instance_id,
+            error_code: error.number(),
+        };
     Box::new(LeaveGroupResponse {
         error_code: of_member.unwrap_or(left.error).number(),
         members: left.members.into_iter().map(member).collect(),

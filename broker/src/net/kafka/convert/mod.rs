@@ -12,7 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callboard_common::kafka::messages as m;
 use callboard_common::kafka::messages::api_versions_response::ApiVersion;
-use callboard_common::kafka::{ApiKey, Codec, DecodeError, EncodeError, Encoder, Message as _, Text};
+use callboard_common::kafka::{
+    ApiKey, Codec, DecodeError, EncodeError, Encoder, Message as _, Text,
+};
 use callboard_common::protocol::{Request, Response, TopicRef};
 use callboard_common::{ErrorCode, LeaderEpoch, Uuid};
 use parking_lot::Mutex;
@@ -42,14 +44,17 @@ pub(super) enum Converted {
     Answer(Message),
     /// Asks what is served; answered by the connection.
     ApiVersions { software: Text },
-    /// Contradicts itself; the connection is closed.
-    Invalid(&'static str),
 }
 
 /// What must be remembered of a request to answer it.
 pub(super) enum Answering {
-    Produce { acks_none: bool },
-    Fetch { kind: Kind, sessions: Arc<Mutex<FetchSessions>> },
+    Produce {
+        acks_none: bool,
+    },
+    Fetch {
+        kind: Kind,
+        sessions: Arc<Mutex<FetchSessions>>,
+    },
     ListOffsets,
     Metadata,
     CommitOffsets,
@@ -73,31 +78,63 @@ pub(super) fn request(
 ) -> Result<Converted, DecodeError> {
     Ok(match key {
         ApiKey::Produce => data::produce(m::ProduceRequest::from_bytes(body, version)?, version),
-        ApiKey::Fetch => data::fetch(m::FetchRequest::from_bytes(body, version)?, version, sessions),
-        ApiKey::ListOffsets => data::list_offsets(m::ListOffsetsRequest::from_bytes(body, version)?),
-        ApiKey::Metadata => topics::metadata(m::MetadataRequest::from_bytes(body, version)?, version),
-        ApiKey::OffsetCommit => offsets::commit(m::OffsetCommitRequest::from_bytes(body, version)?, version),
-        ApiKey::OffsetFetch => offsets::fetch(m::OffsetFetchRequest::from_bytes(body, version)?, version),
-        ApiKey::FindCoordinator => groups::find(m::FindCoordinatorRequest::from_bytes(body, version)?, version),
+        ApiKey::Fetch => data::fetch(
+            m::FetchRequest::from_bytes(body, version)?,
+            version,
+            sessions,
+        ),
+        ApiKey::ListOffsets => {
+            data::list_offsets(m::ListOffsetsRequest::from_bytes(body, version)?)
+        }
+        ApiKey::Metadata => {
+            topics::metadata(m::MetadataRequest::from_bytes(body, version)?, version)
+        }
+        ApiKey::OffsetCommit => {
+            offsets::commit(m::OffsetCommitRequest::from_bytes(body, version)?, version)
+        }
+        ApiKey::OffsetFetch => {
+            offsets::fetch(m::OffsetFetchRequest::from_bytes(body, version)?, version)
+        }
+        ApiKey::FindCoordinator => groups::find(
+            m::FindCoordinatorRequest::from_bytes(body, version)?,
+            version,
+        ),
         ApiKey::JoinGroup => groups::join(m::JoinGroupRequest::from_bytes(body, version)?, version),
         ApiKey::Heartbeat => groups::heartbeat(m::HeartbeatRequest::from_bytes(body, version)?),
-        ApiKey::LeaveGroup => groups::leave(m::LeaveGroupRequest::from_bytes(body, version)?, version),
+        ApiKey::LeaveGroup => {
+            groups::leave(m::LeaveGroupRequest::from_bytes(body, version)?, version)
+        }
         ApiKey::SyncGroup => groups::sync(m::SyncGroupRequest::from_bytes(body, version)?),
         ApiKey::ApiVersions => {
             let request = m::ApiVersionsRequest::from_bytes(body, version)?;
-            let software = format!("{} {}", &*request.client_software_name, &*request.client_software_version);
-            Converted::ApiVersions { software: software.into() }
+            let software = format!(
+                "{} {}",
+                &*request.client_software_name, &*request.client_software_version
+            );
+            Converted::ApiVersions {
+                software: software.into(),
+            }
         }
         ApiKey::CreateTopics => topics::create(m::CreateTopicsRequest::from_bytes(body, version)?),
-        ApiKey::DeleteTopics => topics::delete(m::DeleteTopicsRequest::from_bytes(body, version)?, version),
-        ApiKey::InitProducerId => data::init_producer(m::InitProducerIdRequest::from_bytes(body, version)?),
+        ApiKey::DeleteTopics => {
+            topics::delete(m::DeleteTopicsRequest::from_bytes(body, version)?, version)
+        }
+        ApiKey::InitProducerId => {
+            data::init_producer(m::InitProducerIdRequest::from_bytes(body, version)?)
+        }
     })
 }
 
 /// Converts an answer. `None` where the client wants none; an error where it wants none and something failed.
-pub(super) fn response(version: i16, answering: Answering, response: Response) -> Result<Option<Message>, ErrorCode> {
+pub(super) fn response(
+    version: i16,
+    answering: Answering,
+    response: Response,
+) -> Result<Option<Message>, ErrorCode> {
     Ok(Some(match answering {
-        Answering::Produce { acks_none: true } => return data::produced_silently(response).map(|()| None),
+        Answering::Produce { acks_none: true } => {
+            return data::produced_silently(response).map(|()| None);
+        }
         Answering::Produce { acks_none: false } => data::produced(response),
         Answering::Fetch { kind, sessions } => data::fetched(response, kind, &sessions),
         Answering::ListOffsets => data::listed_offsets(response),
@@ -116,12 +153,15 @@ pub(super) fn response(version: i16, answering: Answering, response: Response) -
 }
 
 /// What is served, in ranges without holes.
-pub(super) fn api_versions(version: i16, error: ErrorCode) -> Message {
+pub(super) fn api_versions(error: ErrorCode) -> Message {
     let range = |key: &ApiKey| {
         let (min_version, max_version) = key.advertised();
-        ApiVersion { api_key: key.number(), min_version, max_version }
+        ApiVersion {
+            api_key: key.number(),
+            min_version,
+            max_version,
+        }
     };
-    let _ = version;
     Box::new(m::ApiVersionsResponse {
         error_code: error.number(),
         api_keys: ApiKey::ALL.iter().map(range).collect(),
@@ -131,7 +171,11 @@ pub(super) fn api_versions(version: i16, error: ErrorCode) -> Message {
 
 /// The topic of a message that names it or, in later versions, gives its id.
 fn topic_ref(by_id: bool, name: Text, id: Uuid) -> TopicRef {
-    if by_id { TopicRef::Id(id) } else { TopicRef::Name(name) }
+    if by_id {
+        TopicRef::Id(id)
+    } else {
+        TopicRef::Name(name)
+    }
 }
 
 /// Name and id as a message has them; of the two the version picks one.

@@ -5,15 +5,15 @@ use callboard_common::kafka::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use callboard_common::kafka::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
-    OffsetFetchResponseTopics,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use callboard_common::kafka::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
 };
 use callboard_common::protocol::offsets::{
-    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, FetchGroupOffsets, FetchOffsets, FetchedGroupOffsets,
-    FetchedOffset, FetchedOffsets,
+    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, FetchGroupOffsets, FetchOffsets,
+    FetchedGroupOffsets, FetchedOffset, FetchedOffsets,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{ErrorCode, Offset};
@@ -26,19 +26,22 @@ const TOPIC_IDS_FROM_VERSION: i16 = 10;
 const GROUPS_FROM_VERSION: i16 = 8;
 
 pub(super) fn commit(request: OffsetCommitRequest, version: i16) -> Converted {
-    let topic = |t: callboard_common::kafka::messages::offset_commit_request::OffsetCommitRequestTopic| CommitTopic {
-        topic: topic_ref(version >= TOPIC_IDS_FROM_VERSION, t.name, t.topic_id),
-        partitions: t
-            .partitions
-            .into_iter()
-            .map(|p| CommitPartition {
-                partition: p.partition_index,
-                offset: p.committed_offset,
-                epoch: epoch(p.committed_leader_epoch),
-                metadata: p.committed_metadata.unwrap_or_default(),
-            })
-            .collect(),
-    };
+    let topic =
+        |t: callboard_common::kafka::messages::offset_commit_request::OffsetCommitRequestTopic| {
+            CommitTopic {
+                topic: topic_ref(version >= TOPIC_IDS_FROM_VERSION, t.name, t.topic_id),
+                partitions: t
+                    .partitions
+                    .into_iter()
+                    .map(|p| CommitPartition {
+                        partition: p.partition_index,
+                        offset: p.committed_offset,
+                        epoch: epoch(p.committed_leader_epoch),
+                        metadata: p.committed_metadata.unwrap_or_default(),
+                    })
+                    .collect(),
+            }
+        };
     let commit = CommitOffsets {
         group: request.group_id,
         generation: request.generation_id_or_member_epoch,
@@ -50,25 +53,40 @@ pub(super) fn commit(request: OffsetCommitRequest, version: i16) -> Converted {
 }
 
 pub(super) fn committed(response: Response) -> Message {
-    let committed = expect::<CommittedOffsets>(response).unwrap_or(CommittedOffsets { topics: Vec::new() });
+    let committed =
+        expect::<CommittedOffsets>(response).unwrap_or(CommittedOffsets { topics: Vec::new() });
     let topic = |(topic, partitions): (TopicRef, Vec<(i32, ErrorCode)>)| {
         let (name, topic_id) = topic_fields(topic);
-        let partition = |(partition_index, error): (i32, ErrorCode)| OffsetCommitResponsePartition {
-            partition_index,
-            error_code: error.number(),
-        };
-        OffsetCommitResponseTopic { name, topic_id, partitions: partitions.into_iter().map(partition).collect() }
+        let partition =
+            |(partition_index, error): (i32, ErrorCode)| OffsetCommitResponsePartition {
+                partition_index,
+                error_code: error.number(),
+            };
+        OffsetCommitResponseTopic {
+            name,
+            topic_id,
+            partitions: partitions.into_iter().map(partition).collect(),
+        }
     };
     let topics = committed.topics.into_iter().map(topic).collect();
-    Box::new(OffsetCommitResponse { topics, ..Default::default() })
+    Box::new(OffsetCommitResponse {
+        topics,
+        ..Default::default()
+    })
 }
 
 pub(super) fn fetch(request: OffsetFetchRequest, version: i16) -> Converted {
     let groups = if version < GROUPS_FROM_VERSION {
         let topics = request.topics.map(|topics| {
-            topics.into_iter().map(|t| (TopicRef::Name(t.name), t.partition_indexes)).collect::<Vec<_>>()
+            topics
+                .into_iter()
+                .map(|t| (TopicRef::Name(t.name), t.partition_indexes))
+                .collect::<Vec<_>>()
         });
-        vec![FetchGroupOffsets { group: request.group_id, topics }]
+        vec![FetchGroupOffsets {
+            group: request.group_id,
+            topics,
+        }]
     } else {
         let group = |g: callboard_common::kafka::messages::offset_fetch_request::OffsetFetchRequestGroup| {
             let by_id = version >= TOPIC_IDS_FROM_VERSION;
@@ -83,7 +101,10 @@ pub(super) fn fetch(request: OffsetFetchRequest, version: i16) -> Converted {
         request.groups.into_iter().map(group).collect()
     };
     let by_id = version >= TOPIC_IDS_FROM_VERSION;
-    Converted::Request(FetchOffsets { groups, by_id }.into(), Answering::FetchOffsets)
+    Converted::Request(
+        FetchOffsets { groups, by_id }.into(),
+        Answering::FetchOffsets,
+    )
 }
 
 pub(super) fn fetched(response: Response, version: i16) -> Message {
@@ -93,9 +114,16 @@ pub(super) fn fetched(response: Response, version: i16) -> Message {
     };
     if version >= GROUPS_FROM_VERSION {
         let groups = groups.into_iter().map(group).collect();
-        return Box::new(OffsetFetchResponse { groups, ..Default::default() });
+        return Box::new(OffsetFetchResponse {
+            groups,
+            ..Default::default()
+        });
     }
-    let none = FetchedGroupOffsets { group: Text::default(), error, topics: Vec::new() };
+    let none = FetchedGroupOffsets {
+        group: Text::default(),
+        error,
+        topics: Vec::new(),
+    };
     let one = groups.pop().unwrap_or(none);
     let partition = |o: FetchedOffset| OffsetFetchResponsePartition {
         partition_index: o.partition,
@@ -125,7 +153,11 @@ fn group(fetched: FetchedGroupOffsets) -> OffsetFetchResponseGroup {
     };
     let topic = |(topic, offsets): (TopicRef, Vec<FetchedOffset>)| {
         let (name, topic_id) = topic_fields(topic);
-        OffsetFetchResponseTopics { name, topic_id, partitions: offsets.into_iter().map(partition).collect() }
+        OffsetFetchResponseTopics {
+            name,
+            topic_id,
+            partitions: offsets.into_iter().map(partition).collect(),
+        }
     };
     OffsetFetchResponseGroup {
         group_id: fetched.group,

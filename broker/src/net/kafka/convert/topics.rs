@@ -1,15 +1,19 @@
 //! Metadata, CreateTopics and DeleteTopics.
 
-use callboard_common::kafka::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use callboard_common::kafka::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
 use callboard_common::kafka::messages::delete_topics_response::DeletableTopicResult;
 use callboard_common::kafka::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use callboard_common::kafka::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest,
-    MetadataResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    MetadataRequest, MetadataResponse,
 };
-use callboard_common::protocol::metadata::{Metadata, MetadataAnswer, PartitionMetadata, TopicMetadata};
+use callboard_common::protocol::metadata::{
+    Metadata, MetadataAnswer, PartitionMetadata, TopicMetadata,
+};
 use callboard_common::protocol::topics::{
     CreateTopics, CreatedTopic, CreatedTopics, DeleteTopics, DeletedTopic, DeletedTopics, NewTopic,
 };
@@ -24,22 +28,33 @@ const DEFAULT_CONFIG: i8 = 5;
 
 pub(super) fn metadata(request: MetadataRequest, version: i16) -> Converted {
     let topics = request.topics.map(|topics| {
-        let topic = |t: callboard_common::kafka::messages::metadata_request::MetadataRequestTopic| match t.name {
-            Some(name) => TopicRef::Name(name),
-            None => TopicRef::Id(t.topic_id),
-        };
+        let topic =
+            |t: callboard_common::kafka::messages::metadata_request::MetadataRequestTopic| match t
+                .name
+            {
+                Some(name) => TopicRef::Name(name),
+                None => TopicRef::Id(t.topic_id),
+            };
         topics.into_iter().map(topic).collect::<Vec<_>>()
     });
     // Version 0 has no null: there an empty list asks for all.
     let topics = topics.filter(|topics| version > 0 || !topics.is_empty());
-    let metadata = Metadata { topics, auto_create: request.allow_auto_topic_creation };
+    let metadata = Metadata {
+        topics,
+        auto_create: request.allow_auto_topic_creation,
+    };
     Converted::Request(metadata.into(), Answering::Metadata)
 }
 
 pub(super) fn described(response: Response, version: i16) -> Message {
     let answer = match expect::<MetadataAnswer>(response) {
         Ok(answer) => answer,
-        Err(error) => return Box::new(MetadataResponse { error_code: error.number(), ..Default::default() }),
+        Err(error) => {
+            return Box::new(MetadataResponse {
+                error_code: error.number(),
+                ..Default::default()
+            });
+        }
     };
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|b| b.0).collect::<Vec<_>>();
     let partition = |p: &PartitionMetadata| MetadataResponsePartition {
@@ -76,14 +91,19 @@ pub(super) fn described(response: Response, version: i16) -> Message {
 }
 
 pub(super) fn create(request: CreateTopicsRequest) -> Converted {
-    let topic = |t: callboard_common::kafka::messages::create_topics_request::CreatableTopic| NewTopic {
-        name: t.name,
-        // -1 leaves it to the broker (KIP-464).
-        partitions: (t.num_partitions != -1).then_some(t.num_partitions),
-        replication_factor: (t.replication_factor != -1).then_some(t.replication_factor),
-        assignments: t.assignments.into_iter().map(|a| (a.partition_index, a.broker_ids)).collect(),
-        configs: t.configs.into_iter().map(|c| (c.name, c.value)).collect(),
-    };
+    let topic =
+        |t: callboard_common::kafka::messages::create_topics_request::CreatableTopic| NewTopic {
+            name: t.name,
+            // -1 leaves it to the broker (KIP-464).
+            partitions: (t.num_partitions != -1).then_some(t.num_partitions),
+            replication_factor: (t.replication_factor != -1).then_some(t.replication_factor),
+            assignments: t
+                .assignments
+                .into_iter()
+                .map(|a| (a.partition_index, a.broker_ids))
+                .collect(),
+            configs: t.configs.into_iter().map(|c| (c.name, c.value)).collect(),
+        };
     let create = CreateTopics {
         topics: request.topics.into_iter().map(topic).collect(),
         timeout_ms: request.timeout_ms,
@@ -98,7 +118,11 @@ pub(super) fn created(response: Response) -> Message {
         name,
         value: Some(value),
         read_only: false,
-        config_source: if is_default { DEFAULT_CONFIG } else { DYNAMIC_TOPIC_CONFIG },
+        config_source: if is_default {
+            DEFAULT_CONFIG
+        } else {
+            DYNAMIC_TOPIC_CONFIG
+        },
         is_sensitive: false,
     };
     let topic = |t: CreatedTopic| CreatableTopicResult {
@@ -112,20 +136,37 @@ pub(super) fn created(response: Response) -> Message {
         ..Default::default()
     };
     let topics = created.topics.into_iter().map(topic).collect();
-    Box::new(CreateTopicsResponse { topics, ..Default::default() })
+    Box::new(CreateTopicsResponse {
+        topics,
+        ..Default::default()
+    })
 }
 
 pub(super) fn delete(request: DeleteTopicsRequest, version: i16) -> Converted {
     let topics: Vec<TopicRef> = if version < 6 {
-        request.topic_names.into_iter().map(TopicRef::Name).collect()
+        request
+            .topic_names
+            .into_iter()
+            .map(TopicRef::Name)
+            .collect()
     } else {
-        let topic = |t: callboard_common::kafka::messages::delete_topics_request::DeleteTopicState| match t.name {
-            Some(name) => TopicRef::Name(name),
-            None => TopicRef::Id(t.topic_id),
-        };
+        let topic =
+            |t: callboard_common::kafka::messages::delete_topics_request::DeleteTopicState| match t
+                .name
+            {
+                Some(name) => TopicRef::Name(name),
+                None => TopicRef::Id(t.topic_id),
+            };
         request.topics.into_iter().map(topic).collect()
     };
-    Converted::Request(DeleteTopics { topics, timeout_ms: request.timeout_ms }.into(), Answering::DeleteTopics)
+    Converted::Request(
+        DeleteTopics {
+            topics,
+            timeout_ms: request.timeout_ms,
+        }
+        .into(),
+        Answering::DeleteTopics,
+    )
 }
 
 pub(super) fn deleted(response: Response) -> Message {
@@ -137,5 +178,8 @@ pub(super) fn deleted(response: Response) -> Message {
         error_message: (t.error != ErrorCode::None).then(|| t.error.message().into()),
     };
     let responses = deleted.topics.into_iter().map(topic).collect();
-    Box::new(DeleteTopicsResponse { responses, ..Default::default() })
+    Box::new(DeleteTopicsResponse {
+        responses,
+        ..Default::default()
+    })
 }

@@ -15,8 +15,18 @@ struct Stepper {
 
 impl Stepper {
     fn new(config: TopicConfig) -> Self {
-        let now = Now { wall: Timestamp(WALL), ..Now::default() };
-        let leader = Leader::new(now, EPOCH, config, Offset::ZERO, Offset::ZERO, ProducerTable::default());
+        let now = Now {
+            wall: Timestamp(WALL),
+            ..Now::default()
+        };
+        let leader = Leader::new(
+            now,
+            EPOCH,
+            config,
+            Offset::ZERO,
+            Offset::ZERO,
+            ProducerTable::default(),
+        );
         Self { leader, now }
     }
 
@@ -30,13 +40,21 @@ impl Stepper {
     fn append(&mut self, ticket: u64, batch: Batch, acks: Acks) -> Vec<Effect> {
         let base = self.leader.ends().log_end;
         let effects = self.step(produce(ticket, batch, acks));
-        assert!(matches!(effects[..], [Effect::Append { .. }]), "{effects:?}");
+        assert!(
+            matches!(effects[..], [Effect::Append { .. }]),
+            "{effects:?}"
+        );
         self.step(Input::Appended { base })
     }
 }
 
 fn produce(ticket: u64, batch: Batch, acks: Acks) -> Input {
-    Input::Produce { ticket: Ticket(ticket), batch, acks, epoch: EPOCH }
+    Input::Produce {
+        ticket: Ticket(ticket),
+        batch,
+        acks,
+        epoch: EPOCH,
+    }
 }
 
 fn batch_at(timestamp: i64, count: i32, sequence: i32) -> Batch {
@@ -50,12 +68,18 @@ fn batch(count: i32, sequence: i32) -> Batch {
 }
 
 fn ack(ticket: u64, base: i64) -> Effect {
-    let appended = Appended { base: Offset::new(base), append_time: None, log_start: Offset::ZERO };
+    let appended = Appended {
+        base: Offset::new(base),
+        append_time: None,
+        log_start: Offset::ZERO,
+    };
     Effect::Acknowledge(Ticket(ticket), Ok(appended))
 }
 
 fn error(effects: &[Effect]) -> &ProduceError {
-    let [Effect::Acknowledge(_, Err(error))] = effects else { panic!("one refusal: {effects:?}") };
+    let [Effect::Acknowledge(_, Err(error))] = effects else {
+        panic!("one refusal: {effects:?}")
+    };
     error
 }
 
@@ -65,28 +89,57 @@ fn an_acknowledgement_waits_for_the_sync() {
     let mut leader = Stepper::new(TopicConfig::default());
     assert_eq!(leader.append(1, batch(3, 0), Acks::Leader), [Effect::Sync]);
     assert_eq!(leader.append(2, batch(2, 3), Acks::All), [Effect::Sync]);
-    assert_eq!(leader.leader.ends().high_watermark, Offset::ZERO, "nothing is shown that is not durable");
-    assert_eq!(leader.step(Input::Synced { end: Offset::new(3) }), [ack(1, 0)], "the rest shares the next");
-    assert_eq!(leader.step(Input::Synced { end: Offset::new(5) }), [ack(2, 3)]);
+    assert_eq!(
+        leader.leader.ends().high_watermark,
+        Offset::ZERO,
+        "nothing is shown that is not durable"
+    );
+    assert_eq!(
+        leader.step(Input::Synced {
+            end: Offset::new(3)
+        }),
+        [ack(1, 0)],
+        "the rest shares the next"
+    );
+    assert_eq!(
+        leader.step(Input::Synced {
+            end: Offset::new(5)
+        }),
+        [ack(2, 3)]
+    );
     assert_eq!(leader.leader.ends().high_watermark, Offset::new(5));
 }
 
 #[test]
 fn acks_0_does_not_wait() {
     let mut leader = Stepper::new(TopicConfig::default());
-    assert_eq!(leader.append(1, batch(1, 0), Acks::None), [ack(1, 0), Effect::Sync]);
+    assert_eq!(
+        leader.append(1, batch(1, 0), Acks::None),
+        [ack(1, 0), Effect::Sync]
+    );
 }
 
 /// `flush.messages` above 1: acknowledgements follow the written end and syncs come by count or time, as in Kafka.
 #[test]
 fn a_topic_may_choose_not_to_wait_for_the_sync() {
-    let config = TopicConfig { flush_messages: 4, flush_interval: Some(Duration::from_secs(1)), ..TopicConfig::default() };
+    let config = TopicConfig {
+        flush_messages: 4,
+        flush_interval: Some(Duration::from_secs(1)),
+        ..TopicConfig::default()
+    };
     let mut leader = Stepper::new(config);
     assert_eq!(leader.append(1, batch(3, 0), Acks::All), [ack(1, 0)]);
     assert_eq!(leader.leader.ends().high_watermark, Offset::new(3));
-    assert_eq!(leader.append(2, batch(1, 3), Acks::All), [ack(2, 3), Effect::Sync], "by count");
+    assert_eq!(
+        leader.append(2, batch(1, 3), Acks::All),
+        [ack(2, 3), Effect::Sync],
+        "by count"
+    );
     assert_eq!(leader.append(3, batch(1, 4), Acks::All), [ack(3, 4)]);
-    assert_eq!(leader.leader.next_deadline(), Monotonic(Duration::from_secs(1)));
+    assert_eq!(
+        leader.leader.next_deadline(),
+        Monotonic(Duration::from_secs(1))
+    );
     leader.now.monotonic = Monotonic(Duration::from_secs(1));
     assert_eq!(leader.step(Input::Tick), [Effect::Sync], "by time");
 }
@@ -98,7 +151,9 @@ fn a_duplicate_is_answered_when_its_first_copy_is_durable() {
     assert_eq!(leader.append(1, batch(2, 0), Acks::All), [Effect::Sync]);
     assert_eq!(leader.append(2, batch(2, 2), Acks::All), [Effect::Sync]);
     assert_eq!(leader.step(produce(3, batch(2, 0), Acks::All)), []);
-    let effects = leader.step(Input::Synced { end: Offset::new(2) });
+    let effects = leader.step(Input::Synced {
+        end: Offset::new(2),
+    });
     assert_eq!(effects, [ack(1, 0), ack(3, 0)]);
     assert_eq!(leader.step(produce(4, batch(2, 0), Acks::All)), [ack(4, 0)]);
     let gap = leader.step(produce(5, batch(1, 9), Acks::All));
@@ -116,37 +171,76 @@ fn what_a_topic_does_not_allow_is_refused_and_nothing_is_appended() {
     };
     let mut leader = Stepper::new(config);
     let mut refused = |batch, acks| error(&leader.step(produce(1, batch, acks))).clone();
-    assert!(matches!(refused(batch(20, 0), Acks::Leader), ProduceError::BatchTooLarge { limit_bytes: 100, .. }));
+    assert!(matches!(
+        refused(batch(20, 0), Acks::Leader),
+        ProduceError::BatchTooLarge {
+            limit_bytes: 100,
+            ..
+        }
+    ));
     for timestamp in [WALL - 10_001, WALL + 5001, i64::MIN, i64::MAX, -2] {
         let error = refused(batch_at(timestamp, 1, 0), Acks::Leader);
         assert_eq!(error, ProduceError::TimestampOutOfRange { timestamp });
     }
     let error = refused(batch(1, 0), Acks::All);
-    assert_eq!(error, ProduceError::NotEnoughReplicas { in_sync: 1, required: 2 });
-    assert!(matches!(leader.step(produce(1, batch_at(-1, 1, 0), Acks::Leader))[..], [Effect::Append { .. }]));
+    assert_eq!(
+        error,
+        ProduceError::NotEnoughReplicas {
+            in_sync: 1,
+            required: 2
+        }
+    );
+    assert!(matches!(
+        leader.step(produce(1, batch_at(-1, 1, 0), Acks::Leader))[..],
+        [Effect::Append { .. }]
+    ));
 }
 
 #[test]
 fn a_full_disk_is_refused_and_the_next_batch_is_taken() {
     let mut leader = Stepper::new(TopicConfig::default());
-    assert!(matches!(leader.step(produce(1, batch(1, 0), Acks::All))[..], [Effect::Append { .. }]));
+    assert!(matches!(
+        leader.step(produce(1, batch(1, 0), Acks::All))[..],
+        [Effect::Append { .. }]
+    ));
     let refused = leader.step(Input::AppendRefused(Refused::DiskFull));
     assert_eq!(error(&refused), &ProduceError::DiskFull);
-    assert_eq!(leader.append(2, batch(1, 0), Acks::All), [Effect::Sync], "the sequence number was not used up");
+    assert_eq!(
+        leader.append(2, batch(1, 0), Acks::All),
+        [Effect::Sync],
+        "the sequence number was not used up"
+    );
 }
 
 /// DESIGN section 4: a restarted leader accepts nothing that was sent to its old reign.
 #[test]
 fn requests_of_an_earlier_reign_are_fenced() {
     let mut leader = Stepper::new(TopicConfig::default());
-    let old = Input::Produce { ticket: Ticket(1), batch: batch(1, 0), acks: Acks::All, epoch: LeaderEpoch(3) };
+    let old = Input::Produce {
+        ticket: Ticket(1),
+        batch: batch(1, 0),
+        acks: Acks::All,
+        epoch: LeaderEpoch(3),
+    };
     let effects = leader.step(old);
-    assert_eq!(error(&effects), &ProduceError::Fenced { asked: LeaderEpoch(3), current: EPOCH });
+    assert_eq!(
+        error(&effects),
+        &ProduceError::Fenced {
+            asked: LeaderEpoch(3),
+            current: EPOCH
+        }
+    );
 }
 
 fn fetch(leader: &mut Stepper, from: i64, epoch: Option<i32>) -> Effect {
     let current_epoch = epoch.map(LeaderEpoch);
-    let input = Input::Fetch { ticket: Ticket(1), from, max_bytes: 10, at_least_one: true, current_epoch };
+    let input = Input::Fetch {
+        ticket: Ticket(1),
+        from,
+        max_bytes: 10,
+        at_least_one: true,
+        current_epoch,
+    };
     leader.step(input).remove(0)
 }
 
@@ -154,28 +248,72 @@ fn fetch(leader: &mut Stepper, from: i64, epoch: Option<i32>) -> Effect {
 fn fetches_end_at_the_high_watermark() {
     let mut leader = Stepper::new(TopicConfig::default());
     assert_eq!(leader.append(1, batch(3, 0), Acks::All), [Effect::Sync]);
-    assert_eq!(fetch(&mut leader, 0, None), Effect::NothingToRead(Ticket(1)));
-    let _acked = leader.step(Input::Synced { end: Offset::new(3) });
+    assert_eq!(
+        fetch(&mut leader, 0, None),
+        Effect::NothingToRead(Ticket(1))
+    );
+    let _acked = leader.step(Input::Synced {
+        end: Offset::new(3),
+    });
     let _unsynced = leader.append(2, batch(2, 3), Acks::All);
-    let Effect::Read { limit, .. } = fetch(&mut leader, 1, Some(4)) else { panic!("there is something") };
+    let Effect::Read { limit, .. } = fetch(&mut leader, 1, Some(4)) else {
+        panic!("there is something")
+    };
     assert_eq!(limit, Offset::new(3));
-    assert_eq!(fetch(&mut leader, 5, None), Effect::NothingToRead(Ticket(1)));
+    assert_eq!(
+        fetch(&mut leader, 5, None),
+        Effect::NothingToRead(Ticket(1))
+    );
     for outside in [6, -1, i64::MAX, i64::MIN] {
-        assert!(matches!(fetch(&mut leader, outside, None), Effect::Refuse(_, FetchError::OutOfRange { .. })));
+        assert!(matches!(
+            fetch(&mut leader, outside, None),
+            Effect::Refuse(_, FetchError::OutOfRange { .. })
+        ));
     }
-    assert!(matches!(fetch(&mut leader, 0, Some(3)), Effect::Refuse(_, FetchError::Fenced { .. })));
-    assert!(matches!(fetch(&mut leader, 0, Some(5)), Effect::Refuse(_, FetchError::UnknownEpoch { .. })));
+    assert!(matches!(
+        fetch(&mut leader, 0, Some(3)),
+        Effect::Refuse(_, FetchError::Fenced { .. })
+    ));
+    assert!(matches!(
+        fetch(&mut leader, 0, Some(5)),
+        Effect::Refuse(_, FetchError::UnknownEpoch { .. })
+    ));
 }
 
 #[test]
 fn records_are_deleted_up_to_the_high_watermark() {
     let mut leader = Stepper::new(TopicConfig::default());
     let _sync = leader.append(1, batch(3, 0), Acks::All);
-    let mut delete = |before| leader.step(Input::DeleteRecords { ticket: Ticket(7), before }).remove(0);
-    assert!(matches!(delete(Some(1)), Effect::Refuse(_, FetchError::OutOfRange { .. })), "not durable yet");
-    let _acked = leader.step(Input::Synced { end: Offset::new(3) });
-    let mut delete = |before| leader.step(Input::DeleteRecords { ticket: Ticket(7), before }).remove(0);
-    let advanced = |to| Effect::AdvanceStart { ticket: Ticket(7), log_start: Offset::new(to) };
+    let mut delete = |before| {
+        leader
+            .step(Input::DeleteRecords {
+                ticket: Ticket(7),
+                before,
+            })
+            .remove(0)
+    };
+    assert!(
+        matches!(
+            delete(Some(1)),
+            Effect::Refuse(_, FetchError::OutOfRange { .. })
+        ),
+        "not durable yet"
+    );
+    let _acked = leader.step(Input::Synced {
+        end: Offset::new(3),
+    });
+    let mut delete = |before| {
+        leader
+            .step(Input::DeleteRecords {
+                ticket: Ticket(7),
+                before,
+            })
+            .remove(0)
+    };
+    let advanced = |to| Effect::AdvanceStart {
+        ticket: Ticket(7),
+        log_start: Offset::new(to),
+    };
     assert_eq!(delete(Some(2)), advanced(2));
     assert_eq!(delete(Some(1)), advanced(2), "the start never moves back");
     assert_eq!(delete(None), advanced(3));
@@ -186,5 +324,10 @@ fn retention_comes_by_time() {
     let mut leader = Stepper::new(TopicConfig::default());
     assert_eq!(leader.step(Input::Tick), []);
     leader.now.monotonic = leader.leader.next_deadline();
-    assert_eq!(leader.step(Input::Tick), [Effect::Retain { high_watermark: Offset::ZERO }]);
+    assert_eq!(
+        leader.step(Input::Tick),
+        [Effect::Retain {
+            high_watermark: Offset::ZERO
+        }]
+    );
 }
