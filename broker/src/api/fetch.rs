@@ -11,7 +11,7 @@ use callboard_common::protocol::fetch::{
 use callboard_common::{ErrorCode, Offset, TopicPartition};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
 use crate::directory::LeaderRef;
@@ -54,7 +54,7 @@ pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: Fetch) -> Fetched {
                 ends.mark_unchanged();
             }
         }
-        let found = read_all(caller, &mut topics, max_bytes).await;
+        let found = read_all(api, caller, &mut topics, max_bytes).await;
         let failed = topics
             .iter()
             .flat_map(|(_, parts)| parts)
@@ -116,7 +116,8 @@ fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
 }
 
 /// Reads every partition, in order of the request, until `max_bytes` are found; returns how many were.
-async fn read_all(caller: &Caller, topics: &mut Topics, max_bytes: u32) -> usize {
+async fn read_all(api: &Api, caller: &Caller, topics: &mut Topics, max_bytes: u32) -> usize {
+    let credit = credit(api, topics, max_bytes).await;
     // Partitions with something to read are asked together; the others are answered from their ends.
     let mut budget = max_bytes;
     let mut first = true;
@@ -141,7 +142,28 @@ async fn read_all(caller: &Caller, topics: &mut Topics, max_bytes: u32) -> usize
             found += batches.len();
         }
     }
+    if let Some(mut credit) = credit {
+        // What was not read is free for others at once; the rest when the answer is written.
+        let unused = credit.num_permits().saturating_sub(found);
+        drop(credit.split(unused));
+        caller.permit.add(credit);
+    }
     found
+}
+
+/// Credits for what there is to read, so that many fetches at once do not fill the memory.
+async fn credit(api: &Api, topics: &Topics, max_bytes: u32) -> Option<OwnedSemaphorePermit> {
+    let wanted = |part: &Part| {
+        let ends = *part.leader.as_ref().ok()?.ends.borrow();
+        let something = part.wanted.offset < ends.high_watermark.get() && ends.epoch.is_some();
+        something.then_some(part.wanted.max_bytes.max(0) as u32)
+    };
+    let parts = topics
+        .iter()
+        .flat_map(|(_, parts)| parts)
+        .filter_map(wanted);
+    let sum = parts.fold(0u32, u32::saturating_add).min(max_bytes);
+    api.0.fetch_bytes.clone().acquire_many_owned(sum).await.ok()
 }
 
 /// Sends a read to the leader if there is something to read.
@@ -199,6 +221,7 @@ pub(super) fn error_code(error: &FetchError) -> ErrorCode {
         FetchError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         FetchError::Fenced { .. } => ErrorCode::FencedLeaderEpoch,
         FetchError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        FetchError::Content(_) => ErrorCode::CorruptMessage,
         FetchError::Storage(_) => ErrorCode::KafkaStorageError,
         FetchError::LeaderStopped => ErrorCode::NotLeaderOrFollower,
     }

@@ -83,6 +83,8 @@ pub struct ApiConfig {
     pub max_topics_per_request: usize,
     /// Most partitions of the cluster.
     pub max_partitions: usize,
+    /// Bytes of fetched records on their way to clients, all connections together.
+    pub fetch_in_flight_max_bytes: u32,
     /// Most bytes that one fetch returns (`fetch.max.bytes`).
     pub fetch_max_bytes: i32,
     /// Longest wait of a fetch.
@@ -100,6 +102,8 @@ struct Inner {
     authorizer: Authorizer,
     kafka: Advertised,
     quic: Advertised,
+    /// Bytes that fetches may still read.
+    fetch_bytes: Arc<tokio::sync::Semaphore>,
     /// Producer ids that the controller gave to this node: next and end.
     producer_ids: Mutex<(i64, i64)>,
 }
@@ -121,6 +125,9 @@ impl Api {
     ) -> Self {
         let authorizer = Authorizer::allow_all();
         let producer_ids = Mutex::new((0, 0));
+        let fetch_bytes = Arc::new(tokio::sync::Semaphore::new(
+            config.fetch_in_flight_max_bytes as usize,
+        ));
         Self(Arc::new(Inner {
             shared,
             controller,
@@ -129,6 +136,7 @@ impl Api {
             authorizer,
             kafka,
             quic,
+            fetch_bytes,
             producer_ids,
         }))
     }

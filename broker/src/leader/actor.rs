@@ -646,9 +646,13 @@ impl Handler<FindTimestamp> for LeaderActor {
             open.log.epochs().clone(),
         );
         self.start.runtime.background().run(move || {
-            let found = plan
-                .run(DECOMPRESS_LIMIT_BYTES)
-                .map_err(|e| FetchError::Storage(e.to_string()));
+            let found = plan.run(DECOMPRESS_LIMIT_BYTES).map_err(|e| match e {
+                StorageError::Content { .. } => FetchError::Content(e.to_string()),
+                StorageError::Full { .. }
+                | StorageError::Io { .. }
+                | StorageError::Damaged { .. }
+                | StorageError::Contradiction { .. } => FetchError::Storage(e.to_string()),
+            });
             let with_epoch = |(offset, timestamp)| Found {
                 offset,
                 timestamp,

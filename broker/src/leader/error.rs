@@ -76,6 +76,9 @@ pub enum FetchError {
         /// The leader's epoch.
         current: LeaderEpoch,
     },
+    /// The records there cannot be read, though the disk is well: their producer made them so.
+    #[error("{0}")]
+    Content(String),
     /// The log is damaged there, or the disk failed.
     #[error("the log cannot be read there: {0}")]
     Storage(String),

@@ -197,7 +197,7 @@ async fn lane_to_its_end(
     }
 }
 
-type Answer = BoxFuture<'static, Result<Frame, Ended>>;
+type Answer = BoxFuture<'static, Result<(Frame, Permit), Ended>>;
 
 async fn lane(lanes: &Lanes, mut send: SendStream, receive: RecvStream) -> Ended {
     let (answers, outgoing) = mpsc::channel::<Answer>(0);
@@ -206,8 +206,9 @@ async fn lane(lanes: &Lanes, mut send: SendStream, receive: RecvStream) -> Ended
     let timeout = lanes.admission.limits().write_timeout;
     let writing = async {
         while let Some(answer) = outgoing.next().await {
-            let frame = match answer {
-                Ok(frame) => frame,
+            // The credits are held until the answer is written.
+            let (frame, _permit) = match answer {
+                Ok(answer) => answer,
                 Err(ended) => return ended,
             };
             tokio::select! {
@@ -295,6 +296,7 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
         .get_or_create(&labels)
         .inc_by(length as u64);
     let began = clock.now().monotonic;
+    let permit = caller.permit.clone();
     let serving = lanes.api.start(caller, request);
     Ok(async move {
         let frame = codec::response_frame(header, serving.await)?;
@@ -307,12 +309,12 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
             .requests
             .get_or_create(&labels)
             .observe(clock.now().monotonic.since(began).as_secs_f64());
-        Ok(frame)
+        Ok((frame, permit))
     }
     .boxed())
 }
 
 fn refuse(header: Header, error: ErrorCode) -> Answer {
     let frame = codec::response_frame(header, Response::Refused(error)).map_err(Ended::from);
-    futures::future::ready(frame).boxed()
+    futures::future::ready(frame.map(|f| (f, Permit::internal()))).boxed()
 }

@@ -37,6 +37,14 @@ pub enum StorageError {
         /// The last offset known to be whole, plus one.
         offset: Offset,
     },
+    /// A batch that is whole holds what cannot be decompressed or is too large when it is.
+    #[error("the records at offset {offset} cannot be read: {reason}")]
+    Content {
+        /// The batch's first offset.
+        offset: Offset,
+        /// What is wrong.
+        reason: String,
+    },
     /// A file says something that contradicts the rest.
     #[error("{path}: {what}")]
     Contradiction {

@@ -407,7 +407,12 @@ impl TimePlan {
                 return Ok(None);
             }
             if header.next_offset() > self.from.get() && header.max_timestamp >= self.timestamp {
-                let records = batch.records(limit_bytes).map_err(|_| damaged())?;
+                let records = batch
+                    .records(limit_bytes)
+                    .map_err(|e| StorageError::Content {
+                        offset: Offset::checked(header.base_offset).unwrap_or_default(),
+                        reason: e.to_string(),
+                    })?;
                 let fits = |r: &&Record| r.timestamp >= self.timestamp && r.offset >= self.from;
                 if let Some(record) = records.iter().find(fits) {
                     return Ok(Some((record.offset, record.timestamp)));

@@ -81,8 +81,9 @@ impl Closed {
     }
 }
 
-/// An answer's chunks, or why the connection must be closed instead; `None` where no answer is wanted.
-type Answer = BoxFuture<'static, Result<Option<Vec<Bytes>>, Closed>>;
+/// An answer's chunks with the request's credits, or why the connection must be closed instead; no chunks where no
+/// answer is wanted.
+type Answer = BoxFuture<'static, Result<(Option<Vec<Bytes>>, Permit), Closed>>;
 
 /// A client's text, safe to log.
 fn logged(text: &str) -> String {
@@ -136,14 +137,15 @@ pub(super) async fn serve(
 /// Writes answers in order until the reader is done with them or the client does not take them.
 async fn write_answers(
     mut write: OwnedWriteHalf,
-    mut answers: impl futures::Stream<Item = Result<Option<Vec<Bytes>>, Closed>> + Unpin,
+    mut answers: impl futures::Stream<Item = Result<(Option<Vec<Bytes>>, Permit), Closed>> + Unpin,
     clock: &Clock,
     timeout: Duration,
 ) -> Closed {
     while let Some(answer) = answers.next().await {
-        let chunks = match answer {
-            Ok(Some(chunks)) => chunks,
-            Ok(None) => continue,
+        // The credits are held until the answer is written.
+        let (chunks, _permit) = match answer {
+            Ok((Some(chunks), permit)) => (chunks, permit),
+            Ok((None, _)) => continue,
             Err(closed) => return closed,
         };
         tokio::select! {
@@ -322,7 +324,6 @@ impl Reader {
         let serving = self.connection.api.start(caller, request);
         Ok(async move {
             let response = serving.await;
-            drop(permit);
             let chunks = answer(key, version, header.correlation_id, answering, response)?;
             let sent: usize = chunks.iter().flatten().map(Bytes::len).sum();
             let _total = metrics
@@ -334,7 +335,7 @@ impl Reader {
                 .requests
                 .get_or_create(&labels)
                 .observe(took.as_secs_f64());
-            Ok(chunks)
+            Ok((chunks, permit))
         }
         .boxed())
     }
@@ -347,13 +348,13 @@ impl Reader {
         answer: convert::Message,
     ) -> Answer {
         let chunks = frame(key, version, header.correlation_id, &answer);
-        futures::future::ready(chunks.map(Some)).boxed()
+        futures::future::ready(chunks.map(|c| (Some(c), Permit::internal()))).boxed()
     }
 
     fn unsupported_api_versions(&self, correlation_id: i32) -> Answer {
         let answer = convert::api_versions(ErrorCode::UnsupportedVersion);
-        futures::future::ready(frame(ApiKey::ApiVersions, 0, correlation_id, &answer).map(Some))
-            .boxed()
+        let chunks = frame(ApiKey::ApiVersions, 0, correlation_id, &answer);
+        futures::future::ready(chunks.map(|c| (Some(c), Permit::internal()))).boxed()
     }
 }
 
