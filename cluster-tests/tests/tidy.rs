@@ -226,6 +226,7 @@ const PURE: &[&str] = &[
     "coordinator/commit.rs",
     "coordinator/expiry.rs",
     "coordinator/records.rs",
+    "coordinator/io.rs",
     "controller/image.rs",
     "controller/records.rs",
     "supervision/restart.rs",
@@ -236,7 +237,8 @@ const PURE: &[&str] = &[
 
 /// The lock of the data directory and the operator's certificates are no data; the command line is no node.
 const FILE_DOORS: &[&str] = &[
-    "broker/src/node.rs",
+    "broker/src/node/mod.rs",
+    "broker/src/node/prepare.rs",
     "broker/src/cli/connect.rs",
     "broker/src/cli/log_dump.rs",
     "broker/src/cli/produce.rs",

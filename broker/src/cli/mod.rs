@@ -63,7 +63,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Completions(completions) => complete::run(&completions),
         Command::Topic(topic) => on_runtime(topic::run(topic)),
         Command::Produce(produce) => on_runtime(produce::run(produce)),
-        Command::Consume(consume) => on_runtime(consume::run(consume)),
+        // It handles interrupts itself, because it leaves its group in order.
+        Command::Consume(consume) => block_on(consume::run(consume)),
         Command::Group(group) => on_runtime(group::run(group)),
     };
     match result {
@@ -74,14 +75,19 @@ pub(crate) fn run() -> ExitCode {
 
 /// Runs a client command; an interrupt ends it.
 fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|e| Failure::new(format!("no runtime: {e}")))?;
-    runtime.block_on(async {
+    block_on(async {
         tokio::select! {
             result = command => result,
             _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
         }
     })
+}
+
+fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|e| Failure::new(format!("no runtime: {e}")))?
+        .block_on(command)
 }

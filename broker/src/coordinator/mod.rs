@@ -15,6 +15,7 @@ pub mod actor;
 mod commit;
 mod expiry;
 mod group;
+mod io;
 mod join;
 mod member;
 pub mod offsets;

@@ -1,3 +1,6 @@
+use std::collections::VecDeque;
+
+use callboard_common::protocol::groups::JoinGroup;
 use callboard_common::{Offset, TopicPartition};
 
 use super::*;

@@ -1,122 +1,26 @@
 //! The shell of a partition's leader: a mailbox, the open log, and the callers who wait.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
 use callboard_common::record::Batch;
-use callboard_common::runtime::Runtime;
-use callboard_common::{Clock, LeaderEpoch, Monotonic, Offset};
-use futures::future::BoxFuture;
-use slog::{Logger, debug, error, info, warn};
-use tokio::sync::{oneshot, watch};
+use callboard_common::{Monotonic, Offset};
+use slog::{debug, error, info, warn};
 
 use super::error::{FetchError, ProduceError};
-use super::state::{Acks, Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
-use crate::metrics::Metrics;
-use crate::storage::log::Opened;
-use crate::storage::{Log, LogFiles, ReadMode, StorageError, sync};
+use super::messages::Reply;
+pub use super::messages::{
+    Close, Configure, Crash, DeleteRecords, Fetch, Fetched, FindTimestamp, Found, Produce,
+};
+use super::opening::LeaderStart;
+use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
+use crate::storage::{Log, ReadMode, StorageError, sync};
 use crate::supervision::{self, Permit};
-use crate::topic_config::TopicConfig;
 
 /// The most that a look-up by time decompresses of one batch.
 const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
-
-type Reply<T, E> = oneshot::Sender<Result<T, E>>;
-
-/// Appends a batch and answers as `acks` asks for.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Produce {
-    /// The batch, parsed and checked.
-    pub batch: Batch,
-    /// When to answer.
-    pub acks: Acks,
-    /// The reign that the directory showed when this was sent.
-    pub epoch: LeaderEpoch,
-    /// The request's credits.
-    pub permit: Permit,
-    /// The answer; dropped if the leader stops.
-    pub reply: Reply<Appended, ProduceError>,
-}
-
-/// Reads batches, without waiting for more to come.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Fetch {
-    /// First offset wanted.
-    pub from: i64,
-    /// About how much.
-    pub max_bytes: u32,
-    /// Whether a larger first batch is returned all the same.
-    pub at_least_one: bool,
-    /// The leader epoch that the caller knows.
-    pub current_epoch: Option<LeaderEpoch>,
-    /// The request's credits.
-    pub permit: Permit,
-    /// The answer; dropped if the leader stops.
-    pub reply: Reply<Fetched, FetchError>,
-}
-
-/// What a fetch found.
-#[derive(Clone, Debug)]
-pub struct Fetched {
-    /// Whole batches, perhaps none.
-    pub batches: Bytes,
-    /// The log's ends.
-    pub ends: Ends,
-}
-
-/// Finds the first record that is not older than a timestamp.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct FindTimestamp {
-    /// Milliseconds since the Unix epoch; `None` finds the record with the largest timestamp.
-    pub timestamp: Option<i64>,
-    /// Offset, timestamp and leader epoch of the record, if there is one.
-    pub reply: Reply<Option<Found>, FetchError>,
-}
-
-/// A record that was found by its timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its offset.
-    pub offset: Offset,
-    /// Its timestamp.
-    pub timestamp: i64,
-    /// The reign in which it was written.
-    pub epoch: Option<LeaderEpoch>,
-}
-
-/// Deletes the records below an offset.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct DeleteRecords {
-    /// The offset; `None` is all that can be read.
-    pub before: Option<i64>,
-    /// The log's start afterwards, once it is durable.
-    pub reply: Reply<Offset, FetchError>,
-}
-
-/// The topic's settings changed.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Configure(pub TopicConfig);
-
-/// Syncs, closes the log in order and ends the actor.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Close {
-    /// Answered when all is durable; an error says that the next start will have to recover.
-    pub reply: Option<Reply<(), String>>,
-}
-
-/// Panics on purpose: for tests of supervision.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Crash;
 
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -134,63 +38,29 @@ struct BackgroundFailed {
     error: StorageError,
 }
 
-/// Takes a new leader epoch from the controller.
-pub type NewEpoch = Arc<dyn Fn() -> BoxFuture<'static, Option<LeaderEpoch>> + Send + Sync>;
-
-/// What a leader is started with.
-#[derive(Clone)]
-pub struct LeaderStart {
-    /// Where its log is.
-    pub files: LogFiles,
-    /// Its topic's settings.
-    pub config: TopicConfig,
-    /// The reign that metadata gave it.
-    pub epoch: LeaderEpoch,
-    /// How a restarted leader gets a new reign.
-    pub new_epoch: NewEpoch,
-    /// Where its readers watch its ends.
-    pub ends: watch::Sender<Ends>,
-    /// Pools.
-    pub runtime: Runtime,
-    /// Time.
-    pub clock: Clock,
-    /// Counters.
-    pub metrics: Metrics,
-    /// The log.
-    pub logger: Logger,
-}
-
-impl std::fmt::Debug for LeaderStart {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LeaderStart")
-            .field("partition", &self.files.partition)
-            .finish_non_exhaustive()
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct LeaderActor {
-    start: LeaderStart,
+    pub(super) start: LeaderStart,
     /// Counts lives; what an earlier life began is not listened to.
-    incarnation: u64,
+    pub(super) incarnation: u64,
     /// The synced end when a sync failed: the log is cut there when it is opened again.
-    cut_at: Option<Offset>,
-    armed: Option<(Monotonic, SpawnHandle)>,
-    state: Option<Open>,
+    pub(super) cut_at: Option<Offset>,
+    pub(super) armed: Option<(Monotonic, SpawnHandle)>,
+    pub(super) state: Option<Open>,
 }
 
 #[derive(Debug)]
-struct Open {
-    log: Log,
-    leader: Leader,
-    effects: Effects,
-    producers: BTreeMap<Ticket, (Reply<Appended, ProduceError>, Permit)>,
-    readers: BTreeMap<Ticket, (Reply<Fetched, FetchError>, Permit)>,
-    deleters: BTreeMap<Ticket, Reply<Offset, FetchError>>,
-    next_ticket: u64,
-    sync_in_flight: bool,
-    sync_wanted: bool,
+pub(super) struct Open {
+    pub(super) log: Log,
+    pub(super) leader: Leader,
+    pub(super) effects: Effects,
+    pub(super) producers: BTreeMap<Ticket, (Reply<Appended, ProduceError>, Permit)>,
+    pub(super) readers: BTreeMap<Ticket, (Reply<Fetched, FetchError>, Permit)>,
+    pub(super) deleters: BTreeMap<Ticket, Reply<Offset, FetchError>>,
+    pub(super) next_ticket: u64,
+    pub(super) sync_in_flight: bool,
+    pub(super) sync_wanted: bool,
 }
 
 impl LeaderActor {
@@ -204,85 +74,6 @@ impl LeaderActor {
             armed: None,
             state: None,
         }
-    }
-
-    fn open(&mut self, ctx: &mut Context<Self>) {
-        let (start, cut_at) = (self.start.clone(), self.cut_at);
-        let is_first = self.incarnation == 0;
-        self.incarnation += 1;
-        let opening = async move {
-            let epoch = if is_first {
-                Some(start.epoch)
-            } else {
-                (start.new_epoch)().await
-            };
-            // Without a new reign nothing may be accepted: the controller will say who leads.
-            let epoch = epoch.ok_or_else(|| "the controller gave no leader epoch".to_owned())?;
-            let (files, config) = (start.files, start.config);
-            let opened = start.runtime.background().ask(move || {
-                let mut opened = Log::open(files, config, cut_at)?;
-                opened.log.begin_epoch(epoch)?;
-                Ok::<_, StorageError>(opened)
-            });
-            match opened.await {
-                Some(Ok(opened)) => Ok((epoch, opened)),
-                Some(Err(error)) => Err(error.to_string()),
-                None => Err("opening the log panicked".to_owned()),
-            }
-        };
-        ctx.wait(
-            opening
-                .into_actor(self)
-                .map(|opened, actor, ctx| match opened {
-                    Ok((epoch, opened)) => actor.opened(epoch, opened, ctx),
-                    Err(error) => {
-                        error!(actor.start.logger, "log cannot be opened"; "error" => error);
-                        supervision::fail(ctx);
-                    }
-                }),
-        );
-    }
-
-    fn opened(&mut self, epoch: LeaderEpoch, opened: Opened, ctx: &mut Context<Self>) {
-        let Opened {
-            log,
-            producers,
-            quarantined,
-            damaged,
-        } = opened;
-        self.cut_at = None;
-        for part in &quarantined {
-            self.start.metrics.quarantined_bytes.inc_by(part.size_bytes);
-            warn!(self.start.logger, "unsynced end of the log moved to quarantine"; "path" => %part.path.display(),
-                "size_bytes" => part.size_bytes, "log_end" => %part.log_end, "reason" => &part.reason);
-        }
-        for damage in &damaged {
-            let _count = self.start.metrics.damaged_reads.inc();
-            error!(self.start.logger, "log is damaged; reads that reach it fail, the rest is served"; "error" => %damage);
-        }
-        info!(self.start.logger, "leads"; "leader_epoch" => %epoch, "log_start" => %log.log_start(), "log_end" => %log.log_end());
-        let now = self.start.clock.now();
-        let config = log.config().clone();
-        let leader = Leader::new(
-            now,
-            epoch,
-            config,
-            log.log_start(),
-            log.log_end(),
-            producers,
-        );
-        self.state = Some(Open {
-            log,
-            leader,
-            effects: Effects::new(),
-            producers: BTreeMap::new(),
-            readers: BTreeMap::new(),
-            deleters: BTreeMap::new(),
-            next_ticket: 0,
-            sync_in_flight: false,
-            sync_wanted: false,
-        });
-        self.settle(ctx);
     }
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
@@ -311,7 +102,7 @@ impl LeaderActor {
     }
 
     /// Shows the ends to who watches them and sets the timer.
-    fn settle(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &self.state else { return };
         let ends = open.leader.ends();
         let _changed: bool = self.start.ends.send_if_modified(|shown| {

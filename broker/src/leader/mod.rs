@@ -16,8 +16,11 @@
 pub mod actor;
 mod delayed;
 mod error;
+mod messages;
+pub mod opening;
 mod state;
 
-pub use actor::{LeaderActor, LeaderStart};
+pub use actor::LeaderActor;
 pub use error::{FetchError, ProduceError};
+pub use opening::LeaderStart;
 pub use state::{Acks, Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};

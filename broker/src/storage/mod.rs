@@ -21,6 +21,7 @@ pub mod meta_properties;
 pub mod offset_index;
 pub mod open_files;
 pub mod producer_snapshot;
+mod quarantine;
 mod read;
 mod recovery;
 pub mod retention;

@@ -28,21 +28,21 @@ use crate::topic_config::TopicConfig;
 /// A snapshot of a hundred thousand producers takes five megabytes.
 const SNAPSHOT_LIMIT_BYTES: u64 = 1 << 30;
 
-struct Recovery {
-    files: LogFiles,
-    dir: Arc<PathBuf>,
-    config: TopicConfig,
-    marks: Marks,
-    cut_at: Option<Offset>,
-    segments: Vec<Segment>,
-    producers: ProducerTable,
+pub(super) struct Recovery {
+    pub(super) files: LogFiles,
+    pub(super) dir: Arc<PathBuf>,
+    pub(super) config: TopicConfig,
+    pub(super) marks: Marks,
+    pub(super) cut_at: Option<Offset>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) producers: ProducerTable,
     /// Batches below this offset are in the snapshot.
-    producers_from: Offset,
-    quarantined: Vec<Quarantined>,
-    damaged: Vec<StorageError>,
-    names_changed: bool,
+    pub(super) producers_from: Offset,
+    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) damaged: Vec<StorageError>,
+    pub(super) names_changed: bool,
     /// Files that may hold what was never synced.
-    scanned: Vec<(PathBuf, Arc<dyn File>)>,
+    pub(super) scanned: Vec<(PathBuf, Arc<dyn File>)>,
 }
 
 /// See [`Log::open`].
@@ -107,7 +107,7 @@ impl Recovery {
         Ok(bases)
     }
 
-    fn segment_files(&self, base: Offset) -> Arc<SegmentFiles> {
+    pub(super) fn segment_files(&self, base: Offset) -> Arc<SegmentFiles> {
         SegmentFiles::new(self.dir.clone(), base, self.files.open.clone())
     }
 
@@ -347,91 +347,6 @@ impl Recovery {
                 None
             }
         })
-    }
-
-    fn quarantine_tail(
-        &mut self,
-        files: &SegmentFiles,
-        file: &Arc<dyn File>,
-        from: u64,
-        size: u64,
-        log_end: Offset,
-        reason: &str,
-    ) -> Result<(), StorageError> {
-        let path = self.quarantine_path(log_end)?;
-        let copy = || -> io::Result<()> {
-            let mut bytes = vec![0; (size - from) as usize];
-            let read = file.read_at(&mut bytes, from)?;
-            let kept = self.files.disk().create(&path)?;
-            kept.write_at(&[&bytes[..read]], 0)?;
-            kept.sync()
-        };
-        // After a failed sync the page cache is not to be believed: nothing is worth keeping.
-        if self.cut_at.is_none() {
-            copy().map_err(StorageError::io("keeping in quarantine", &path))?;
-        }
-        let log = files.path("log");
-        file.resize(from)
-            .map_err(StorageError::io("cutting", &log))?;
-        self.names_changed = true;
-        let reason = reason.to_owned();
-        self.quarantined.push(Quarantined {
-            path,
-            size_bytes: size - from,
-            log_end,
-            reason,
-        });
-        Ok(())
-    }
-
-    fn quarantine_segments(
-        &mut self,
-        bases: &[Offset],
-        log_end: Offset,
-        reason: &str,
-    ) -> Result<(), StorageError> {
-        for base in bases {
-            let files = self.segment_files(*base);
-            let log = files.path("log");
-            let size_bytes = files
-                .log()?
-                .size()
-                .map_err(StorageError::io("measuring", &log))?;
-            self.files.open.forget(&log);
-            if size_bytes > 0 && self.cut_at.is_none() {
-                let path = self.quarantine_path(*base)?;
-                self.files
-                    .disk()
-                    .rename(&log, &path)
-                    .map_err(StorageError::io("moving to quarantine", &log))?;
-                let reason = reason.to_owned();
-                self.quarantined.push(Quarantined {
-                    path,
-                    size_bytes,
-                    log_end,
-                    reason,
-                });
-            }
-            files.remove()?;
-            self.names_changed = true;
-        }
-        Ok(())
-    }
-
-    /// A name that no earlier quarantine has.
-    fn quarantine_path(&self, offset: Offset) -> Result<PathBuf, StorageError> {
-        let dir = &self.files.dir;
-        let names = self
-            .files
-            .disk()
-            .list(dir)
-            .map_err(StorageError::io("listing", dir))?;
-        let name = |n: usize| format!("{:020}.quarantine-{n}", offset.get());
-        let free = (0..)
-            .map(name)
-            .find(|n| !names.contains(n))
-            .expect("numbers do not end");
-        Ok(dir.join(free))
     }
 
     /// Bytes that were synced are not there any more.

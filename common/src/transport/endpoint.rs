@@ -6,8 +6,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::tls::{Identity, TlsError, Trust};
@@ -56,8 +59,25 @@ fn transport(is_client: bool) -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+/// `secret` makes stateless resets that a later start of the same node can send too: a client of a node that was
+/// killed learns at once that its connection is gone, instead of by silence.
+fn endpoint_config(secret: Option<&str>) -> EndpointConfig {
+    let mut config = match secret {
+        Some(secret) => {
+            let digest = digest(&SHA256, secret.as_bytes());
+            let (reset_key, id_key) = digest.as_ref().split_at(24);
+            let mut config =
+                EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset_key)));
+            // A later start must also recognise the ids that this one gave out.
+            let id_key = id_key
+                .iter()
+                .fold(0u64, |key, byte| key << 8 | u64::from(*byte));
+            let _same = config
+                .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+            config
+        }
+        None => EndpointConfig::default(),
+    };
     // Without it the larger MTU is never used.
     if let Err(error) = config.max_udp_payload_size(MTU_UPPER_BOUND) {
         log::warn!("the UDP payload size is not accepted: {error}");
@@ -97,7 +117,7 @@ pub fn server(socket: UdpSocket, identity: &Identity) -> Result<Endpoint, Endpoi
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let _same = config.transport_config(transport(false));
     Ok(Endpoint::new(
-        endpoint_config(),
+        endpoint_config(Some(&identity.key_pem)),
         Some(config),
         socket,
         Arc::new(TokioRuntime),
@@ -121,7 +141,7 @@ pub fn client(trust: &Trust, to: SocketAddr) -> Result<Endpoint, EndpointError> 
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let _same = config.transport_config(transport(true));
     let mut endpoint = Endpoint::new(
-        endpoint_config(),
+        endpoint_config(None),
         None,
         bind(any, false)?,
         Arc::new(TokioRuntime),

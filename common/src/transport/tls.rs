@@ -40,18 +40,13 @@ impl Fingerprint {
     /// The fingerprint of a certificate.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
-        let digest = provider_digest(certificate);
-        Self(digest)
+        Self(sha256(certificate))
     }
 }
 
-/// rustls' own SHA-256, so that no other one is needed.
-fn provider_digest(bytes: &[u8]) -> [u8; 32] {
-    let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
+fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
-    if let Some(suite) = suite.tls13() {
-        out.copy_from_slice(suite.common.hash_provider.hash(bytes).as_ref());
-    }
+    out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
     out
 }
 
@@ -322,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_sha_256() {
-        let abc = Fingerprint(provider_digest(b"abc")).to_string();
+        let abc = Fingerprint(sha256(b"abc")).to_string();
         assert_eq!(
             abc,
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -10,20 +10,24 @@
 //! └── doors                 kafka, quic, http; started last, stopped first
 //! ```
 
+mod builder;
+mod prepare;
+
+pub use builder::{NodeBuilder, StartError};
+use prepare::Starting;
+
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use callboard_common::config::ConfigError;
-use callboard_common::runtime::{Runtime, RuntimeConfig, Worker};
-use callboard_common::transport::endpoint;
+use callboard_common::runtime::{Runtime, Worker};
 use callboard_common::transport::tls::{Fingerprint, Identity, TlsError};
-use callboard_common::{BrokerId, Clock, Timestamp, TopicPartition, Uuid};
+use callboard_common::{BrokerId, Clock, TopicPartition, Uuid};
 use parking_lot::Mutex;
-use slog::{Logger, error, info, o, warn};
+use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::Api;
@@ -39,10 +43,8 @@ use crate::net::{kafka, quic};
 use crate::replicas::actor::CloseAll;
 use crate::replicas::{ReplicasActor, ReplicasStart};
 use crate::status;
-use crate::storage::StorageError;
 use crate::storage::checkpoint::Checkpoints;
-use crate::storage::disk::{Disk, MemoryDisk, RealDisk, replace_whole};
-use crate::storage::meta_properties::MetaProperties;
+use crate::storage::disk::replace_whole;
 use crate::storage::open_files::OpenFiles;
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit, Watchdog};
 
@@ -55,73 +57,7 @@ const REGISTER_PAUSE: Duration = Duration::from_millis(10);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 const WATCHDOG_PATIENCE: Duration = Duration::from_secs(30);
 /// Kafka's mark of a clean stop.
-const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
-const LOCK: &str = ".lock";
-
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A setting is wrong.
-    #[error("{0}")]
-    Config(#[from] ConfigError),
-    /// The data directory cannot be used.
-    #[error("{0}")]
-    Storage(#[from] StorageError),
-    /// Another process uses the data directory.
-    #[error(
-        "the data directory {0} is in use by another process; stop it, or choose another with --data"
-    )]
-    InUse(PathBuf),
-    /// The data directory holds something else.
-    #[error(
-        "{dir} holds files but no meta.properties, so it is not Callboard's: {found:?}; choose another with --data"
-    )]
-    Foreign {
-        /// The directory.
-        dir: PathBuf,
-        /// One of the files.
-        found: String,
-    },
-    /// The data directory belongs to another node.
-    #[error("the data directory {dir} belongs to node {found}, not {wanted}")]
-    OtherNode {
-        /// The directory.
-        dir: PathBuf,
-        /// Whose it is.
-        found: BrokerId,
-        /// Who wants it.
-        wanted: BrokerId,
-    },
-    /// An address cannot be bound.
-    #[error(
-        "the {door} door cannot be opened on {address}: {error}; choose another address with --{door}"
-    )]
-    Bind {
-        /// Which door.
-        door: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The certificates cannot be used.
-    #[error("{0}")]
-    Tls(#[from] TlsError),
-    /// A file that the settings name cannot be read.
-    #[error("{path} cannot be read: {error}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// The operating system starts no more threads.
-    #[error("threads cannot be started: {0}")]
-    Threads(std::io::Error),
-    /// The metadata could not be restored; the log says why.
-    #[error("the metadata could not be restored; the log above says why")]
-    Metadata,
-}
+pub(super) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 
 /// What all actors of a node share.
 #[derive(Clone, Debug)]
@@ -148,22 +84,6 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The log.
     pub logger: Logger,
-}
-
-/// Where the data is kept.
-#[derive(Clone, Debug)]
-enum Medium {
-    Real,
-    Memory(MemoryDisk),
-}
-
-/// Settings of a node that runs inside of a program.
-#[derive(Clone, Debug)]
-pub struct NodeBuilder {
-    config: BrokerConfig,
-    medium: Medium,
-    clock: Clock,
-    logger: Logger,
 }
 
 /// Everything that a node stops with.
@@ -202,268 +122,9 @@ impl std::fmt::Debug for Node {
     }
 }
 
-impl NodeBuilder {
-    /// Keeps the data in this directory. Default `./callboard-data`.
-    #[must_use]
-    pub fn directory(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.config.node.data = dir.into();
-        self.medium = Medium::Real;
-        self
-    }
-
-    /// Keeps the data in memory; it is gone with the node.
-    #[must_use]
-    pub fn in_memory(mut self) -> Self {
-        self.medium = Medium::Memory(MemoryDisk::default());
-        self.config.node.data = "/callboard".into();
-        // A program that embeds a node rarely has the standard ports free.
-        self.ephemeral_ports()
-    }
-
-    /// Takes free ports on loopback.
-    #[must_use]
-    pub fn ephemeral_ports(mut self) -> Self {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listeners = &mut self.config.listeners;
-        (listeners.kafka, listeners.quic, listeners.http) = (any, any, any);
-        self
-    }
-
-    /// Uses a clock that stands still until [`Node::advance`] moves it, beginning at this wall time in
-    /// milliseconds since the Unix epoch.
-    #[must_use]
-    pub fn manual_clock(mut self, start_ms: i64) -> Self {
-        self.clock = Clock::manual(Timestamp(start_ms));
-        self
-    }
-
-    /// Uses these settings.
-    #[must_use]
-    pub fn config(mut self, config: BrokerConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Changes the settings.
-    #[must_use]
-    pub fn configure(mut self, change: impl FnOnce(&mut BrokerConfig)) -> Self {
-        change(&mut self.config);
-        self
-    }
-
-    /// Logs to this logger. Default nowhere.
-    #[must_use]
-    pub fn logger(mut self, logger: Logger) -> Self {
-        self.logger = logger;
-        self
-    }
-
-    /// Starts the node and waits until it serves. A tokio runtime must wait for it; the node
-    /// has threads of its own.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`]; nothing is left running.
-    ///
-    /// # Cancel safety
-    ///
-    /// Not cancel safe: threads may be left running.
-    pub async fn start(self) -> Result<Node, StartError> {
-        Starting::prepare(self)?.start().await
-    }
-}
-
-/// A node whose directory and sockets are ready.
-struct Starting {
-    config: BrokerConfig,
-    shared: Shared,
-    meta: MetaProperties,
-    identity: Identity,
-    kafka: TcpListener,
-    quic: Vec<std::net::UdpSocket>,
-    http: TcpListener,
-    lock: Option<fs::File>,
-}
-
-/// The lock on a data directory; held while the file is open.
-fn lock(dir: &Path) -> Result<fs::File, StartError> {
-    let path = dir.join(LOCK);
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
-    let file = file.map_err(|error| StartError::File { path, error })?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| StartError::InUse(dir.to_owned()))?;
-    Ok(file)
-}
-
-/// Whose directory it is; an empty one becomes ours.
-fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties, StartError> {
-    if let Some(meta) = MetaProperties::read(disk, dir)? {
-        if meta.node_id != broker {
-            return Err(StartError::OtherNode {
-                dir: dir.to_owned(),
-                found: meta.node_id,
-                wanted: broker,
-            });
-        }
-        return Ok(meta);
-    }
-    let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
-    if let Some(found) = names.into_iter().find(|n| n != LOCK) {
-        return Err(StartError::Foreign {
-            dir: dir.to_owned(),
-            found,
-        });
-    }
-    let meta = MetaProperties {
-        cluster_id: Uuid::random().to_string(),
-        node_id: broker,
-        directory_id: Uuid::random(),
-    };
-    meta.write(disk, dir)?;
-    Ok(meta)
-}
-
-/// The certificates that the settings name, or a development certificate in the data directory.
-fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identity, StartError> {
-    let l = &config.listeners;
-    if !l.certificate.is_empty() {
-        let read = |path: &str| {
-            fs::read_to_string(path).map_err(|error| StartError::File {
-                path: path.into(),
-                error,
-            })
-        };
-        return Ok(Identity {
-            ca_pem: read(&l.ca)?,
-            certificate_pem: read(&l.certificate)?,
-            key_pem: read(&l.key)?,
-        });
-    }
-    let names = [
-        "development-ca.pem",
-        "development-certificate.pem",
-        "development-key.pem",
-    ];
-    let read = |name: &str| {
-        let bytes = crate::storage::disk::read_whole(disk, &dir.join(name), 1 << 20).ok()?;
-        String::from_utf8(bytes).ok()
-    };
-    if let [Some(ca_pem), Some(certificate_pem), Some(key_pem)] = names.map(read) {
-        return Ok(Identity {
-            ca_pem,
-            certificate_pem,
-            key_pem,
-        });
-    }
-    let identity = Identity::development()?;
-    for (name, pem) in names.iter().zip([
-        &identity.ca_pem,
-        &identity.certificate_pem,
-        &identity.key_pem,
-    ]) {
-        let path = dir.join(name);
-        replace_whole(disk, &path, pem.as_bytes()).map_err(StorageError::io("writing", &path))?;
-    }
-    Ok(identity)
-}
-
-fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
-    bound.map_err(|error| StartError::Bind {
-        door,
-        address,
-        error,
-    })
-}
-
-/// One socket per worker on the same address.
-fn bind_quic(address: SocketAddr, workers: usize) -> Result<Vec<std::net::UdpSocket>, StartError> {
-    let failed = |error| StartError::Bind {
-        door: "quic",
-        address,
-        error,
-    };
-    // A probe without sharing tells whether somebody else has the address.
-    let probe = endpoint::bind(address, false).map_err(failed)?;
-    let address = probe.local_addr().map_err(failed)?;
-    drop(probe);
-    (0..workers)
-        .map(|_| endpoint::bind(address, true).map_err(failed))
-        .collect()
-}
-
 impl Starting {
-    fn prepare(builder: NodeBuilder) -> Result<Self, StartError> {
-        let NodeBuilder {
-            config,
-            medium,
-            clock,
-            logger,
-        } = builder;
-        config.validate()?;
-        let dir = config.node.data.clone();
-        let broker = BrokerId(config.node.id);
-        let disk: Arc<dyn Disk> = match &medium {
-            Medium::Real => Arc::new(RealDisk),
-            Medium::Memory(disk) => Arc::new(disk.clone()),
-        };
-        disk.create_dir(&dir)
-            .map_err(StorageError::io("creating", &dir))?;
-        let lock = matches!(medium, Medium::Real)
-            .then(|| lock(&dir))
-            .transpose()?;
-        let meta = meta(&*disk, &dir, broker)?;
-        disk.remove(&dir.join(CLEAN_SHUTDOWN))
-            .map_err(StorageError::io(
-                "removing the mark of a clean stop in",
-                &dir,
-            ))?;
-        let identity = identity(&config, &*disk, &dir)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = if config.node.workers == 0 {
-            cores
-        } else {
-            config.node.workers
-        };
-        let kafka = bind("kafka", config.listeners.kafka)?;
-        let quic = bind_quic(config.listeners.quic, workers)?;
-        let http = bind("http", config.listeners.http)?;
-        let runtime = Runtime::start(RuntimeConfig {
-            workers,
-            sync_threads: config.node.sync_threads,
-            background_threads: config.node.background_threads,
-        });
-        let shared = Shared {
-            broker,
-            incarnation: Uuid::random(),
-            cluster_id: meta.cluster_id.clone(),
-            open: Arc::new(OpenFiles::new(disk.clone(), config.node.open_files)),
-            checkpoints: Checkpoints::open(disk, &dir),
-            directory: Directory::default(),
-            runtime: runtime.map_err(StartError::Threads)?,
-            clock,
-            metrics: Metrics::default(),
-            logger: logger.new(o!("broker" => broker.0)),
-            dir,
-        };
-        Ok(Self {
-            config,
-            shared,
-            meta,
-            identity,
-            kafka,
-            quic,
-            http,
-            lock,
-        })
-    }
-
     /// Starts the tree in order.
-    async fn start(self) -> Result<Node, StartError> {
+    pub(super) async fn start(self) -> Result<Node, StartError> {
         let runtime = self.shared.runtime.clone();
         let started = self.start_tree().await;
         if started.is_err() {
@@ -791,12 +452,7 @@ impl Node {
     /// A node with the default settings, on `./callboard-data`.
     #[must_use]
     pub fn builder() -> NodeBuilder {
-        NodeBuilder {
-            config: BrokerConfig::default(),
-            medium: Medium::Real,
-            clock: Clock::machine(),
-            logger: callboard_common::logging::silent(),
-        }
+        NodeBuilder::new()
     }
 
     /// Where Kafka clients connect.

@@ -1,0 +1,134 @@
+//! How a leader begins each of its lives: a new reign, then the log, recovered on the pool.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use callboard_common::runtime::Runtime;
+use callboard_common::{Clock, LeaderEpoch};
+use futures::future::BoxFuture;
+use slog::{Logger, error, info, warn};
+use tokio::sync::watch;
+
+use super::actor::{LeaderActor, Open};
+use super::state::{Effects, Ends, Leader};
+use crate::metrics::Metrics;
+use crate::storage::log::Opened;
+use crate::storage::{Log, LogFiles, StorageError};
+use crate::supervision;
+use crate::topic_config::TopicConfig;
+
+/// Takes a new leader epoch from the controller.
+pub type NewEpoch = Arc<dyn Fn() -> BoxFuture<'static, Option<LeaderEpoch>> + Send + Sync>;
+
+/// What a leader is started with.
+#[derive(Clone)]
+pub struct LeaderStart {
+    /// Where its log is.
+    pub files: LogFiles,
+    /// Its topic's settings.
+    pub config: TopicConfig,
+    /// The reign that metadata gave it.
+    pub epoch: LeaderEpoch,
+    /// How a restarted leader gets a new reign.
+    pub new_epoch: NewEpoch,
+    /// Where its readers watch its ends.
+    pub ends: watch::Sender<Ends>,
+    /// Pools.
+    pub runtime: Runtime,
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The log.
+    pub logger: Logger,
+}
+
+impl std::fmt::Debug for LeaderStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaderStart")
+            .field("partition", &self.files.partition)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LeaderActor {
+    pub(super) fn open(&mut self, ctx: &mut Context<Self>) {
+        let (start, cut_at) = (self.start.clone(), self.cut_at);
+        let is_first = self.incarnation == 0;
+        self.incarnation += 1;
+        let opening = async move {
+            let epoch = if is_first {
+                Some(start.epoch)
+            } else {
+                (start.new_epoch)().await
+            };
+            // Without a new reign nothing may be accepted: the controller will say who leads.
+            let epoch = epoch.ok_or_else(|| "the controller gave no leader epoch".to_owned())?;
+            let (files, config) = (start.files, start.config);
+            let opened = start.runtime.background().ask(move || {
+                let mut opened = Log::open(files, config, cut_at)?;
+                opened.log.begin_epoch(epoch)?;
+                Ok::<_, StorageError>(opened)
+            });
+            match opened.await {
+                Some(Ok(opened)) => Ok((epoch, opened)),
+                Some(Err(error)) => Err(error.to_string()),
+                None => Err("opening the log panicked".to_owned()),
+            }
+        };
+        ctx.wait(
+            opening
+                .into_actor(self)
+                .map(|opened, actor, ctx| match opened {
+                    Ok((epoch, opened)) => actor.opened(epoch, opened, ctx),
+                    Err(error) => {
+                        error!(actor.start.logger, "log cannot be opened"; "error" => error);
+                        supervision::fail(ctx);
+                    }
+                }),
+        );
+    }
+
+    pub(super) fn opened(&mut self, epoch: LeaderEpoch, opened: Opened, ctx: &mut Context<Self>) {
+        let Opened {
+            log,
+            producers,
+            quarantined,
+            damaged,
+        } = opened;
+        self.cut_at = None;
+        for part in &quarantined {
+            self.start.metrics.quarantined_bytes.inc_by(part.size_bytes);
+            warn!(self.start.logger, "unsynced end of the log moved to quarantine"; "path" => %part.path.display(),
+                "size_bytes" => part.size_bytes, "log_end" => %part.log_end, "reason" => &part.reason);
+        }
+        for damage in &damaged {
+            let _count = self.start.metrics.damaged_reads.inc();
+            error!(self.start.logger, "log is damaged; reads that reach it fail, the rest is served"; "error" => %damage);
+        }
+        info!(self.start.logger, "leads"; "leader_epoch" => %epoch, "log_start" => %log.log_start(), "log_end" => %log.log_end());
+        let now = self.start.clock.now();
+        let config = log.config().clone();
+        let leader = Leader::new(
+            now,
+            epoch,
+            config,
+            log.log_start(),
+            log.log_end(),
+            producers,
+        );
+        self.state = Some(Open {
+            log,
+            leader,
+            effects: Effects::new(),
+            producers: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            deleters: BTreeMap::new(),
+            next_ticket: 0,
+            sync_in_flight: false,
+            sync_wanted: false,
+        });
+        self.settle(ctx);
+    }
+}

@@ -1,0 +1,216 @@
+//! What must be there before anything starts: the directory and its lock, certificates, sockets, threads.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use callboard_common::runtime::{Runtime, RuntimeConfig};
+use callboard_common::transport::endpoint;
+use callboard_common::transport::tls::Identity;
+use callboard_common::{BrokerId, Uuid};
+use slog::o;
+
+use super::builder::{Medium, NodeBuilder, StartError};
+use super::{CLEAN_SHUTDOWN, Shared};
+use crate::config::BrokerConfig;
+use crate::directory::Directory;
+use crate::metrics::Metrics;
+use crate::storage::StorageError;
+use crate::storage::checkpoint::Checkpoints;
+use crate::storage::disk::{Disk, RealDisk, replace_whole};
+use crate::storage::meta_properties::MetaProperties;
+use crate::storage::open_files::OpenFiles;
+
+const LOCK: &str = ".lock";
+
+/// A node whose directory and sockets are ready.
+pub(super) struct Starting {
+    pub(super) config: BrokerConfig,
+    pub(super) shared: Shared,
+    pub(super) meta: MetaProperties,
+    pub(super) identity: Identity,
+    pub(super) kafka: TcpListener,
+    pub(super) quic: Vec<std::net::UdpSocket>,
+    pub(super) http: TcpListener,
+    pub(super) lock: Option<fs::File>,
+}
+
+/// The lock on a data directory; held while the file is open.
+fn lock(dir: &Path) -> Result<fs::File, StartError> {
+    let path = dir.join(LOCK);
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(|error| StartError::File { path, error })?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| StartError::InUse(dir.to_owned()))?;
+    Ok(file)
+}
+
+/// Whose directory it is; an empty one becomes ours.
+fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties, StartError> {
+    if let Some(meta) = MetaProperties::read(disk, dir)? {
+        if meta.node_id != broker {
+            return Err(StartError::OtherNode {
+                dir: dir.to_owned(),
+                found: meta.node_id,
+                wanted: broker,
+            });
+        }
+        return Ok(meta);
+    }
+    let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
+    if let Some(found) = names.into_iter().find(|n| n != LOCK) {
+        return Err(StartError::Foreign {
+            dir: dir.to_owned(),
+            found,
+        });
+    }
+    let meta = MetaProperties {
+        cluster_id: Uuid::random().to_string(),
+        node_id: broker,
+        directory_id: Uuid::random(),
+    };
+    meta.write(disk, dir)?;
+    Ok(meta)
+}
+
+/// The certificates that the settings name, or a development certificate in the data directory.
+fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identity, StartError> {
+    let l = &config.listeners;
+    if !l.certificate.is_empty() {
+        let read = |path: &str| {
+            fs::read_to_string(path).map_err(|error| StartError::File {
+                path: path.into(),
+                error,
+            })
+        };
+        return Ok(Identity {
+            ca_pem: read(&l.ca)?,
+            certificate_pem: read(&l.certificate)?,
+            key_pem: read(&l.key)?,
+        });
+    }
+    let names = [
+        "development-ca.pem",
+        "development-certificate.pem",
+        "development-key.pem",
+    ];
+    let read = |name: &str| {
+        let bytes = crate::storage::disk::read_whole(disk, &dir.join(name), 1 << 20).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    if let [Some(ca_pem), Some(certificate_pem), Some(key_pem)] = names.map(read) {
+        return Ok(Identity {
+            ca_pem,
+            certificate_pem,
+            key_pem,
+        });
+    }
+    let identity = Identity::development()?;
+    for (name, pem) in names.iter().zip([
+        &identity.ca_pem,
+        &identity.certificate_pem,
+        &identity.key_pem,
+    ]) {
+        let path = dir.join(name);
+        replace_whole(disk, &path, pem.as_bytes()).map_err(StorageError::io("writing", &path))?;
+    }
+    Ok(identity)
+}
+
+fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
+    bound.map_err(|error| StartError::Bind {
+        door,
+        address,
+        error,
+    })
+}
+
+/// One socket per worker on the same address.
+fn bind_quic(address: SocketAddr, workers: usize) -> Result<Vec<std::net::UdpSocket>, StartError> {
+    let failed = |error| StartError::Bind {
+        door: "quic",
+        address,
+        error,
+    };
+    // A probe without sharing tells whether somebody else has the address.
+    let probe = endpoint::bind(address, false).map_err(failed)?;
+    let address = probe.local_addr().map_err(failed)?;
+    drop(probe);
+    (0..workers)
+        .map(|_| endpoint::bind(address, true).map_err(failed))
+        .collect()
+}
+
+impl Starting {
+    pub(super) fn prepare(builder: NodeBuilder) -> Result<Self, StartError> {
+        let NodeBuilder {
+            config,
+            medium,
+            clock,
+            logger,
+        } = builder;
+        config.validate()?;
+        let dir = config.node.data.clone();
+        let broker = BrokerId(config.node.id);
+        let disk: Arc<dyn Disk> = match &medium {
+            Medium::Real => Arc::new(RealDisk),
+            Medium::Memory(disk) => Arc::new(disk.clone()),
+            Medium::Given(disk) => disk.clone(),
+        };
+        disk.create_dir(&dir)
+            .map_err(StorageError::io("creating", &dir))?;
+        let lock = matches!(medium, Medium::Real)
+            .then(|| lock(&dir))
+            .transpose()?;
+        let meta = meta(&*disk, &dir, broker)?;
+        disk.remove(&dir.join(CLEAN_SHUTDOWN))
+            .map_err(StorageError::io(
+                "removing the mark of a clean stop in",
+                &dir,
+            ))?;
+        let identity = identity(&config, &*disk, &dir)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = if config.node.workers == 0 {
+            cores
+        } else {
+            config.node.workers
+        };
+        let kafka = bind("kafka", config.listeners.kafka)?;
+        let quic = bind_quic(config.listeners.quic, workers)?;
+        let http = bind("http", config.listeners.http)?;
+        let runtime = Runtime::start(RuntimeConfig {
+            workers,
+            sync_threads: config.node.sync_threads,
+            background_threads: config.node.background_threads,
+        });
+        let shared = Shared {
+            broker,
+            incarnation: Uuid::random(),
+            cluster_id: meta.cluster_id.clone(),
+            open: Arc::new(OpenFiles::new(disk.clone(), config.node.open_files)),
+            checkpoints: Checkpoints::open(disk, &dir),
+            directory: Directory::default(),
+            runtime: runtime.map_err(StartError::Threads)?,
+            clock,
+            metrics: Metrics::default(),
+            logger: logger.new(o!("broker" => broker.0)),
+            dir,
+        };
+        Ok(Self {
+            config,
+            shared,
+            meta,
+            identity,
+            kafka,
+            quic,
+            http,
+            lock,
+        })
+    }
+}
