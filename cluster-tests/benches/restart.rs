@@ -8,6 +8,7 @@
     reason = "a benchmark measures and prints"
 )]
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use callboard_broker::Node;
@@ -34,19 +35,14 @@ fn producer(client: &Client) -> Producer {
     )
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let mut times = Vec::new();
-    let dir = tempfile::tempdir().expect("a directory");
-    let start = async || {
-        Node::builder()
-            .directory(dir.path())
-            .ephemeral_ports()
-            .start()
-            .await
-            .expect("starts")
-    };
-    let node = start().await;
+async fn start(dir: &Path) -> Node {
+    let node = Node::builder().directory(dir).ephemeral_ports();
+    node.start().await.expect("starts")
+}
+
+/// Makes both topics, fills one partition and closes the node in order.
+async fn fill(dir: &Path) {
+    let node = start(dir).await;
     let client = connect(&node).await;
     for topic in ["large", "neighbour"] {
         client
@@ -55,68 +51,67 @@ async fn main() {
             .await
             .expect("created");
     }
-    let filling = Producer::new(
-        &client,
-        ProducerConfig {
-            batch_size_bytes: 512 << 10,
-            ..ProducerConfig::default()
-        },
-    );
+    let config = ProducerConfig {
+        batch_size_bytes: 512 << 10,
+        ..ProducerConfig::default()
+    };
+    let filling = Producer::new(&client, config);
     // One gibibyte, a little less, so that it stays one segment.
     for i in 0..16_200u32 {
         let value: Vec<u8> = (0..VALUE_BYTES as u32)
             .map(|j| (i.wrapping_mul(j) >> 7) as u8)
             .collect();
-        drop(
-            filling
-                .enqueue(Record::to("large").value(value))
-                .await
-                .expect("queued"),
-        );
+        let record = Record::to("large").value(value);
+        drop(filling.enqueue(record).await.expect("queued"));
     }
     filling.close().await.expect("delivered");
     client.close().await;
-    let partition = TopicPartition::new(TopicName::new("large").expect("valid"), 0);
     assert!(node.stop().await.is_empty(), "closed in order");
-    let mut slowest = Duration::ZERO;
+}
+
+async fn send(producer: &Producer, topic: &str) {
+    let record = Record::to(topic).value("now");
+    let _delivery = producer.send(record).await.expect("delivered");
+}
+
+/// From the panic to the next acknowledgement, and the neighbour's slowest meanwhile.
+async fn round(dir: &Path, partition: &TopicPartition) -> (Duration, Duration) {
+    let node = start(dir).await;
+    let client = connect(&node).await;
+    let (large, neighbour) = (producer(&client), producer(&client));
+    send(&large, "large").await;
+    send(&neighbour, "neighbour").await;
+    let began = Instant::now();
+    assert!(node.crash_leader(partition));
+    let serving = async {
+        let mut slowest = Duration::ZERO;
+        while began.elapsed() < Duration::from_millis(200) {
+            let asked = Instant::now();
+            send(&neighbour, "neighbour").await;
+            slowest = slowest.max(asked.elapsed());
+        }
+        slowest
+    };
+    let back = async {
+        send(&large, "large").await;
+        began.elapsed()
+    };
+    let measured = tokio::join!(back, serving);
+    client.close().await;
+    assert!(node.stop().await.is_empty(), "closed in order");
+    measured
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fill(dir.path()).await;
+    let partition = TopicPartition::new(TopicName::new("large").expect("valid"), 0);
+    let (mut times, mut slowest) = (Vec::new(), Duration::ZERO);
     for _ in 0..ROUNDS {
-        let node = start().await;
-        let client = connect(&node).await;
-        let (large, neighbour) = (producer(&client), producer(&client));
-        let _warm = large
-            .send(Record::to("large").value("warm"))
-            .await
-            .expect("delivered");
-        let _warm = neighbour
-            .send(Record::to("neighbour").value("warm"))
-            .await
-            .expect("delivered");
-        let began = Instant::now();
-        assert!(node.crash_leader(&partition));
-        let serving = async {
-            let mut slowest = Duration::ZERO;
-            while began.elapsed() < Duration::from_millis(200) {
-                let asked = Instant::now();
-                let _delivery = neighbour
-                    .send(Record::to("neighbour").value("as ever"))
-                    .await
-                    .expect("delivered");
-                slowest = slowest.max(asked.elapsed());
-            }
-            slowest
-        };
-        let back = async {
-            let _delivery = large
-                .send(Record::to("large").value("back"))
-                .await
-                .expect("delivered");
-            began.elapsed()
-        };
-        let (back, slow) = tokio::join!(back, serving);
+        let (back, slow) = round(dir.path(), &partition).await;
         times.push(back);
         slowest = slowest.max(slow);
-        client.close().await;
-        assert!(node.stop().await.is_empty(), "closed in order");
     }
     times.sort();
     println!("panic to first acknowledged record of a 1 GiB partition, {ROUNDS} rounds:");

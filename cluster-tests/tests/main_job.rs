@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use callboard_client::{Client, ClientConfig, Producer, ProducerConfig, Record, Trust};
@@ -61,48 +62,64 @@ fn a_log_file_goes_in_and_comes_out_byte_for_byte_also_after_kill_9() {
     assert!(dir.path().join(".kafka_cleanshutdown").exists());
 }
 
+fn member_of_three(node: &NodeProcess) -> Child {
+    Command::new(binary())
+        .args(["consume", "shared", "--group", "three"])
+        .env("CALLBOARD_PROFILE", node.data().join("client.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs")
+}
+
+/// The group as `group describe` shows it; null while there is none.
+fn describe_three(node: &NodeProcess) -> serde_json::Value {
+    let listed = node.expect(&["group", "list", "--json"], b"");
+    if !String::from_utf8_lossy(&listed).contains("three") {
+        return serde_json::Value::Null;
+    }
+    let said = node.expect(&["group", "describe", "three", "--json"], b"");
+    serde_json::from_slice(&said).expect("JSON")
+}
+
+fn until_all_three_are_members(node: &NodeProcess) {
+    let mut group = serde_json::Value::Null;
+    for _ in 0..600 {
+        group = describe_three(node);
+        let members = group["members"].as_array().map_or(0, Vec::len);
+        if group["state"] == "Stable" && members == 3 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the group of three has not come together: {group}");
+}
+
+/// What the consumers write, line by line, with the consumer's number.
+fn heard(consumers: &mut [Child]) -> Receiver<(usize, Vec<u8>)> {
+    let (hear, lines) = std::sync::mpsc::channel();
+    for (i, consumer) in consumers.iter_mut().enumerate() {
+        let out = BufReader::new(consumer.stdout.take().expect("piped"));
+        let hear = hear.clone();
+        drop(std::thread::spawn(move || {
+            for line in out.split(b'\n') {
+                hear.send((i, line.expect("a line"))).expect("heard");
+            }
+        }));
+    }
+    lines
+}
+
 #[test]
 fn three_consumers_share_a_topic_and_the_group_replays_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut node = NodeProcess::start(dir.path());
     let input = log_lines();
     drop(node.expect(&["topic", "create", "shared", "--partitions", "6"], b""));
-    let consume = |node: &NodeProcess| {
-        Command::new(binary())
-            .args(["consume", "shared", "--group", "three"])
-            .env("CALLBOARD_PROFILE", node.data().join("client.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary runs")
-    };
-    let mut consumers: Vec<_> = (0..3).map(|_| consume(&node)).collect();
-    // Until all three are members of one generation.
-    for _ in 0..600 {
-        let said = node.expect(&["group", "list", "--json"], b"");
-        let listed = String::from_utf8_lossy(&said).contains("three");
-        if listed {
-            let said = node.expect(&["group", "describe", "three", "--json"], b"");
-            let group: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
-            if group["state"] == "Stable"
-                && group["members"].as_array().is_some_and(|m| m.len() == 3)
-            {
-                break;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let (heard, lines) = std::sync::mpsc::channel();
-    for (i, consumer) in consumers.iter_mut().enumerate() {
-        let out = BufReader::new(consumer.stdout.take().expect("piped"));
-        let heard = heard.clone();
-        drop(std::thread::spawn(move || {
-            for line in out.split(b'\n') {
-                heard.send((i, line.expect("a line"))).expect("heard");
-            }
-        }));
-    }
+    let mut consumers: Vec<Child> = (0..3).map(|_| member_of_three(&node)).collect();
+    until_all_three_are_members(&node);
+    let lines = heard(&mut consumers);
     drop(node.expect(&["produce", "shared"], &input));
     let mut by_consumer = [0usize; 3];
     let mut seen = BTreeSet::new();
@@ -126,8 +143,7 @@ fn three_consumers_share_a_topic_and_the_group_replays_it() {
         assert!(asked.success());
         let _status = consumer.wait().expect("it ends");
     }
-    let said = node.expect(&["group", "describe", "three", "--json"], b"");
-    let group: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+    let group = describe_three(&node);
     let lag: i64 = group["offsets"]
         .as_array()
         .expect("offsets")
