@@ -150,7 +150,7 @@ pub struct LimitSection {
     pub idle_timeout: Span,
     /// Time in which a request that has begun must be whole. Default 30 s.
     pub frame_timeout: Span,
-    /// Time in which a client must take its answer. Default 1 min.
+    /// Time in which a client must take its answer, and as much again for each MiB of it. Default 1 min.
     pub write_timeout: Span,
     /// `fetch.max.bytes`. Default 55 MiB.
     pub fetch_max: ByteSize,

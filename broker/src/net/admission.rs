@@ -30,8 +30,17 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A request that has begun must be whole after this.
     pub frame_timeout: Duration,
-    /// A client that does not take its answer is closed after this.
+    /// A client that does not take its answer is closed after this, and after as much again for each MiB of it.
     pub write_timeout: Duration,
+}
+
+impl Limits {
+    /// How long a client may take for an answer of so many bytes: slow links get large answers too.
+    pub fn write_timeout_of(&self, bytes: usize) -> Duration {
+        let mebibytes = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+        self.write_timeout
+            .saturating_mul(mebibytes.saturating_add(1))
+    }
 }
 
 impl Default for Limits {

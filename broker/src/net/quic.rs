@@ -203,7 +203,6 @@ async fn lane(lanes: &Lanes, mut send: SendStream, receive: RecvStream) -> Ended
     let (answers, outgoing) = mpsc::channel::<Answer>(0);
     let mut outgoing = outgoing.buffered(lanes.admission.limits().requests_per_connection);
     let clock = lanes.api.shared().clock.clone();
-    let timeout = lanes.admission.limits().write_timeout;
     let writing = async {
         while let Some(answer) = outgoing.next().await {
             // The credits are held until the answer is written.
@@ -211,6 +210,7 @@ async fn lane(lanes: &Lanes, mut send: SendStream, receive: RecvStream) -> Ended
                 Ok(answer) => answer,
                 Err(ended) => return ended,
             };
+            let timeout = lanes.admission.limits().write_timeout_of(frame.bytes());
             tokio::select! {
                 written = write(&mut send, frame) => {
                     if let Err(error) = written {

@@ -43,11 +43,17 @@ pub enum FrameError {
 }
 
 impl Frame {
+    /// Its length on the wire.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let records: usize = self.records.iter().map(Bytes::len).sum();
+        LENGTH_BYTES + HEADER_BYTES + self.body.len() + records
+    }
+
     /// The frame in chunks; records are not copied.
     #[must_use]
     pub fn into_chunks(self) -> Vec<Bytes> {
-        let records: usize = self.records.iter().map(Bytes::len).sum();
-        let length = HEADER_BYTES + self.body.len() + records;
+        let length = self.bytes() - LENGTH_BYTES;
         let mut head = BytesMut::with_capacity(LENGTH_BYTES + HEADER_BYTES + self.body.len());
         head.put_u32(length as u32);
         head.put_u64(self.header.id);

@@ -2,7 +2,6 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use callboard_common::ErrorCode;
@@ -23,6 +22,7 @@ use super::fetch_session::FetchSessions;
 use super::{Connection, convert::Answering};
 use crate::api::{Caller, Door, Principal};
 use crate::metrics::RequestLabels;
+use crate::net::admission::Limits;
 use crate::supervision::Permit;
 
 /// So much of a request is read before it takes credits: what an idle or slow connection costs at most.
@@ -112,7 +112,7 @@ pub(super) async fn serve(
     let (answers, outgoing) = mpsc::channel::<Answer>(0);
     let metrics = connection.admission.metrics().clone();
     let clock = connection.api.shared().clock.clone();
-    let write_timeout = connection.admission.limits().write_timeout;
+    let admission = connection.admission.clone();
     let reader = Reader {
         connection,
         read,
@@ -122,7 +122,7 @@ pub(super) async fn serve(
     };
     let closed = tokio::select! {
         closed = reader.run(answers) => closed,
-        closed = write_answers(write, outgoing.buffered(in_flight), &clock, write_timeout) => closed,
+        closed = write_answers(write, outgoing.buffered(in_flight), &clock, admission.limits()) => closed,
         _ = stop.wait_for(|stop| *stop) => Closed::NodeStops,
     };
     match closed.reason() {
@@ -139,7 +139,7 @@ async fn write_answers(
     mut write: OwnedWriteHalf,
     mut answers: impl futures::Stream<Item = Result<(Option<Vec<Bytes>>, Permit), Closed>> + Unpin,
     clock: &Clock,
-    timeout: Duration,
+    limits: &Limits,
 ) -> Closed {
     while let Some(answer) = answers.next().await {
         // The credits are held until the answer is written.
@@ -148,6 +148,7 @@ async fn write_answers(
             Ok((None, _)) => continue,
             Err(closed) => return closed,
         };
+        let timeout = limits.write_timeout_of(chunks.iter().map(Bytes::len).sum());
         tokio::select! {
             written = write_all(&mut write, &chunks) => {
                 if let Err(error) = written {
