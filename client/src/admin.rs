@@ -155,11 +155,8 @@ impl Admin {
         let accept = |described: DescribedTopics| {
             for topic in &described.topics {
                 if topic.error == ErrorCode::UnknownTopicOrPartition {
-                    let detail = Some(format!("Topic {}.", topic.name.clone().unwrap_or_default()));
-                    return Err(Error::Refused {
-                        code: ErrorCode::InvalidTopicException,
-                        detail,
-                    });
+                    let name = topic.name.clone().unwrap_or_default();
+                    return Err(Error::UnknownTopic(name.to_string()));
                 }
                 check(topic.error)?;
             }

@@ -158,7 +158,7 @@ impl Client {
     pub(crate) async fn refresh(&self, topic: &str) -> Result<usize, Error> {
         let name = Text::from(topic);
         let request = MetadataRequest {
-            topics: Some(vec![TopicRef::Name(name)]),
+            topics: Some(vec![TopicRef::Name(name.clone())]),
             auto_create: true,
         };
         self.ask_patiently(Lane::Control, request, |answer: MetadataAnswer| {
@@ -168,11 +168,7 @@ impl Client {
             ))?;
             // A topic that is not there will not be there soon either: it would have been created.
             if topic.error == callboard_common::ErrorCode::UnknownTopicOrPartition {
-                let detail = Some(format!("Topic {}.", topic.name.clone().unwrap_or_default()));
-                return Err(Error::Refused {
-                    code: callboard_common::ErrorCode::InvalidTopicException,
-                    detail,
-                });
+                return Err(Error::UnknownTopic(name.to_string()));
             }
             check(topic.error)?;
             Ok(topic.partitions.len())

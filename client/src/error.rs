@@ -21,6 +21,9 @@ pub enum Error {
         /// More, if the server said more.
         detail: Option<String>,
     },
+    /// The topic is not there and was not created.
+    #[error("there is no topic {0}")]
+    UnknownTopic(String),
     /// No answer in time; what was asked may have happened.
     #[error("no answer in time")]
     Timeout,
@@ -64,7 +67,8 @@ impl Error {
         match self {
             Self::Connection { .. } | Self::Timeout => true,
             Self::Refused { code, .. } => code.is_retriable(),
-            Self::RecordTooLarge { .. }
+            Self::UnknownTopic(_)
+            | Self::RecordTooLarge { .. }
             | Self::Closed
             | Self::NoOffset { .. }
             | Self::Corrupt(_)
@@ -77,6 +81,7 @@ impl Error {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused { code, .. } => Some(*code),
+            Self::UnknownTopic(_) => Some(ErrorCode::UnknownTopicOrPartition),
             Self::Connection { .. }
             | Self::Timeout
             | Self::RecordTooLarge { .. }

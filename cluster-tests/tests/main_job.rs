@@ -294,8 +294,54 @@ fn errors_say_what_to_do_and_exit_codes_tell_programs() {
         1,
         "is not Callboard's",
     );
+    drop(node.expect(&["topic", "create", "one"], b""));
+    fails(
+        &["topic", "describe", "nothing"],
+        1,
+        "there is no topic nothing",
+    );
+    fails(
+        &["produce", "one", "--partition", "7"],
+        1,
+        "topic one has partitions 0 to 0",
+    );
     let completions = node.expect(&["completions", "bash"], b"");
     assert!(String::from_utf8_lossy(&completions).contains("callboard"));
+}
+
+/// What could not be written was not read: the group does not go on behind it. What was accepted before a line that is
+/// too long arrives.
+#[test]
+fn a_group_remembers_only_what_was_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = NodeProcess::start(dir.path());
+    drop(node.expect(&["produce", "written"], b"one\ntwo\nthree\n"));
+    let full = std::fs::File::create("/dev/full").expect("a full device");
+    let status = Command::new(binary())
+        .args(["consume", "written", "--group", "g", "--max", "3"])
+        .env("CALLBOARD_PROFILE", node.data().join("client.toml"))
+        .stdin(Stdio::null())
+        .stdout(full)
+        .stderr(Stdio::null())
+        .status()
+        .expect("the binary runs");
+    assert_eq!(status.code(), Some(1));
+    let consume = ["consume", "written", "--group", "g", "--max", "3"];
+    assert_eq!(node.expect(&consume, b""), b"one\ntwo\nthree\n");
+
+    let long = [
+        b"four\n".to_vec(),
+        vec![b'x'; 2 << 20],
+        b"\nfive\n".to_vec(),
+    ]
+    .concat();
+    let output = node.run(&["produce", "written"], &long);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("line 2: a record of"), "{error}");
+    assert!(error.contains("1 records delivered"), "{error}");
+    let last = node.expect(&["consume", "written", "--from", "3"], b"");
+    assert_eq!(last, b"four\n");
 }
 
 fn get(node: &NodeProcess, path: &str) -> String {

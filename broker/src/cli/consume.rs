@@ -14,9 +14,12 @@ use serde_json::json;
 use super::connect::Connect;
 use super::output::Failure;
 use super::time::{readable, start_at};
+use super::told_to_stop;
 
 /// Output is shown at the latest so long after it came.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
+/// A group remembers at the latest so long after what was written.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Read a topic.
 #[derive(Debug, Args)]
@@ -72,6 +75,8 @@ async fn consume(client: &Client, arguments: &ConsumeArguments) -> Result<(), Fa
             };
             let config = ConsumerConfig {
                 offset_reset: reset,
+                // Only what was written is committed.
+                auto_commit: None,
                 ..ConsumerConfig::group(group)
             };
             let consumer = Consumer::subscribe(client, config, [&arguments.topic]).await?;
@@ -145,6 +150,11 @@ async fn print(
 ) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let mut printed = 0;
+    let mut unwritten = false;
+    let stop = told_to_stop();
+    tokio::pin!(stop);
+    let mut committing = tokio::time::interval(COMMIT_EVERY);
+    committing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let result = loop {
         if ends.as_ref().is_some_and(Vec::is_empty)
             || arguments.max.is_some_and(|max| printed >= max)
@@ -153,16 +163,26 @@ async fn print(
         }
         let received = tokio::select! {
             biased;
-            received = consumer.recv() => received,
-            () = tokio::time::sleep(FLUSH_AFTER), if !out.buffer().is_empty() => {
-                out.flush()?;
+            // The group is left in order and remembers what was printed.
+            () = &mut stop => break Err(Failure::interrupted()),
+            _ = committing.tick(), if arguments.group.is_some() => {
+                if let Err(error) = remember(&mut out, &mut consumer, arguments).await {
+                    break Err(error);
+                }
                 continue;
             }
-            // The group is left in order and remembers what was printed.
-            _ = tokio::signal::ctrl_c() => break Err(Failure::interrupted()),
+            received = consumer.recv() => received,
+            () = tokio::time::sleep(FLUSH_AFTER), if !out.buffer().is_empty() => match out.flush() {
+                Ok(()) => continue,
+                Err(error) => break Err(error.into()),
+            },
         };
-        let record = received?;
+        let record = match received {
+            Ok(record) => record,
+            Err(error) => break Err(error.into()),
+        };
         if let Err(error) = print_one(&mut out, &record, arguments) {
+            unwritten = true;
             break Err(error.into());
         }
         printed += 1;
@@ -172,10 +192,27 @@ async fn print(
             });
         }
     };
-    let flushed = out.flush();
+    let remembered = if unwritten {
+        Ok(())
+    } else {
+        remember(&mut out, &mut consumer, arguments).await
+    };
     consumer.close().await?;
-    flushed?;
-    result
+    // What ended it says more than that the rest could not be written either.
+    result.and(remembered)
+}
+
+/// Writes out what was printed, then commits it: nothing is committed that was not written.
+async fn remember(
+    out: &mut impl Write,
+    consumer: &mut Consumer,
+    arguments: &ConsumeArguments,
+) -> Result<(), Failure> {
+    out.flush()?;
+    if arguments.group.is_some() {
+        consumer.commit().await?;
+    }
+    Ok(())
 }
 
 fn print_one(

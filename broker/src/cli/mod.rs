@@ -73,12 +73,24 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// Waits for an interrupt or a request to terminate.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
 /// Runs a client command; an interrupt ends it.
 fn on_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     block_on(async {
         tokio::select! {
             result = command => result,
-            _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+            () = told_to_stop() => Err(Failure::interrupted()),
         }
     })
 }

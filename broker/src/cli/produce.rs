@@ -5,7 +5,9 @@ use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use callboard_client::{Acks, Compression, PendingDelivery, Producer, ProducerConfig, Record};
+use callboard_client::{
+    Acks, Client, Compression, PendingDelivery, Producer, ProducerConfig, Record,
+};
 use callboard_common::config::{ByteSize, Span};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -45,7 +47,7 @@ pub(crate) struct ProduceArguments {
     #[arg(long)]
     partition: Option<i32>,
     /// Records a second at most.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// none, gzip, snappy, lz4 or zstd.
     #[arg(long, default_value = "none")]
@@ -75,6 +77,27 @@ impl ProduceArguments {
             linger: self.linger.0,
             ..ProducerConfig::default()
         }
+    }
+
+    /// A partition that is not there is an error now, not after the delivery timeout.
+    async fn check_partition(&self, client: &Client) -> Result<(), Failure> {
+        let Some(partition) = self.partition else {
+            return Ok(());
+        };
+        let described = match client.admin().describe_topics(&[&self.topic]).await {
+            // It is created by the first record.
+            Err(callboard_client::Error::UnknownTopic(_)) => return Ok(()),
+            other => other?,
+        };
+        let count = described.first().map_or(0, |t| t.partitions.len());
+        if usize::try_from(partition).is_ok_and(|p| p < count) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "topic {} has partitions 0 to {}",
+            self.topic,
+            count.saturating_sub(1)
+        )))
     }
 
     fn headers(&self) -> Result<Vec<(String, String)>, Failure> {
@@ -177,43 +200,76 @@ fn progress(files: &[PathBuf]) -> ProgressBar {
 
 pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     let headers = arguments.headers()?;
+    for path in &arguments.files {
+        // Before anything is sent.
+        let opened = std::fs::File::open(path);
+        drop(opened.map_err(|e| Failure::new(format!("{}: {e}", path.display())))?);
+    }
     let client = arguments.connect.client().await?;
+    arguments.check_partition(&client).await?;
     let producer = Producer::new(&client, arguments.config());
     let bar = progress(&arguments.files);
+    let mut delivered = 0u64;
+    let result = send(&arguments, &headers, &producer, &bar, &mut delivered).await;
+    producer.close().await?;
+    client.close().await;
+    bar.finish_and_clear();
+    if result.is_err() || io::stderr().is_terminal() {
+        note(format!(
+            "{delivered} records delivered to {}",
+            arguments.topic
+        ));
+    }
+    result
+}
+
+/// Sends all lines up to the first that cannot be sent, and waits for what was sent.
+async fn send(
+    arguments: &ProduceArguments,
+    headers: &[(String, String)],
+    producer: &Producer,
+    bar: &ProgressBar,
+    delivered: &mut u64,
+) -> Result<(), Failure> {
     let mut lines = lines(arguments.files.clone());
     let mut pace = arguments
         .rate
-        .map(|rate| tokio::time::interval(Duration::from_secs(1) / rate.max(1)));
+        .map(|rate| tokio::time::interval(Duration::from_secs(1) / rate));
     let mut pending: VecDeque<PendingDelivery> = VecDeque::new();
-    let mut delivered = 0u64;
+    let mut result = Ok(());
+    let mut number = 0u64;
     while let Some(line) = lines.recv().await {
-        let line = line.map_err(Failure::new)?;
+        number += 1;
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                result = Err(Failure::new(error));
+                break;
+            }
+        };
         if let Some(pace) = &mut pace {
             let _now = pace.tick().await;
         }
         bar.inc(line.len() as u64 + 1);
-        pending.push_back(producer.enqueue(arguments.record(line, &headers)).await?);
+        match producer.enqueue(arguments.record(line, headers)).await {
+            Ok(delivery) => pending.push_back(delivery),
+            Err(error) => {
+                result = Err(Failure::new(format!("line {number}: {error}")));
+                break;
+            }
+        }
         if pending.len() >= DELIVERIES_AHEAD
             && let Some(oldest) = pending.pop_front()
         {
             let _delivery = oldest.await?;
-            delivered += 1;
+            *delivered += 1;
             bar.set_message(format!("{delivered} delivered"));
         }
     }
     producer.flush().await?;
     for delivery in pending {
         let _delivery = delivery.await?;
-        delivered += 1;
+        *delivered += 1;
     }
-    producer.close().await?;
-    bar.finish_and_clear();
-    if io::stderr().is_terminal() {
-        note(format!(
-            "{delivered} records delivered to {}",
-            arguments.topic
-        ));
-    }
-    client.close().await;
-    Ok(())
+    result
 }

@@ -12,6 +12,7 @@ use clap::Args;
 use slog::warn;
 
 use super::output::{self, Failure};
+use super::told_to_stop;
 
 /// Run a node.
 #[derive(Debug, Args)]
@@ -135,18 +136,6 @@ async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<(), Failure
         "not closed in order, recovered at the next start: {}",
         names.join(", ")
     )))
-}
-
-/// Waits for an interrupt or a request to terminate.
-async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
 
 /// The profile with which commands find this node.

@@ -16,6 +16,7 @@ pub use super::messages::{
 };
 use super::opening::LeaderStart;
 use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
+use super::upkeep::unless_full;
 use crate::storage::{Log, ReadMode, StorageError, sync};
 use crate::supervision::{self, Permit};
 
@@ -31,21 +32,12 @@ struct SyncDone {
     result: Result<(), StorageError>,
 }
 
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct BackgroundFailed {
-    incarnation: u64,
-    error: StorageError,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct LeaderActor {
     pub(super) start: LeaderStart,
     /// Counts lives; what an earlier life began is not listened to.
     pub(super) incarnation: u64,
-    /// The synced end when a sync failed: the log is cut there when it is opened again.
-    pub(super) cut_at: Option<Offset>,
     pub(super) armed: Option<(Monotonic, SpawnHandle)>,
     pub(super) state: Option<Open>,
 }
@@ -70,7 +62,6 @@ impl LeaderActor {
         Self {
             start,
             incarnation: 0,
-            cut_at: None,
             armed: None,
             state: None,
         }
@@ -174,15 +165,21 @@ impl LeaderActor {
             Effect::AdvanceStart { ticket, log_start } => {
                 open.log.advance_start(log_start);
                 let reply = open.deleters.remove(&ticket);
-                let removal = open.log.retain(log_start, now.wall)?;
+                let removal = unless_full(open.log.retain(log_start, now.wall))?;
                 let start = open.log.log_start();
-                self.remove(removal, ctx, move || {
-                    drop(reply.map(|r| r.send(Ok(log_start))))
-                });
+                match removal {
+                    Some(removal) => self.remove(removal, ctx, move || {
+                        drop(reply.map(|r| r.send(Ok(log_start))));
+                    }),
+                    None => warn!(
+                        self.start.logger,
+                        "the disk is full, no records are deleted"
+                    ),
+                }
                 return Ok(Some(Input::StartAdvanced { log_start: start }));
             }
             Effect::Retain { high_watermark } => {
-                let removal = open.log.retain(high_watermark, now.wall)?;
+                let removal = unless_full(open.log.retain(high_watermark, now.wall))?.flatten();
                 let start = open.log.log_start();
                 if removal.is_some() {
                     info!(self.start.logger, "old segments go"; "log_start" => %start);
@@ -280,54 +277,6 @@ impl LeaderActor {
                     reply,
                 );
             }),
-        }
-    }
-
-    /// Makes the new start durable and removes what lies below it, on the pool.
-    fn remove(
-        &self,
-        removal: Option<crate::storage::log::Removal>,
-        ctx: &mut Context<Self>,
-        done: impl FnOnce() + Send + 'static,
-    ) {
-        let checkpoints = self.start.files.checkpoints.clone();
-        let (actor, incarnation) = (ctx.address(), self.incarnation);
-        let dir = self.start.files.dir.clone();
-        self.start.runtime.background().run(move || {
-            let removed = match removal {
-                Some(removal) => removal.run(),
-                None => checkpoints
-                    .write()
-                    .map_err(StorageError::io("writing the checkpoints of", &dir)),
-            };
-            match removed {
-                Ok(()) => done(),
-                Err(error) => supervision::tell(&actor, BackgroundFailed { incarnation, error }),
-            }
-        });
-    }
-
-    /// Brings the recovery point up when enough was appended.
-    fn checkpoint(&mut self, ctx: &mut Context<Self>) {
-        let Some(open) = &mut self.state else { return };
-        if !open.log.checkpoint_due() {
-            return;
-        }
-        let high_watermark = open.leader.ends().high_watermark;
-        match open.log.checkpoint(high_watermark, open.leader.producers()) {
-            Ok(snapshot) => {
-                let logger = self.start.logger.clone();
-                self.start.runtime.background().run(move || {
-                    if let Err(error) = snapshot.write() {
-                        // The next recovery reads more; nothing else depends on it.
-                        warn!(logger, "checkpoint failed"; "error" => %error);
-                    }
-                });
-            }
-            Err(error) => {
-                error!(self.start.logger, "leader fails"; "error" => %error);
-                supervision::fail(ctx);
-            }
         }
     }
 }
@@ -479,8 +428,7 @@ impl Handler<SyncDone> for LeaderActor {
             .sync_seconds
             .observe(done.took.as_secs_f64());
         if let Err(error) = done.result {
-            // The page cache lies from now on: nothing above the synced end is believed again.
-            self.cut_at = Some(open.log.synced_end());
+            // The page cache lies from now on: the opening believes nothing above the synced end.
             let _count = self.start.metrics.failed_syncs.inc();
             error!(self.start.logger, "sync failed; the log is cut to its synced end"; "error" => %error);
             return supervision::fail(ctx);
@@ -493,17 +441,6 @@ impl Handler<SyncDone> for LeaderActor {
         }
         self.step(Input::Synced { end: done.end }, ctx);
         self.checkpoint(ctx);
-    }
-}
-
-impl Handler<BackgroundFailed> for LeaderActor {
-    type Result = ();
-
-    fn handle(&mut self, failed: BackgroundFailed, ctx: &mut Context<Self>) {
-        if failed.incarnation == self.incarnation {
-            error!(self.start.logger, "leader fails"; "error" => %failed.error);
-            supervision::fail(ctx);
-        }
     }
 }
 

@@ -19,6 +19,7 @@ mod error;
 mod messages;
 pub mod opening;
 mod state;
+mod upkeep;
 
 pub use actor::LeaderActor;
 pub use error::{FetchError, ProduceError};

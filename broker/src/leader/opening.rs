@@ -54,7 +54,7 @@ impl std::fmt::Debug for LeaderStart {
 
 impl LeaderActor {
     pub(super) fn open(&mut self, ctx: &mut Context<Self>) {
-        let (start, cut_at) = (self.start.clone(), self.cut_at);
+        let start = self.start.clone();
         let is_first = self.incarnation == 0;
         self.incarnation += 1;
         let opening = async move {
@@ -67,7 +67,7 @@ impl LeaderActor {
             let epoch = epoch.ok_or_else(|| "the controller gave no leader epoch".to_owned())?;
             let (files, config) = (start.files, start.config);
             let opened = start.runtime.background().ask(move || {
-                let mut opened = Log::open(files, config, cut_at)?;
+                let mut opened = Log::open(files, config)?;
                 opened.log.begin_epoch(epoch)?;
                 Ok::<_, StorageError>(opened)
             });
@@ -97,7 +97,6 @@ impl LeaderActor {
             quarantined,
             damaged,
         } = opened;
-        self.cut_at = None;
         for part in &quarantined {
             self.start.metrics.quarantined_bytes.inc_by(part.size_bytes);
             warn!(self.start.logger, "unsynced end of the log moved to quarantine"; "path" => %part.path.display(),

@@ -21,6 +21,7 @@ use crate::leader::actor::{Close, Configure};
 use crate::leader::opening::NewEpoch;
 use crate::leader::{Ends, LeaderActor, LeaderStart};
 use crate::node::Shared;
+use crate::storage::sync::Outstanding;
 use crate::storage::{LogFiles, meta_properties};
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit};
 use crate::topic_config::TopicConfig;
@@ -206,6 +207,7 @@ impl ReplicasActor {
                 dir: self.dir(partition),
                 open: shared.open.clone(),
                 checkpoints: shared.checkpoints.clone(),
+                outstanding: Outstanding::default(),
             },
             config: self.topic_config(&partition.topic, &role.configs),
             epoch: role.epoch,

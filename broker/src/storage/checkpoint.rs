@@ -125,6 +125,13 @@ impl Checkpoints {
     /// Notes new marks; [`Checkpoints::write`] makes them durable.
     pub fn set(&self, partition: &TopicPartition, marks: Marks) {
         let mut state = self.state.lock();
+        // Whoever took its marks earlier and comes later moves nothing back.
+        let before = state.marks.get(partition).copied().unwrap_or(marks);
+        let marks = Marks {
+            log_start: marks.log_start.max(before.log_start),
+            recovery_point: marks.recovery_point.max(before.recovery_point),
+            ..marks
+        };
         if state.marks.get(partition) != Some(&marks) {
             let _before = state.marks.insert(partition.clone(), marks);
             state.version += 1;

@@ -46,15 +46,12 @@ pub(super) struct Recovery {
 }
 
 /// See [`Log::open`].
-pub(super) fn open(
-    files: LogFiles,
-    config: TopicConfig,
-    cut_at: Option<Offset>,
-) -> Result<Opened, StorageError> {
+pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, StorageError> {
     let dir = Arc::new(files.dir.clone());
     let mut marks = files.checkpoints.marks(&files.partition);
     // What was deleted from the front had been synced.
     marks.recovery_point = marks.recovery_point.max(marks.log_start);
+    let cut_at = files.outstanding.settled();
     if let Some(cut) = cut_at {
         marks.recovery_point = marks.recovery_point.min(cut);
     }
@@ -406,7 +403,9 @@ impl Recovery {
         if is_short {
             self.note_missing(log_end);
         }
+        self.remove_snapshots_beyond(log_end)?;
         self.sync_scanned(log_end)?;
+        self.files.outstanding.was_cut();
         let mut epochs = LeaderEpochs::read(&**self.files.disk(), &self.files.dir);
         epochs.truncate(log_end + 1);
         self.marks.log_start = self
@@ -426,6 +425,18 @@ impl Recovery {
 }
 
 impl Recovery {
+    /// A snapshot of records that are gone would be taken for true as soon as others have their offsets.
+    fn remove_snapshots_beyond(&mut self, log_end: Offset) -> Result<(), StorageError> {
+        let disk = self.files.disk().clone();
+        let snapshots = log::snapshots(&*disk, &self.files.dir)?;
+        for (_, path) in snapshots.range(log_end + 1..) {
+            disk.remove(path)
+                .map_err(StorageError::io("removing", path))?;
+            self.names_changed = true;
+        }
+        Ok(())
+    }
+
     /// After the process was killed the page cache may hold what no sync has covered: now one does. What a
     /// failed sync left behind was cut off before.
     fn sync_scanned(&self, log_end: Offset) -> Result<(), StorageError> {

@@ -8,14 +8,71 @@ use std::sync::Arc;
 
 use callboard_common::Offset;
 use callboard_common::runtime::Pool;
+use parking_lot::{Condvar, Mutex};
 
 use super::{Disk, File, StorageError};
+
+/// What a partition has running on the pools, over all lives of its leader; clones share it.
+///
+/// A closing or a new life waits for what the last one began. A failed sync is remembered here, whoever hears of
+/// it: Linux tells the error once, and a second sync of the same file would say that all is well.
+#[derive(Clone, Debug, Default)]
+pub struct Outstanding(Arc<(Mutex<Work>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Work {
+    running: usize,
+    cut_at: Option<Offset>,
+}
+
+impl Outstanding {
+    /// Notes work that runs until the guard is dropped.
+    #[must_use]
+    pub(super) fn begin(&self) -> Running {
+        self.0.0.lock().running += 1;
+        Running(self.clone())
+    }
+
+    /// Notes that nothing from `synced_end` on is known to be durable.
+    pub fn sync_failed(&self, synced_end: Offset) {
+        let mut work = self.0.0.lock();
+        work.cut_at = Some(work.cut_at.map_or(synced_end, |cut| cut.min(synced_end)));
+    }
+
+    /// Waits until nothing runs; answers where the log is to be cut if a sync failed. Blocks.
+    #[must_use]
+    pub fn settled(&self) -> Option<Offset> {
+        let mut work = self.0.0.lock();
+        self.0.1.wait_while(&mut work, |work| work.running > 0);
+        work.cut_at
+    }
+
+    /// Notes that the log was cut.
+    pub(super) fn was_cut(&self) {
+        self.0.0.lock().cut_at = None;
+    }
+}
+
+/// Work that runs; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Running(Outstanding);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let (work, settled) = &*self.0.0;
+        work.lock().running -= 1;
+        let _woken = settled.notify_all();
+    }
+}
 
 /// What to make durable, in this order: closed segments before the newest, then the directory's names.
 #[derive(Debug)]
 pub struct SyncRequest {
     pub(super) files: Vec<(PathBuf, Arc<dyn File>)>,
     pub(super) dir: Option<(PathBuf, Arc<dyn Disk>)>,
+    /// What was durable before.
+    pub(super) synced_end: Offset,
+    pub(super) running: Running,
     /// Records below this offset are durable afterwards.
     pub end: Offset,
 }
@@ -25,8 +82,17 @@ impl SyncRequest {
     ///
     /// # Errors
     ///
-    /// What the disk says. Nothing is known then of what was not durable before: never try again.
+    /// What the disk says. Nothing is known then of what was not durable before: never try again. The partition
+    /// remembers it, and its log is cut when it is opened the next time.
     pub fn run(&self) -> Result<(), StorageError> {
+        let synced = self.sync();
+        if synced.is_err() {
+            self.running.0.sync_failed(self.synced_end);
+        }
+        synced
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
         for (path, file) in &self.files {
             file.sync().map_err(StorageError::io("syncing", path))?;
         }

@@ -127,7 +127,7 @@ impl Membership {
             match self.client.partitions(topic.as_str()).await {
                 Ok(count) => drop(partitions.insert(topic, count)),
                 // A topic that is not there has nothing to give out.
-                Err(error) if error.code() == Some(ErrorCode::InvalidTopicException) => {}
+                Err(Error::UnknownTopic(_)) => {}
                 Err(error) => return Err(error),
             }
         }

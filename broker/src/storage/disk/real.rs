@@ -23,6 +23,8 @@ fn open(path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
         .write(true)
         .create(create)
         .truncate(false)
+        // Records and keys are read through the node, or by its own user.
+        .mode(0o600)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);

@@ -4,6 +4,7 @@
 //! through [`Log::sync_request`] and [`Log::synced`].
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::open_files::OpenFiles;
 use super::read::{ReadPlan, Start, TimePlan, TimeSegment};
 use super::retention::{self, SegmentSummary};
 use super::segment::{Segment, SegmentFiles};
-use super::sync::SyncRequest;
+use super::sync::{Outstanding, Running, SyncRequest};
 use super::{Disk, StorageError, producer_snapshot, recovery};
 use crate::topic_config::TopicConfig;
 
@@ -35,6 +36,8 @@ pub struct LogFiles {
     pub open: Arc<OpenFiles>,
     /// The data directory's checkpoints.
     pub checkpoints: Checkpoints,
+    /// What runs on the pools for it.
+    pub outstanding: Outstanding,
 }
 
 impl LogFiles {
@@ -89,18 +92,14 @@ pub struct Log {
 impl Log {
     /// Opens the log, creates it if it is not there, repairs its end. Blocks, so it belongs on a pool.
     ///
-    /// `cut_at` is the synced end after a failed sync: what lies above is dropped, whatever the page cache
+    /// Waits for what an earlier life has running. After a failed sync all above the synced end is dropped, whatever the page cache
     /// shows, and the log goes on in a new segment.
     ///
     /// # Errors
     ///
     /// [`StorageError`]; the files are as whole as before.
-    pub fn open(
-        files: LogFiles,
-        config: TopicConfig,
-        cut_at: Option<Offset>,
-    ) -> Result<Opened, StorageError> {
-        recovery::open(files, config, cut_at)
+    pub fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, StorageError> {
+        recovery::open(files, config)
     }
 
     pub(super) fn assemble(
@@ -288,6 +287,8 @@ impl Log {
             files,
             dir,
             end: self.log_end(),
+            synced_end: self.synced_end,
+            running: self.files.outstanding.begin(),
         })
     }
 
@@ -455,24 +456,42 @@ impl Log {
             offset: self.log_end(),
             bytes: producer_snapshot::encode(producers),
             marks: self.marks,
+            running: self.files.outstanding.begin(),
         })
     }
 
-    /// Makes all durable and brings the recovery point to the end. Blocks.
+    /// Waits for what runs, makes all durable and brings the recovery point to the end. Blocks.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; the next opening then finds out what is there.
+    /// [`StorageError`]; the next opening then finds out what is there. After a failed sync the log was cut to its
+    /// synced end, as far as the disk still does that.
     pub fn close(
         mut self,
         high_watermark: Offset,
         producers: &ProducerTable,
     ) -> Result<(), StorageError> {
+        if let Some(cut) = self.files.outstanding.settled() {
+            let dir = self.files.dir.clone();
+            let failed = io::Error::other(format!("a sync failed; the log is cut at {cut}"));
+            return Err(self.cut(StorageError::io("syncing", &dir)(failed)));
+        }
         if let Some(request) = self.sync_request() {
-            request.run()?;
+            if let Err(error) = request.run() {
+                drop(request);
+                return Err(self.cut(error));
+            }
             self.synced(request.end);
         }
         self.checkpoint(high_watermark, producers)?.write()
+    }
+
+    /// Opens the log once more, which cuts it: the next process would believe the page cache.
+    fn cut(self, error: StorageError) -> StorageError {
+        match Self::open(self.files, self.config) {
+            Ok(_cut) => error,
+            Err(second) => second,
+        }
     }
 }
 
@@ -483,6 +502,7 @@ pub struct Snapshot {
     offset: Offset,
     bytes: Vec<u8>,
     marks: Marks,
+    running: Running,
 }
 
 impl Snapshot {
@@ -506,6 +526,7 @@ impl Snapshot {
         self.files
             .checkpoints
             .set(&self.files.partition, self.marks);
+        drop(self.running);
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ fn files(disk: &SimulatedDisk, checkpoints: &Checkpoints) -> LogFiles {
         dir: DIR.into(),
         open: Arc::new(OpenFiles::new(Arc::new(disk.clone()), 4)),
         checkpoints: checkpoints.clone(),
+        outstanding: Outstanding::default(),
     }
 }
 
@@ -36,7 +37,11 @@ fn checkpoints(disk: &SimulatedDisk) -> Checkpoints {
 }
 
 fn reopen(disk: &SimulatedDisk, cut_at: Option<Offset>) -> Opened {
-    Log::open(files(disk, &checkpoints(disk)), config(), cut_at).expect("opens")
+    let files = files(disk, &checkpoints(disk));
+    if let Some(cut) = cut_at {
+        files.outstanding.sync_failed(cut);
+    }
+    Log::open(files, config()).expect("opens")
 }
 
 /// A batch of `count` records whose values say which they are.
@@ -419,6 +424,91 @@ fn a_failed_sync_cuts_to_the_synced_end() {
     }
 }
 
+/// The error is told once: a close must not sync again and call it durable, and no later process may believe the
+/// page cache.
+#[test]
+fn a_close_after_or_with_a_failed_sync_is_not_clean_and_cuts() {
+    for sync_before in [true, false] {
+        let disk = SimulatedDisk::new(3);
+        let mut log = small_log(&disk);
+        append(&mut log, 2, 150);
+        let synced_end = log.synced_end();
+        disk.fail_syncs(1);
+        if sync_before {
+            let request = log.sync_request().expect("something is unsynced");
+            assert!(request.run().is_err());
+        }
+        let end = log.log_end();
+        assert!(log.close(end, &ProducerTable::default()).is_err());
+        assert_eq!(reopen(&disk, None).log.log_end(), synced_end);
+        disk.crash();
+        let opened = reopen(&disk, None);
+        assert_eq!(opened.log.log_end(), synced_end);
+        check_content(&opened.log);
+    }
+}
+
+/// A new life waits for the sync of the last one and hears how it went.
+#[test]
+fn a_sync_that_fails_while_the_leader_restarts_cuts_the_log() {
+    let disk = SimulatedDisk::new(4);
+    let (mut log, files) = {
+        drop(small_log(&disk));
+        let files = files(&disk, &checkpoints(&disk));
+        (
+            Log::open(files.clone(), config()).expect("opens").log,
+            files,
+        )
+    };
+    append(&mut log, 2, 150);
+    let synced_end = log.synced_end();
+    let request = log.sync_request().expect("something is unsynced");
+    drop(log);
+    let opening = std::thread::spawn(move || Log::open(files, config()).expect("opens"));
+    disk.fail_syncs(1);
+    assert!(request.run().is_err());
+    drop(request);
+    let opened = opening.join().expect("opens");
+    assert_eq!(opened.log.log_end(), synced_end);
+}
+
+#[test]
+fn a_snapshot_beyond_the_end_goes() {
+    let disk = SimulatedDisk::new(5);
+    let mut log = small_log(&disk);
+    append(&mut log, 2, 150);
+    let beyond = log.log_end();
+    let snapshot = log.checkpoint(log.synced_end(), &ProducerTable::default());
+    snapshot.expect("a snapshot").write().expect("written");
+    let there = || snapshots(&disk, Path::new(DIR)).expect("listed");
+    assert!(there().contains_key(&beyond));
+    let cut = log.synced_end();
+    drop(log);
+    let opened = reopen(&disk, Some(cut));
+    assert!(opened.log.log_end() < beyond);
+    assert!(!there().contains_key(&beyond));
+}
+
+/// A snapshot that took its marks before the start was moved does not move it back.
+#[test]
+fn marks_only_rise() {
+    let disk = SimulatedDisk::new(6);
+    let checkpoints = checkpoints(&disk);
+    let partition = TopicPartition::parse("orders-0").expect("valid");
+    let at = |log_start, recovery_point| Marks {
+        log_start: Offset::new(log_start),
+        recovery_point: Offset::new(recovery_point),
+        ..Marks::default()
+    };
+    checkpoints.set(&partition, at(50, 60));
+    checkpoints.set(&partition, at(0, 70));
+    let marks = checkpoints.marks(&partition);
+    assert_eq!(
+        (marks.log_start, marks.recovery_point),
+        (Offset::new(50), Offset::new(70))
+    );
+}
+
 #[test]
 fn the_start_moves_up_and_old_segments_go() {
     let disk = SimulatedDisk::new(1);
@@ -470,7 +560,7 @@ fn segments_roll_by_age() {
         segment_age: std::time::Duration::from_millis(500),
         ..TopicConfig::default()
     };
-    let mut log = Log::open(files(&disk, &checkpoints(&disk)), config, None)
+    let mut log = Log::open(files(&disk, &checkpoints(&disk)), config)
         .expect("opens")
         .log;
     for (at, segments) in [(0, 1), (500, 1), (501, 2), (600, 2), (1002, 3)] {
@@ -487,7 +577,7 @@ fn life(disk: &SimulatedDisk) -> (Offset, Offset) {
         let io = |e| StorageError::io("checkpointing", Path::new("/data"))(e);
         let checkpoints = Checkpoints::open(Arc::new(disk.clone()), Path::new("/data"));
         for round in 0..4 {
-            let opened = Log::open(files(disk, &checkpoints), config(), None)?;
+            let opened = Log::open(files(disk, &checkpoints), config())?;
             let (mut log, mut producers) = (opened.log, opened.producers);
             for count in [2, 1, 3, 2, 4] {
                 let batch = batch(log.log_end().get(), count, 120);
