@@ -134,6 +134,12 @@ fn three_consumers_share_a_topic_and_the_group_replays_it() {
         by_consumer.iter().all(|n| *n > 0),
         "all three have work: {by_consumer:?}"
     );
+    let reset = [
+        "group", "reset", "three", "--topic", "shared", "--to", "end",
+    ];
+    let refused = node.run(&reset, b"");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("has 3 members"), "{error}");
     for consumer in &mut consumers {
         // An interrupt lets them commit and leave.
         let asked = Command::new("kill")
@@ -259,7 +265,11 @@ fn errors_say_what_to_do_and_exit_codes_tell_programs() {
     };
     let data = dir.path().display().to_string();
     fails(&["start", "--data", &data], 1, "in use by another process");
-    fails(&["start", "--set", "log.segment_byte=1"], 1, "segment_byte");
+    fails(
+        &["start", "--set", "log.segment_byte=1"],
+        1,
+        "did you mean \"log.segment_bytes\"?",
+    );
     fails(
         &["start", "--set", "log.segment_bytes=1", "--check-config"],
         1,
@@ -304,6 +314,11 @@ fn errors_say_what_to_do_and_exit_codes_tell_programs() {
         &["produce", "one", "--partition", "7"],
         1,
         "topic one has partitions 0 to 0",
+    );
+    fails(
+        &["consume", "one", "--from", "9", "-f"],
+        1,
+        "one-0 begins at 0 and ends at 0",
     );
     let completions = node.expect(&["completions", "bash"], b"");
     assert!(String::from_utf8_lossy(&completions).contains("callboard"));

@@ -203,7 +203,10 @@ pub fn load<T: Serialize + DeserializeOwned>(
             drop(given.insert(key, value));
         }
     }
-    given.extend(overrides.iter().cloned());
+    for (key, value) in overrides {
+        check(std::slice::from_ref(key), &known, "command line")?;
+        drop(given.insert(key.clone(), value.clone()));
+    }
     for (key, value) in given {
         builder = builder.set_override(&key, value).map_err(value_error)?;
     }
@@ -313,6 +316,14 @@ mod tests {
     fn a_wrong_key_names_its_neighbour() {
         let pairs = [("CALLBOARD__LOG__SEGMENT_BYTE", "1")];
         let error = load(&defaults(), None, environment(&pairs), &[]).expect_err("unknown");
+        assert!(
+            error
+                .to_string()
+                .contains("did you mean \"log.segment_bytes\"?"),
+            "{error}"
+        );
+        let overrides = [("log.segment_byte".to_owned(), "1".to_owned())];
+        let error = load(&defaults(), None, environment(&[]), &overrides).expect_err("unknown");
         assert!(
             error
                 .to_string()

@@ -126,7 +126,14 @@ async fn partitions(
             offset(OffsetTarget::Latest).await?,
         );
         let start = match arguments.from {
-            StartAt::Offset(offset) => offset,
+            StartAt::Offset(offset) if (earliest..=latest).contains(&offset) => offset,
+            StartAt::Offset(offset) if arguments.partition.is_some() || count == 1 => {
+                return Err(Failure::new(format!(
+                    "offset {offset} is out of range: {partition} begins at {earliest} and ends at {latest}"
+                )));
+            }
+            // One number for several partitions: the shorter ones begin at their end.
+            StartAt::Offset(offset) => offset.clamp(earliest, latest),
             StartAt::Beginning | StartAt::Reset => earliest,
             StartAt::End => latest,
             StartAt::Timestamp(t) => admin

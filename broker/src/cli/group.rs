@@ -93,6 +93,7 @@ pub(crate) async fn run(group: Group) -> Result<(), Failure> {
             connect,
         } => {
             let client = connect.client().await?;
+            check_nobody_reads(&client.admin(), &group).await?;
             let offsets = places(&client.admin(), &topic, to).await?;
             client.admin().set_group_offsets(&group, &offsets).await?;
             print_offsets(&offsets, json)?;
@@ -106,12 +107,12 @@ pub(crate) async fn run(group: Group) -> Result<(), Failure> {
 async fn progress(
     admin: &Admin,
     group: &str,
-) -> Result<Vec<(TopicPartition, Offset, Offset)>, Failure> {
+) -> Result<Vec<(TopicPartition, Offset, Option<Offset>)>, Failure> {
     let mut progress = Vec::new();
     for (partition, committed) in admin.group_offsets(group).await? {
         let end = admin.offset(&partition, OffsetTarget::Latest).await;
-        // The topic may have been deleted since.
-        let end = end.ok().flatten().unwrap_or(committed);
+        // The topic may have been deleted since: then nobody knows.
+        let end = end.ok().flatten();
         progress.push((partition, committed, end));
     }
     Ok(progress)
@@ -126,9 +127,9 @@ async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> 
         )));
     }
     if json {
-        let offset = |(p, committed, end): &(TopicPartition, Offset, Offset)| {
+        let offset = |(p, committed, end): &(TopicPartition, Offset, Option<Offset>)| {
             json!({"topic": p.topic.as_str(), "partition": p.partition, "committed": committed.get(),
-                "end": end.get(), "lag": *end - *committed})
+                "end": end.map(Offset::get), "lag": end.map(|end| end - *committed)})
         };
         let member = |m: &MemberDescription| {
             json!({"member": m.member.as_str(), "instance": m.instance.as_ref().map(Text::as_str),
@@ -144,14 +145,14 @@ async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> 
         "{name}: {}, generation {}, {}",
         group.state, group.generation, group.protocol
     ))?;
-    let offset = |(p, committed, end): &(TopicPartition, Offset, Offset)| {
-        let lag = *end - *committed;
+    let offset = |(p, committed, end): &(TopicPartition, Offset, Option<Offset>)| {
+        let shown = |value: Option<i64>| value.map_or("-".to_owned(), |v| v.to_string());
         vec![
             p.topic.to_string(),
             p.partition.to_string(),
             committed.to_string(),
-            end.to_string(),
-            lag.to_string(),
+            shown(end.map(Offset::get)),
+            shown(end.map(|end| end - *committed)),
         ]
     };
     table(
@@ -169,6 +170,17 @@ async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> 
         &["member", "client", "host"],
         &group.members.iter().map(member).collect::<Vec<_>>(),
     )
+}
+
+/// Members would go on where they are and commit over it.
+async fn check_nobody_reads(admin: &Admin, group: &str) -> Result<(), Failure> {
+    let members = admin.describe_group(group).await?.members.len();
+    if members == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "group {group} has {members} members; stop them first"
+    )))
 }
 
 /// The offsets of a place in every partition of a topic.
