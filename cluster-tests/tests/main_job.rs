@@ -111,6 +111,16 @@ fn heard(consumers: &mut [Child]) -> Receiver<(usize, Vec<u8>)> {
     lines
 }
 
+/// While there are members.
+fn a_reset_is_refused(node: &NodeProcess) {
+    let reset = [
+        "group", "reset", "three", "--topic", "shared", "--to", "end",
+    ];
+    let refused = node.run(&reset, b"");
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("has 3 members"), "{error}");
+}
+
 #[test]
 fn three_consumers_share_a_topic_and_the_group_replays_it() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -134,12 +144,7 @@ fn three_consumers_share_a_topic_and_the_group_replays_it() {
         by_consumer.iter().all(|n| *n > 0),
         "all three have work: {by_consumer:?}"
     );
-    let reset = [
-        "group", "reset", "three", "--topic", "shared", "--to", "end",
-    ];
-    let refused = node.run(&reset, b"");
-    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(error.contains("has 3 members"), "{error}");
+    a_reset_is_refused(&node);
     for consumer in &mut consumers {
         // An interrupt lets them commit and leave.
         let asked = Command::new("kill")
