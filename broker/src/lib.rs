@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod replicas;
+pub mod security;
 pub mod status;
 pub mod storage;
 pub mod supervision;

@@ -11,12 +11,13 @@ use callboard_common::{TopicName, TopicPartition};
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
-use crate::api::{Api, Caller, Door, Principal};
+use crate::api::{Api, Became, Caller, Door};
 use crate::controller::actor::Published;
 use crate::leader::actor::Fetch;
 use crate::metrics::{LagLabels, PartitionLabels};
 use crate::net::http::{Check, Health, Refresh};
 use crate::node::Shared;
+use crate::security::Principal;
 use crate::supervision::{self, Permit};
 
 /// Most partitions and groups that are shown one by one: more would only fill the scraper's memory.
@@ -51,11 +52,12 @@ pub fn check(shared: Shared, published: Published) -> Check {
 
 fn caller() -> Caller {
     Caller {
-        principal: Principal::Anonymous,
+        principal: Principal::Node,
         client_id: Text::from_static("metrics"),
         host: Text::default(),
         door: Door::Quic,
         permit: Permit::internal(),
+        became: Became::default(),
     }
 }
 

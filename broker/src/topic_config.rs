@@ -234,6 +234,8 @@ impl TopicConfig {
                 .into(),
             ),
             ("min.insync.replicas", self.min_insync_replicas.to_string()),
+            ("preallocate", "false".into()),
+            ("remote.storage.enable", "false".into()),
             ("retention.bytes", bytes(self.retention_bytes)),
             ("retention.ms", ms(self.retention, -1).to_string()),
             ("segment.bytes", self.segment_bytes.to_string()),
@@ -241,6 +243,7 @@ impl TopicConfig {
                 "segment.ms",
                 ms(Some(self.segment_age), i64::MAX).to_string(),
             ),
+            ("unclean.leader.election.enable", "false".into()),
         ]
     }
 }

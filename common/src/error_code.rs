@@ -108,10 +108,14 @@ codes! {
     MemberIdRequired 79 false "The member joins again with the id it was given.";
     GroupMaxSizeReached 81 false "The group is full.";
     FencedInstanceId 82 false "Another member took over this static instance id.";
+    GroupSubscribedToTopic 86 false "Members of the group read this topic.";
     InvalidRecord 87 false "A record is invalid.";
     UnstableOffsetCommit 88 true "Some offsets are pending in a transaction.";
     ThrottlingQuotaExceeded 89 true "The quota is used up.";
     ProducerFenced 90 false "A newer producer took over.";
+    ResourceNotFound 91 false "There is no such resource.";
+    DuplicateResource 92 false "The request names the same resource twice.";
+    UnacceptableCredential 93 false "The credential does not meet the requirements.";
     UnknownTopicId 100 true "This server does not host a topic of this id.";
     FetchSessionTopicIdError 106 true "The fetch session mixes topic names and topic ids.";
     StaleMemberEpoch 113 false "The member's epoch is old.";

@@ -1,36 +1,14 @@
 //! Who may do what: one authorizer for all doors.
-//!
-//! There is no authentication yet, so everybody is [`Principal::Anonymous`] and everything is allowed; the calls
-//! stand where the rules will be asked.
 
 use callboard_common::TopicName;
-use callboard_common::kafka::Text;
+pub use callboard_common::protocol::security::Operation;
+use callboard_common::protocol::security::{CLUSTER_NAME, ResourceKind};
 
-/// Who was authenticated on a connection.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Principal {
-    /// Nobody in particular.
-    Anonymous,
-    /// A user.
-    User(Text),
-}
+use crate::security::Principal;
+use crate::security::acls::Question;
+use crate::security::image::SecurityImage;
 
-/// What is to be done (Kafka's `AclOperation`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
-    /// Read records or a group's work.
-    Read,
-    /// Append records.
-    Write,
-    /// Create topics.
-    Create,
-    /// Delete topics, records or groups.
-    Delete,
-    /// See that something exists, and how it is.
-    Describe,
-}
-
-/// What it is to be done to.
+/// What something is to be done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
     /// A topic.
@@ -39,39 +17,114 @@ pub enum Resource<'a> {
     Group(&'a str),
     /// The cluster.
     Cluster,
+    /// A transactional id.
+    TransactionalId(&'a str),
+}
+
+impl<'a> Resource<'a> {
+    fn parts(self) -> (ResourceKind, &'a str) {
+        match self {
+            Self::Topic(topic) => (ResourceKind::Topic, topic.as_str()),
+            Self::Group(group) => (ResourceKind::Group, group),
+            Self::Cluster => (ResourceKind::Cluster, CLUSTER_NAME),
+            Self::TransactionalId(id) => (ResourceKind::TransactionalId, id),
+        }
+    }
 }
 
 /// Answers whether something is allowed.
-#[derive(Clone, Copy, Debug)]
-pub struct Authorizer(());
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorizer {
+    enabled: bool,
+    super_users: Vec<String>,
+}
 
 impl Authorizer {
-    /// Everybody may do everything, except that clients write to no internal topic and delete none.
+    /// If `enabled`, only what a rule allows may be done; super users, like `User:admin`, may do all.
     #[must_use]
-    pub fn allow_all() -> Self {
-        Self(())
+    pub fn new(enabled: bool, super_users: Vec<String>) -> Self {
+        Self {
+            enabled,
+            super_users,
+        }
     }
 
-    /// Whether `principal` may do `operation` to `resource`.
+    fn is_unbound(&self, principal: &Principal) -> bool {
+        !self.enabled
+            || *principal == Principal::Node
+            || self.super_users.iter().any(|u| principal.is_called(u))
+    }
+
+    /// Whether `principal` at the address `host` may do `operation` to `resource`. Nobody changes the topics that
+    /// the broker owns.
     #[must_use]
     pub fn allows(
         &self,
-        _principal: &Principal,
+        image: &SecurityImage,
+        (principal, host): (&Principal, &str),
         operation: Operation,
         resource: Resource<'_>,
     ) -> bool {
-        match (operation, resource) {
-            (Operation::Write | Operation::Create | Operation::Delete, Resource::Topic(topic)) => {
-                !topic.is_internal()
-            }
-            (
-                Operation::Read
-                | Operation::Describe
-                | Operation::Write
-                | Operation::Create
-                | Operation::Delete,
-                Resource::Topic(_) | Resource::Group(_) | Resource::Cluster,
-            ) => true,
+        let changes = matches!(
+            operation,
+            Operation::Write | Operation::Create | Operation::Delete | Operation::Alter
+        );
+        if changes && matches!(resource, Resource::Topic(topic) if topic.is_internal()) {
+            return false;
         }
+        let (kind, name) = resource.parts();
+        let question = Question {
+            principal,
+            host,
+            operation,
+            resource: kind,
+        };
+        self.is_unbound(principal) || image.acls.allow(&question, name)
+    }
+
+    /// Whether `principal` may do `operation` to at least one resource of a kind.
+    #[must_use]
+    pub fn allows_any(
+        &self,
+        image: &SecurityImage,
+        (principal, host): (&Principal, &str),
+        operation: Operation,
+        resource: ResourceKind,
+    ) -> bool {
+        let question = Question {
+            principal,
+            host,
+            operation,
+            resource,
+        };
+        self.is_unbound(principal) || image.acls.allow_any(&question)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_changes_what_the_broker_owns() {
+        let (image, nobody) = (SecurityImage::default(), Principal::Anonymous);
+        let authorizer = Authorizer::new(false, Vec::new());
+        let offsets = TopicName::consumer_offsets();
+        let allows = |operation| {
+            authorizer.allows(&image, (&nobody, "h"), operation, Resource::Topic(&offsets))
+        };
+        assert!(allows(Operation::Read) && !allows(Operation::Write) && !allows(Operation::Alter));
+    }
+
+    #[test]
+    fn without_rules_only_super_users_may_do_anything() {
+        let image = SecurityImage::default();
+        let authorizer = Authorizer::new(true, vec!["User:admin".into()]);
+        let allows = |who: Principal| {
+            authorizer.allows(&image, (&who, "h"), Operation::Alter, Resource::Cluster)
+        };
+        assert!(allows(Principal::User("admin".into())));
+        assert!(!allows(Principal::User("Admin".into())));
+        assert!(!allows(Principal::Anonymous));
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::Response;
 use callboard_common::protocol::groups::{
-    CoordinatorKind, DescribeGroups, DescribedGroups, FindCoordinators, FoundCoordinator,
-    FoundCoordinators, GroupDescription, Heartbeat, HeartbeatAnswer, JoinGroup, LeaveGroup,
-    LeftGroup, ListedGroups, SyncGroup,
+    CoordinatorKind, DeleteGroups, DeletedGroups, DescribeGroups, DescribedGroups,
+    FindCoordinators, FoundCoordinator, FoundCoordinators, GroupDescription, Heartbeat,
+    HeartbeatAnswer, JoinGroup, LeaveGroup, LeftGroup, ListedGroups, SyncGroup,
 };
 use callboard_common::{ErrorCode, TopicName, Uuid};
 use tokio::sync::oneshot;
@@ -263,6 +263,40 @@ async fn describe_one(
             described.groups.pop().ok_or(ErrorCode::UnknownServerError)
         }
         _ => Err(ErrorCode::UnknownServerError),
+    }
+}
+
+pub(super) async fn delete(api: &Api, caller: &Caller, delete: DeleteGroups) -> Response {
+    if delete.groups.len() > api.config().max_topics_per_request {
+        return Response::Refused(ErrorCode::InvalidRequest);
+    }
+    let mut groups = Vec::with_capacity(delete.groups.len());
+    for group in delete.groups {
+        let error = delete_one(api, caller, &group).await.err();
+        groups.push((group, error.unwrap_or(ErrorCode::None)));
+    }
+    Response::DeleteGroups(DeletedGroups { groups })
+}
+
+async fn delete_one(api: &Api, caller: &Caller, group: &Text) -> Result<(), ErrorCode> {
+    api.group_allowed(caller, Operation::Delete, group)?;
+    match api
+        .ask(caller, group, Question::DeleteGroup(group.clone()))
+        .await
+    {
+        Ok(Answer::Deleted(ErrorCode::None)) => Ok(()),
+        Ok(Answer::Deleted(error)) => Err(error),
+        // As long as there is no offsets topic there are no groups.
+        Err(ErrorCode::NotCoordinator)
+            if !api
+                .image()
+                .topics
+                .contains_key(&TopicName::consumer_offsets()) =>
+        {
+            Err(ErrorCode::GroupIdNotFound)
+        }
+        Err(error) => Err(error),
+        Ok(_) => Err(ErrorCode::UnknownServerError),
     }
 }
 

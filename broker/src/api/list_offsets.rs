@@ -1,14 +1,15 @@
 //! ListOffsets: ends from the directory, times from the leader.
 
+use callboard_common::protocol::Response;
 use callboard_common::protocol::list_offsets::{
-    ListOffsets, ListOffsetsPartition, ListedOffset, ListedOffsets, ListedOffsetsTopic,
-    OffsetTarget,
+    EpochEnd, EpochEnds, EpochEndsAnswer, ListOffsets, ListOffsetsPartition, ListedOffset,
+    ListedOffsets, ListedOffsetsTopic, OffsetTarget,
 };
-use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
+use callboard_common::{ErrorCode, LeaderEpoch, Offset, TopicName, TopicPartition};
 use tokio::sync::oneshot;
 
 use super::{Api, Caller, Operation, Resource};
-use crate::leader::actor::FindTimestamp;
+use crate::leader::actor::{FindEpochEnd, FindTimestamp};
 use crate::supervision;
 
 pub(super) async fn list(api: &Api, caller: &Caller, list: ListOffsets) -> ListedOffsets {
@@ -34,6 +35,54 @@ pub(super) async fn list(api: &Api, caller: &Caller, list: ListOffsets) -> Liste
         });
     }
     ListedOffsets { topics }
+}
+
+/// Where reigns ended.
+pub(super) async fn epoch_ends(api: &Api, caller: &Caller, ask: EpochEnds) -> Response {
+    let image = api.image();
+    let mut topics = Vec::with_capacity(ask.topics.len());
+    for (topic, wanted) in ask.topics {
+        let name = api.topic(&image, &topic).and_then(|(name, _)| {
+            api.allows_topic(caller, Operation::Describe, &name)
+                .map(|()| name)
+        });
+        let ends = wanted
+            .iter()
+            .map(|wanted| epoch_end(api, name.clone(), *wanted));
+        let ends = futures::future::join_all(ends).await;
+        topics.push((topic, ends));
+    }
+    Response::EpochEnds(EpochEndsAnswer { topics })
+}
+
+async fn epoch_end(
+    api: &Api,
+    name: Result<TopicName, ErrorCode>,
+    (partition, current_epoch, epoch): (i32, Option<LeaderEpoch>, LeaderEpoch),
+) -> EpochEnd {
+    let found = async {
+        let leader = api.leader(&TopicPartition::new(name?, partition))?;
+        let (reply, found) = oneshot::channel();
+        supervision::tell(
+            &leader.actor,
+            FindEpochEnd {
+                current_epoch,
+                epoch,
+                reply,
+            },
+        );
+        let found = found.await.map_err(|_| ErrorCode::NotLeaderOrFollower)?;
+        found.map_err(|e| super::fetch::error_code(&e))
+    };
+    let (error, end) = match found.await {
+        Ok(end) => (ErrorCode::None, end),
+        Err(error) => (error, None),
+    };
+    EpochEnd {
+        partition,
+        error,
+        end,
+    }
 }
 
 async fn look_up(

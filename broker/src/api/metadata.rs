@@ -73,7 +73,7 @@ async fn create_missing(api: &Api, caller: &Caller, metadata: &Metadata) {
         });
     let missing: Vec<TopicName> = missing.take(api.config().auto_create_max).collect();
     for name in missing {
-        if api.allows(caller, Operation::Create, Resource::Topic(&name)) {
+        if topics::may_create(api, caller, &name) {
             let partitions = api.config().num_partitions;
             // What could not be created is answered as missing.
             if topics::propose(api, name.clone(), partitions, Default::default())

@@ -6,22 +6,26 @@
 //! Nothing here touches storage or a core: requests become messages to the actors that the directory names.
 
 mod access;
+mod configs;
 mod fetch;
 mod groups;
 mod list_offsets;
 mod metadata;
 mod offsets;
 mod produce;
+mod security;
 mod topics;
 
-pub use access::{Authorizer, Operation, Principal, Resource};
+pub use access::{Authorizer, Operation, Resource};
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use callboard_common::kafka::Text;
+use callboard_common::protocol::security::ResourceKind;
 use callboard_common::protocol::{Request, Response, TopicRef};
 use callboard_common::{ErrorCode, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
@@ -32,6 +36,7 @@ use tokio::sync::oneshot;
 use crate::controller::actor::{Propose, Published};
 use crate::controller::{Command, ControllerActor, MetadataImage, Outcome, Refusal};
 use crate::node::Shared;
+use crate::security::Principal;
 use crate::supervision::{self, Permit};
 use crate::topic_config::TopicConfig;
 
@@ -49,6 +54,8 @@ pub struct Advertised {
 pub enum Door {
     /// TCP with Kafka's protocol.
     Kafka,
+    /// The same with TLS.
+    KafkaTls,
     /// QUIC with Callboard's own.
     Quic,
 }
@@ -66,6 +73,35 @@ pub struct Caller {
     pub door: Door,
     /// The request's credits.
     pub permit: Permit,
+    /// Who the connection belongs to from now on.
+    pub became: Became,
+}
+
+/// Where a connection learns who uses it.
+#[derive(Clone, Debug, Default)]
+pub struct Became(Arc<Mutex<Option<Principal>>>);
+
+impl Became {
+    /// Notes who it is.
+    pub fn note(&self, principal: Principal) {
+        *self.0.lock() = Some(principal);
+    }
+
+    /// Who it is, if that was proved.
+    #[must_use]
+    pub fn get(&self) -> Option<Principal> {
+        self.0.lock().clone()
+    }
+}
+
+/// A client that did not prove who it is waits so long for its answer (`connection.failed.authentication.delay.ms`).
+const FAILED_AUTHENTICATION_DELAY: Duration = Duration::from_millis(100);
+
+impl Caller {
+    /// The address without the `/` that Kafka writes in front of it.
+    fn address(&self) -> &str {
+        self.host.strip_prefix('/').unwrap_or(&self.host)
+    }
 }
 
 /// Limits of what one request may ask for.
@@ -91,6 +127,23 @@ pub struct ApiConfig {
     pub fetch_max_wait: Duration,
     /// Settings of topics that choose nothing else.
     pub topic_defaults: TopicConfig,
+    /// The node's settings by Kafka's names.
+    pub settings: Vec<crate::config::NodeSetting>,
+    /// Whether clients must prove who they are.
+    pub authenticate: bool,
+    /// Who may do what.
+    pub authorizer: Authorizer,
+}
+
+/// Where clients find this node, by door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Kafka clients.
+    pub kafka: Advertised,
+    /// Kafka clients with TLS; the same as without if there is no such door.
+    pub kafka_tls: Advertised,
+    /// Callboard's clients.
+    pub quic: Advertised,
 }
 
 #[derive(Debug)]
@@ -99,9 +152,9 @@ struct Inner {
     controller: Addr<ControllerActor>,
     published: Published,
     config: ApiConfig,
-    authorizer: Authorizer,
-    kafka: Advertised,
-    quic: Advertised,
+    addresses: Addresses,
+    /// Random at each start: makes up credentials of users that are not there.
+    secret: [u8; 32],
     /// Bytes that fetches may still read.
     fetch_bytes: Arc<tokio::sync::Semaphore>,
     /// Producer ids that the controller gave to this node: next and end.
@@ -120,10 +173,10 @@ impl Api {
         controller: Addr<ControllerActor>,
         published: Published,
         config: ApiConfig,
-        kafka: Advertised,
-        quic: Advertised,
+        addresses: Addresses,
     ) -> Self {
-        let authorizer = Authorizer::allow_all();
+        let secret = [Uuid::random().0, Uuid::random().0].concat();
+        let secret = secret.try_into().unwrap_or([0; 32]);
         let producer_ids = Mutex::new((0, 0));
         let fetch_bytes = Arc::new(tokio::sync::Semaphore::new(
             config.fetch_in_flight_max_bytes as usize,
@@ -133,15 +186,18 @@ impl Api {
             controller,
             published,
             config,
-            authorizer,
-            kafka,
-            quic,
+            addresses,
+            secret,
             fetch_bytes,
             producer_ids,
         }))
     }
 
     /// Begins to serve a request.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "administration lists the rest"
+    )]
     pub fn start(&self, caller: Caller, request: Request) -> BoxFuture<'static, Response> {
         let api = self.clone();
         match request {
@@ -188,7 +244,54 @@ impl Api {
             Request::InitProducer(r) => {
                 async move { produce::init(&api, &caller, r).await }.boxed()
             }
+            request => self.start_administration(caller, request),
         }
+    }
+
+    /// Requests of administration: nothing of them is in a hurry.
+    fn start_administration(
+        &self,
+        caller: Caller,
+        request: Request,
+    ) -> BoxFuture<'static, Response> {
+        let api = self.clone();
+        async move {
+            match request {
+                Request::CreatePartitions(r) => topics::create_partitions(&api, &caller, r).await,
+                Request::DescribeConfigs(r) => configs::describe(&api, &caller, &r),
+                Request::AlterConfigs(r) => configs::alter(&api, &caller, r).await,
+                Request::DeleteGroups(r) => groups::delete(&api, &caller, r).await,
+                Request::DeleteOffsets(r) => offsets::delete(&api, &caller, r).await,
+                Request::EpochEnds(r) => list_offsets::epoch_ends(&api, &caller, r).await,
+                Request::DescribeAcls(r) => security::describe_acls(&api, &caller, &r),
+                Request::CreateAcls(r) => security::create_acls(&api, &caller, r).await,
+                Request::DeleteAcls(r) => security::delete_acls(&api, &caller, r).await,
+                Request::DescribeUsers(r) => security::describe_users(&api, &caller, r),
+                Request::AlterUsers(r) => security::alter_users(&api, &caller, r).await,
+                Request::DescribeQuotas(r) => security::describe_quotas(&api, &caller, &r),
+                Request::AlterQuotas(r) => security::alter_quotas(&api, &caller, r).await,
+                Request::Authenticate(r) => security::authenticate(&api, &caller, r).await,
+                Request::Produce(_)
+                | Request::Fetch(_)
+                | Request::ListOffsets(_)
+                | Request::Metadata(_)
+                | Request::CommitOffsets(_)
+                | Request::FetchOffsets(_)
+                | Request::FindCoordinators(_)
+                | Request::JoinGroup(_)
+                | Request::SyncGroup(_)
+                | Request::Heartbeat(_)
+                | Request::LeaveGroup(_)
+                | Request::ListGroups(_)
+                | Request::DescribeGroups(_)
+                | Request::CreateTopics(_)
+                | Request::DeleteTopics(_)
+                | Request::DeleteRecords(_)
+                | Request::InitProducer(_)
+                | Request::DescribeTopics(_) => unreachable!("served by `start`"),
+            }
+        }
+        .boxed()
     }
 
     /// Settings of topics, limits of requests.
@@ -211,15 +314,55 @@ impl Api {
 
     fn advertised(&self, door: Door) -> &Advertised {
         match door {
-            Door::Kafka => &self.0.kafka,
-            Door::Quic => &self.0.quic,
+            Door::Kafka => &self.0.addresses.kafka,
+            Door::KafkaTls => &self.0.addresses.kafka_tls,
+            Door::Quic => &self.0.addresses.quic,
         }
     }
 
     fn allows(&self, caller: &Caller, operation: Operation, resource: Resource<'_>) -> bool {
-        self.0
-            .authorizer
-            .allows(&caller.principal, operation, resource)
+        let image = self.0.published.image.load();
+        let who = (&caller.principal, caller.address());
+        let authorizer = &self.0.config.authorizer;
+        authorizer.allows(&image.security, who, operation, resource)
+    }
+
+    fn allows_any(&self, caller: &Caller, operation: Operation, resource: ResourceKind) -> bool {
+        let image = self.0.published.image.load();
+        let who = (&caller.principal, caller.address());
+        let authorizer = &self.0.config.authorizer;
+        authorizer.allows_any(&image.security, who, operation, resource)
+    }
+
+    fn allows_topic(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        topic: &TopicName,
+    ) -> Result<(), ErrorCode> {
+        match self.allows(caller, operation, Resource::Topic(topic)) {
+            true => Ok(()),
+            false => Err(ErrorCode::TopicAuthorizationFailed),
+        }
+    }
+
+    /// Whether somebody who is not a caller of requests may do something to the cluster.
+    #[must_use]
+    pub fn allows_at(&self, who: &Principal, address: IpAddr, operation: Operation) -> bool {
+        let image = self.0.published.image.load();
+        let (authorizer, address) = (&self.0.config.authorizer, address.to_string());
+        authorizer.allows(
+            &image.security,
+            (who, &address),
+            operation,
+            Resource::Cluster,
+        )
+    }
+
+    /// Random at each start.
+    #[must_use]
+    pub fn secret(&self) -> &[u8; 32] {
+        &self.0.secret
     }
 
     /// Finds the topic that a request names.

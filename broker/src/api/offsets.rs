@@ -2,8 +2,8 @@
 
 use callboard_common::kafka::Text;
 use callboard_common::protocol::offsets::{
-    CommitOffsets, CommitPartition, CommittedOffsets, FetchGroupOffsets, FetchOffsets,
-    FetchedGroupOffsets, FetchedOffset, FetchedOffsets,
+    CommitOffsets, CommitPartition, CommittedOffsets, DeleteOffsets, DeletedOffsets,
+    FetchGroupOffsets, FetchOffsets, FetchedGroupOffsets, FetchedOffset, FetchedOffsets,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
@@ -23,7 +23,10 @@ pub(super) async fn commit(api: &Api, caller: &Caller, commit: CommitOffsets) ->
     for (t, topic) in commit.topics.into_iter().enumerate() {
         let name = allowed
             .and_then(|()| api.topic(&image, &topic.topic))
-            .map(|(name, _)| name);
+            .and_then(|(name, _)| {
+                api.allows_topic(caller, Operation::Read, &name)
+                    .map(|()| name)
+            });
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (p, partition) in topic.partitions.into_iter().enumerate() {
             let number = partition.partition;
@@ -87,6 +90,58 @@ fn checked(
         partition.epoch,
         partition.metadata,
     ))
+}
+
+pub(super) async fn delete(api: &Api, caller: &Caller, delete: DeleteOffsets) -> Response {
+    let refuse = |error| {
+        Response::DeleteOffsets(DeletedOffsets {
+            error,
+            topics: Vec::new(),
+        })
+    };
+    if let Err(error) = api.group_allowed(caller, Operation::Delete, &delete.group) {
+        return refuse(error);
+    }
+    let image = api.image();
+    // Where each partition is in the answer.
+    let (mut partitions, mut places) = (Vec::new(), Vec::new());
+    let mut topics = Vec::with_capacity(delete.topics.len());
+    for (t, (topic, numbers)) in delete.topics.into_iter().enumerate() {
+        let name = api.topic(&image, &topic).and_then(|(name, _)| {
+            api.allows_topic(caller, Operation::Read, &name)
+                .map(|()| name)
+        });
+        let mut results = Vec::with_capacity(numbers.len());
+        for (p, number) in numbers.into_iter().enumerate() {
+            let error = match &name {
+                Ok(name) => {
+                    partitions.push(TopicPartition::new(name.clone(), number));
+                    places.push((t, p));
+                    ErrorCode::None
+                }
+                Err(error) => *error,
+            };
+            results.push((number, error));
+        }
+        topics.push((topic, results));
+    }
+    let question = Question::DeleteOffsets {
+        group: delete.group.clone(),
+        partitions,
+    };
+    match api.ask(caller, &delete.group, question).await {
+        Ok(Answer::OffsetsDeleted(Ok(errors))) => {
+            for ((t, p), error) in places.into_iter().zip(errors) {
+                topics[t].1[p].1 = error;
+            }
+            Response::DeleteOffsets(DeletedOffsets {
+                error: ErrorCode::None,
+                topics,
+            })
+        }
+        Ok(Answer::OffsetsDeleted(Err(error))) | Err(error) => refuse(error),
+        Ok(_) => refuse(ErrorCode::UnknownServerError),
+    }
 }
 
 pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: FetchOffsets) -> Response {

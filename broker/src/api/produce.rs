@@ -7,6 +7,7 @@ use callboard_common::protocol::Response;
 use callboard_common::protocol::produce::{
     Acks, InitProducer, InitedProducer, Produce, Produced, ProducedPartition, ProducedTopic,
 };
+use callboard_common::protocol::security::ResourceKind;
 use callboard_common::record::producers::SequenceError;
 use callboard_common::record::{Batch, BatchError};
 use callboard_common::{ErrorCode, TopicName, TopicPartition};
@@ -219,7 +220,7 @@ fn answer(partition: i32, result: Result<Appended, Refused>) -> ProducedPartitio
 }
 
 /// Gives out a producer id, or the next epoch of one.
-pub(super) async fn init(api: &Api, _caller: &Caller, init: InitProducer) -> Response {
+pub(super) async fn init(api: &Api, caller: &Caller, init: InitProducer) -> Response {
     let refuse = |error| InitedProducer {
         error,
         producer_id: -1,
@@ -228,6 +229,10 @@ pub(super) async fn init(api: &Api, _caller: &Caller, init: InitProducer) -> Res
     let answer = if init.transactional_id.is_some() {
         // There are no transactions, and no client may believe that there are.
         refuse(ErrorCode::TransactionalIdAuthorizationFailed)
+    } else if !api.allows(caller, Operation::IdempotentWrite, Resource::Cluster)
+        && !api.allows_any(caller, Operation::Write, ResourceKind::Topic)
+    {
+        refuse(ErrorCode::ClusterAuthorizationFailed)
     } else {
         match (init.producer_id, init.producer_epoch) {
             (Some(producer_id), epoch) if (0..i16::MAX).contains(&epoch) => InitedProducer {

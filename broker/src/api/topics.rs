@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use callboard_common::kafka::Text;
 use callboard_common::protocol::topics::{
-    CreateTopics, CreatedTopic, CreatedTopics, DeleteRecords, DeleteTopics, DeletedRecords,
-    DeletedTopic, DeletedTopics, DescribeTopics, DescribedTopics, NewTopic, PartitionDescription,
-    TopicDescription,
+    CreatePartitions, CreateTopics, CreatedPartitions, CreatedTopic, CreatedTopics, DeleteRecords,
+    DeleteTopics, DeletedRecords, DeletedTopic, DeletedTopics, DescribeTopics, DescribedTopics,
+    NewTopic, PartitionDescription, TopicDescription,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition, Uuid};
@@ -18,13 +18,20 @@ use crate::leader::actor;
 use crate::supervision;
 use crate::topic_config::TopicConfig;
 
-/// Why a topic is not created.
+/// Why something is not done.
+#[derive(Clone, Debug)]
 pub(super) struct Refused {
-    error: ErrorCode,
-    message: String,
+    pub(super) error: ErrorCode,
+    pub(super) message: String,
 }
 
-fn refused(error: ErrorCode, message: impl std::fmt::Display) -> Refused {
+impl From<ErrorCode> for Refused {
+    fn from(error: ErrorCode) -> Self {
+        refused(error, error.message())
+    }
+}
+
+pub(super) fn refused(error: ErrorCode, message: impl std::fmt::Display) -> Refused {
     Refused {
         error,
         message: message.to_string(),
@@ -43,6 +50,7 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::TopicCollides { .. } => ErrorCode::InvalidTopicException,
         Refusal::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         Refusal::NotLeader(_) => ErrorCode::NotLeaderOrFollower,
+        Refusal::NotMorePartitions { .. } => ErrorCode::InvalidPartitions,
         Refusal::NoProducerIds => ErrorCode::PolicyViolation,
         Refusal::Stopped => ErrorCode::NotController,
     }
@@ -85,7 +93,7 @@ async fn create_one(
 ) -> Result<CreatedTopic, Refused> {
     let name =
         TopicName::new(&topic.name).map_err(|e| refused(ErrorCode::InvalidTopicException, e))?;
-    if !api.allows(caller, Operation::Create, Resource::Topic(&name)) {
+    if !may_create(api, caller, &name) {
         return Err(refused(
             ErrorCode::TopicAuthorizationFailed,
             "clients do not create this topic",
@@ -128,6 +136,12 @@ async fn create_one(
         replication_factor: 1,
         configs,
     })
+}
+
+/// Whether a caller may create a topic: this one, or any.
+pub(super) fn may_create(api: &Api, caller: &Caller, name: &TopicName) -> bool {
+    api.allows(caller, Operation::Create, Resource::Topic(name))
+        || (!name.is_internal() && api.allows(caller, Operation::Create, Resource::Cluster))
 }
 
 /// How many partitions a new topic gets, if what is asked for is possible on one node.
@@ -213,6 +227,94 @@ fn described(config: &TopicConfig, defaults: &TopicConfig) -> Vec<(Text, Text, b
         (Text::from_static(name), Text::from(value), default)
     };
     config.describe().into_iter().map(line).collect()
+}
+
+pub(super) async fn create_partitions(
+    api: &Api,
+    caller: &Caller,
+    create: CreatePartitions,
+) -> Response {
+    if create.topics.len() > api.config().max_topics_per_request {
+        return Response::Refused(ErrorCode::InvalidRequest);
+    }
+    let mut names = BTreeMap::new();
+    create
+        .topics
+        .iter()
+        .for_each(|(name, ..)| *names.entry(name.clone()).or_insert(0) += 1);
+    let (timeout_ms, validate_only) = (create.timeout_ms, create.validate_only);
+    let mut topics = Vec::with_capacity(create.topics.len());
+    for (name, count, assignments) in create.topics {
+        let grown = if names[&name] > 1 {
+            Err(refused(
+                ErrorCode::InvalidRequest,
+                "the topic is named twice",
+            ))
+        } else {
+            grow(
+                api,
+                caller,
+                (&name, count, assignments),
+                (timeout_ms, validate_only),
+            )
+            .await
+        };
+        let (error, message) = match grown {
+            Ok(()) => (ErrorCode::None, None),
+            Err(refused) => (refused.error, Some(refused.message.into())),
+        };
+        topics.push((name, error, message));
+    }
+    Response::CreatePartitions(CreatedPartitions { topics })
+}
+
+async fn grow(
+    api: &Api,
+    caller: &Caller,
+    (name, count, assignments): (&Text, i32, Option<Vec<Vec<i32>>>),
+    (timeout_ms, validate_only): (i32, bool),
+) -> Result<(), Refused> {
+    let topic = TopicName::new(name).map_err(|e| refused(ErrorCode::InvalidTopicException, e))?;
+    api.allows_topic(caller, Operation::Alter, &topic)?;
+    let image = api.image();
+    let (_, id) = api.topic(&image, &TopicRef::Name(name.clone()))?;
+    let there = image.topics.get(&topic).map_or(0, |t| t.partitions.len());
+    let wanted = usize::try_from(count).unwrap_or(0);
+    if wanted <= there {
+        return Err(Refusal::NotMorePartitions { there }.into());
+    }
+    let (limit, of_all) = (api.config().max_partitions, image.partition_count());
+    if of_all + (wanted - there) > limit {
+        let more = wanted - there;
+        let message =
+            format!("{of_all} of at most {limit} partitions are there, {more} more are too many");
+        return Err(refused(ErrorCode::PolicyViolation, message));
+    }
+    let me = api.shared().broker;
+    if let Some(assignments) = assignments
+        && (assignments.len() != wanted - there
+            || assignments.iter().any(|brokers| *brokers != [me.0]))
+    {
+        let message = format!(
+            "each of the {} new partitions is assigned to node {me} alone",
+            wanted - there
+        );
+        return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    if validate_only {
+        return Ok(());
+    }
+    let _done = api
+        .propose(Command::CreatePartitions {
+            id,
+            count,
+            leader: me,
+        })
+        .await?;
+    let _led: bool = api
+        .wait_until_led(&topic, wanted, timeout(timeout_ms))
+        .await;
+    Ok(())
 }
 
 pub(super) async fn delete(api: &Api, caller: &Caller, delete: DeleteTopics) -> Response {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-use callboard_common::{BrokerId, LeaderEpoch, TopicName, Uuid};
+use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
 use super::records::{Command, Outcome, Refusal};
+use crate::security::image::SecurityImage;
 
 /// A registered node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -55,6 +56,8 @@ pub struct MetadataImage {
     pub names: BTreeMap<Uuid, TopicName>,
     /// The next producer id that was not given out.
     pub next_producer_id: i64,
+    /// Users, rules and quotas. Last, because images that were written before there was such a thing end here.
+    pub security: Arc<SecurityImage>,
 }
 
 impl MetadataImage {
@@ -100,24 +103,7 @@ impl MetadataImage {
                 partition,
                 topic_id,
                 broker,
-            } => {
-                let topic = self
-                    .topics
-                    .get_mut(&partition.topic)
-                    .filter(|t| t.id == topic_id);
-                let topic = Arc::make_mut(topic.ok_or(Refusal::UnknownTopic)?);
-                let number =
-                    usize::try_from(partition.partition).map_err(|_| Refusal::UnknownTopic)?;
-                let led = topic
-                    .partitions
-                    .get_mut(number)
-                    .ok_or(Refusal::UnknownTopic)?;
-                if led.leader != broker {
-                    return Err(Refusal::NotLeader(broker));
-                }
-                led.epoch = led.epoch.next();
-                Ok(Outcome::LeaderEpoch(led.epoch))
-            }
+            } => self.next_leader_epoch(&partition, topic_id, broker),
             Command::AllocateProducerIds { count, .. } => {
                 let first = self.next_producer_id;
                 self.next_producer_id = first
@@ -125,7 +111,62 @@ impl MetadataImage {
                     .ok_or(Refusal::NoProducerIds)?;
                 Ok(Outcome::ProducerIds { first })
             }
+            Command::AlterTopicConfigs { id, changes } => {
+                let topic = self.topic_mut(&id)?;
+                for (name, value) in changes {
+                    match value {
+                        Some(value) => drop(topic.configs.insert(name, value)),
+                        None => drop(topic.configs.remove(&name)),
+                    }
+                }
+                Ok(Outcome::Done)
+            }
+            Command::CreatePartitions { id, count, leader } => {
+                let topic = self.topic_mut(&id)?;
+                let (there, count) = (topic.partitions.len(), usize::try_from(count).unwrap_or(0));
+                if count <= there {
+                    return Err(Refusal::NotMorePartitions { there });
+                }
+                let epoch = LeaderEpoch(0);
+                topic
+                    .partitions
+                    .resize(count, PartitionImage { leader, epoch });
+                Ok(Outcome::Done)
+            }
+            Command::Security(change) => {
+                Arc::make_mut(&mut self.security).apply(change);
+                Ok(Outcome::Done)
+            }
         }
+    }
+
+    fn next_leader_epoch(
+        &mut self,
+        partition: &TopicPartition,
+        topic_id: Uuid,
+        broker: BrokerId,
+    ) -> Result<Outcome, Refusal> {
+        let topic = self
+            .topics
+            .get_mut(&partition.topic)
+            .filter(|t| t.id == topic_id);
+        let topic = Arc::make_mut(topic.ok_or(Refusal::UnknownTopic)?);
+        let number = usize::try_from(partition.partition).map_err(|_| Refusal::UnknownTopic)?;
+        let led = topic
+            .partitions
+            .get_mut(number)
+            .ok_or(Refusal::UnknownTopic)?;
+        if led.leader != broker {
+            return Err(Refusal::NotLeader(broker));
+        }
+        led.epoch = led.epoch.next();
+        Ok(Outcome::LeaderEpoch(led.epoch))
+    }
+
+    fn topic_mut(&mut self, id: &Uuid) -> Result<&mut TopicImage, Refusal> {
+        let name = self.names.get(id).ok_or(Refusal::UnknownTopic)?;
+        let topic = self.topics.get_mut(name).ok_or(Refusal::UnknownTopic)?;
+        Ok(Arc::make_mut(topic))
     }
 
     fn register(&mut self, broker: BrokerId, directory: Uuid, incarnation: Uuid) -> Outcome {
@@ -192,7 +233,6 @@ impl MetadataImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use callboard_common::TopicPartition;
 
     const B1: BrokerId = BrokerId(1);
 
@@ -268,6 +308,37 @@ mod tests {
             .map(|p| p.epoch.0)
             .collect();
         assert_eq!(epochs, [1, 2]);
+    }
+
+    #[test]
+    fn topics_change_without_becoming_others() {
+        let mut image = MetadataImage::default();
+        create(&mut image, "t", 1).expect("created");
+        let id = Uuid([1; 16]);
+        let set = |value: Option<&str>| Command::AlterTopicConfigs {
+            id,
+            changes: [("retention.ms".to_owned(), value.map(Into::into))].into(),
+        };
+        let grow = |count| Command::CreatePartitions {
+            id,
+            count,
+            leader: B1,
+        };
+        assert_eq!(image.apply(2, set(Some("5"))), Ok(Outcome::Done));
+        assert_eq!(image.topics[&name("t")].configs["retention.ms"], "5");
+        assert_eq!(image.apply(3, set(None)), Ok(Outcome::Done));
+        assert!(image.topics[&name("t")].configs.is_empty());
+        assert_eq!(
+            image.apply(4, grow(2)),
+            Err(Refusal::NotMorePartitions { there: 2 })
+        );
+        assert_eq!(image.apply(5, grow(3)), Ok(Outcome::Done));
+        assert_eq!(image.partition_count(), 3);
+        let unknown = Command::AlterTopicConfigs {
+            id: Uuid::ZERO,
+            changes: BTreeMap::new(),
+        };
+        assert_eq!(image.apply(6, unknown), Err(Refusal::UnknownTopic));
     }
 
     #[test]

@@ -153,7 +153,9 @@ impl MetadataLog {
         let content = split_frame(&bytes)
             .filter(|(_, rest)| rest.is_empty())
             .map(|(content, _)| content);
-        let decoded = content.and_then(|c| bincode::decode_from_slice(c, bincode_config()).ok());
+        // Images that were written before there were users lack that part; an empty one is zeros.
+        let padded = content.map(|c| [c, &[0; 3]].concat());
+        let decoded = padded.and_then(|c| bincode::decode_from_slice(&c, bincode_config()).ok());
         match decoded {
             Some((snapshot, _)) => Ok(Some(snapshot)),
             // It is replaced as a whole, so it cannot be torn.

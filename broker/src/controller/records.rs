@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
+use crate::security::image::SecurityChange;
+
 /// A change of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Command {
@@ -51,6 +53,24 @@ pub enum Command {
         /// How many.
         count: i64,
     },
+    /// Settings of a topic change.
+    AlterTopicConfigs {
+        /// The topic's identifier.
+        id: Uuid,
+        /// By Kafka's name; `None` goes back to the default.
+        changes: BTreeMap<String, Option<String>>,
+    },
+    /// A topic gets more partitions.
+    CreatePartitions {
+        /// The topic's identifier.
+        id: Uuid,
+        /// How many it has then.
+        count: i32,
+        /// Who leads the new ones.
+        leader: BrokerId,
+    },
+    /// Users, rules or quotas change.
+    Security(SecurityChange),
 }
 
 /// What a committed command came to.
@@ -92,6 +112,12 @@ pub enum Refusal {
     /// The broker does not lead the partition.
     #[error("broker {0} does not lead the partition")]
     NotLeader(BrokerId),
+    /// The topic has as many partitions or more.
+    #[error("the topic has {there} partitions; their number only grows")]
+    NotMorePartitions {
+        /// How many there are.
+        there: usize,
+    },
     /// All producer ids are given out.
     #[error("all producer ids are given out")]
     NoProducerIds,

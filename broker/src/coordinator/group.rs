@@ -325,6 +325,7 @@ impl Group {
             instance: m.instance.clone(),
             client_id: m.client_id.clone(),
             client_host: m.client_host.clone(),
+            metadata: m.subscription(self.protocol.as_deref().unwrap_or_default()),
             assignment: m.assignment.clone(),
         };
         GroupDescription {

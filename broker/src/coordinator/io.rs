@@ -94,6 +94,13 @@ pub enum Question {
     },
     List,
     Describe(DescribeGroups),
+    /// Forget a group that has no members, with its offsets.
+    DeleteGroup(Text),
+    /// Forget offsets of a group.
+    DeleteOffsets {
+        group: Text,
+        partitions: Vec<TopicPartition>,
+    },
 }
 
 /// What a coordinator answers.
@@ -113,6 +120,10 @@ pub enum Answer {
     Offsets(Vec<(TopicPartition, Option<CommittedOffset>)>),
     Listed(Vec<GroupListing>),
     Described(DescribedGroups),
+    /// Whether the group is gone.
+    Deleted(ErrorCode),
+    /// By partition, or why none of them is.
+    OffsetsDeleted(Result<Vec<ErrorCode>, ErrorCode>),
 }
 
 /// What happens to a coordinator.

@@ -13,6 +13,7 @@
 
 pub mod actor;
 mod commit;
+mod deletion;
 mod expiry;
 mod group;
 mod io;

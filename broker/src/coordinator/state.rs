@@ -33,6 +33,11 @@ pub(super) enum Pending {
         generation: i32,
         assignments: BTreeMap<Text, Blob>,
     },
+    GroupDeletion(Ticket),
+    OffsetDeletion {
+        ticket: Ticket,
+        answers: Vec<ErrorCode>,
+    },
     Quiet,
     Rewrite,
 }
@@ -193,6 +198,13 @@ impl Coordinator {
             }
             Question::List => Some(Answer::Listed(self.list())),
             Question::Describe(describe) => Some(Answer::Described(self.describe(&describe))),
+            Question::DeleteGroup(group) => {
+                let refused = self.delete_group(ticket, &group, out).err();
+                refused.map(Answer::Deleted)
+            }
+            Question::DeleteOffsets { group, partitions } => self
+                .delete_offsets(ticket, &group, partitions, out)
+                .map(Answer::OffsetsDeleted),
         };
         if let Some(answer) = answer {
             out.push_back(Effect::Answer(ticket, answer));
@@ -444,6 +456,16 @@ impl Coordinator {
                 self.assigned(now, &group, generation, &assignments, out);
                 self.schedule(&group);
             }
+            Pending::GroupDeletion(ticket) => {
+                self.apply_deletion(now, records);
+                let answer = Answer::Deleted(ErrorCode::None);
+                out.push_back(Effect::Answer(ticket, answer));
+            }
+            Pending::OffsetDeletion { ticket, answers } => {
+                self.apply_deletion(now, records);
+                let answer = Answer::OffsetsDeleted(Ok(answers));
+                out.push_back(Effect::Answer(ticket, answer));
+            }
             Pending::Quiet => {
                 for record in records
                     .into_iter()
@@ -476,6 +498,13 @@ impl Coordinator {
                     self.rebalance(now, &group, out);
                     self.schedule(&group);
                 }
+            }
+            Pending::GroupDeletion(ticket) => {
+                out.push_back(Effect::Answer(ticket, Answer::Deleted(error)));
+            }
+            Pending::OffsetDeletion { ticket, .. } => {
+                let answer = Answer::OffsetsDeleted(Err(error));
+                out.push_back(Effect::Answer(ticket, answer));
             }
             Pending::Quiet | Pending::Rewrite => {}
         }

@@ -193,6 +193,8 @@ fn error(answers: &[(Ticket, Answer)]) -> ErrorCode {
         Answer::Heartbeat(answer) => answer.error,
         Answer::Committed(errors) => errors[0],
         Answer::Left(left) => left.members[0].2,
+        Answer::Deleted(error) => *error,
+        Answer::OffsetsDeleted(result) => result.as_ref().map_or_else(|e| *e, |errors| errors[0]),
         Answer::Offsets(_) | Answer::Listed(_) | Answer::Described(_) => {
             panic!("no error in {answer:?}")
         }
@@ -537,6 +539,46 @@ fn offsets_of_groups_without_members_expire() {
     assert_eq!(committed(&stepper.coordinator), Some(Offset::new(5)));
     stepper.now.wall.0 += 8 * 24 * 3600 * 1000;
     assert_eq!(stepper.advance(EXPIRY_INTERVAL * 2), []);
+    assert_eq!(committed(&stepper.coordinator), None);
+    assert_eq!(committed(&stepper.replayed()), None);
+}
+
+fn delete_offsets() -> Question {
+    Question::DeleteOffsets {
+        group: "g".into(),
+        partitions: vec![partition()],
+    }
+}
+
+/// A group with members is not deleted; one without goes with all its offsets, also after a restart.
+#[test]
+fn groups_without_members_are_deleted() {
+    let mut stepper = Stepper::new();
+    let delete = || Question::DeleteGroup("g".into());
+    assert_eq!(error(&stepper.call(delete()).1), ErrorCode::GroupIdNotFound);
+    let generation = stepper.stable();
+    let _committed = stepper.call(commit("a", generation, 7));
+    assert_eq!(error(&stepper.call(delete()).1), ErrorCode::NonEmptyGroup);
+    let leave = LeaveGroup {
+        group: "g".into(),
+        members: vec![("a".into(), None)],
+    };
+    let _left = stepper.call(Question::Leave(leave));
+    assert_eq!(committed(&stepper.coordinator), Some(Offset::new(7)));
+    assert_eq!(error(&stepper.call(delete()).1), ErrorCode::None);
+    assert_eq!(stepper.coordinator.list(), []);
+    assert_eq!(stepper.replayed().list(), []);
+    assert_eq!(committed(&stepper.replayed()), None);
+}
+
+/// Offsets of topics that members read stay; without members they go.
+#[test]
+fn offsets_that_nobody_reads_are_deleted() {
+    let mut stepper = Stepper::new();
+    let unknown = stepper.call(delete_offsets());
+    assert_eq!(error(&unknown.1), ErrorCode::GroupIdNotFound);
+    let _committed = stepper.call(commit("", -1, 5));
+    assert_eq!(error(&stepper.call(delete_offsets()).1), ErrorCode::None);
     assert_eq!(committed(&stepper.coordinator), None);
     assert_eq!(committed(&stepper.replayed()), None);
 }

@@ -12,16 +12,14 @@ use slog::{debug, error, info, warn};
 use super::error::{FetchError, ProduceError};
 use super::messages::Reply;
 pub use super::messages::{
-    Close, Configure, Crash, DeleteRecords, Fetch, Fetched, FindTimestamp, Found, Produce,
+    Close, Configure, Crash, DeleteRecords, Fetch, Fetched, FindEpochEnd, FindTimestamp, Found,
+    Produce,
 };
 use super::opening::LeaderStart;
 use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
 use super::upkeep::unless_full;
 use crate::storage::{Log, ReadMode, StorageError, sync};
 use crate::supervision::{self, Permit};
-
-/// The most that a look-up by time decompresses of one batch.
-const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -368,38 +366,6 @@ impl Handler<DeleteRecords> for LeaderActor {
             },
             ctx,
         );
-    }
-}
-
-impl Handler<FindTimestamp> for LeaderActor {
-    type Result = ();
-
-    fn handle(&mut self, find: FindTimestamp, _ctx: &mut Context<Self>) {
-        let Some(open) = &self.state else { return };
-        let limit = open.leader.ends().high_watermark;
-        let Some(timestamp) = find.timestamp.or_else(|| open.log.max_timestamp()) else {
-            drop(find.reply.send(Ok(None)));
-            return;
-        };
-        let (plan, epochs) = (
-            open.log.plan_time_search(timestamp, limit),
-            open.log.epochs().clone(),
-        );
-        self.start.runtime.background().run(move || {
-            let found = plan.run(DECOMPRESS_LIMIT_BYTES).map_err(|e| match e {
-                StorageError::Content { .. } => FetchError::Content(e.to_string()),
-                StorageError::Full { .. }
-                | StorageError::Io { .. }
-                | StorageError::Damaged { .. }
-                | StorageError::Contradiction { .. } => FetchError::Storage(e.to_string()),
-            });
-            let with_epoch = |(offset, timestamp)| Found {
-                offset,
-                timestamp,
-                epoch: epochs.at(offset),
-            };
-            drop(find.reply.send(found.map(|f| f.map(with_epoch))));
-        });
     }
 }
 

@@ -78,6 +78,18 @@ pub struct Found {
     pub epoch: Option<LeaderEpoch>,
 }
 
+/// Finds where a reign ended (KIP-101).
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct FindEpochEnd {
+    /// The leader epoch that the caller knows.
+    pub current_epoch: Option<LeaderEpoch>,
+    /// The reign.
+    pub epoch: LeaderEpoch,
+    /// The newest reign that is not above it, and the offset after its last record.
+    pub reply: Reply<Option<(LeaderEpoch, Offset)>, FetchError>,
+}
+
 /// Deletes the records below an offset.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

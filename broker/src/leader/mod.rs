@@ -16,6 +16,7 @@
 pub mod actor;
 mod delayed;
 mod error;
+mod lookup;
 mod messages;
 pub mod opening;
 mod state;

@@ -426,6 +426,20 @@ impl Leader {
         }
     }
 
+    /// Whether a caller knows the leader that is (KIP-320).
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`] says who is behind.
+    pub fn knows_the_reign(&self, asked: Option<LeaderEpoch>) -> Result<(), FetchError> {
+        let current = self.epoch;
+        match asked {
+            Some(asked) if asked < current => Err(FetchError::Fenced { asked, current }),
+            Some(asked) if asked > current => Err(FetchError::UnknownEpoch { asked, current }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn fetch(
         &self,
         ticket: Ticket,
@@ -434,15 +448,8 @@ impl Leader {
         at_least_one: bool,
         epoch: Option<LeaderEpoch>,
     ) -> Effect {
-        let current = self.epoch;
-        match epoch {
-            Some(asked) if asked < current => {
-                return Effect::Refuse(ticket, FetchError::Fenced { asked, current });
-            }
-            Some(asked) if asked > current => {
-                return Effect::Refuse(ticket, FetchError::UnknownEpoch { asked, current });
-            }
-            Some(_) | None => {}
+        if let Err(error) = self.knows_the_reign(epoch) {
+            return Effect::Refuse(ticket, error);
         }
         let Ends {
             log_start,

@@ -1,14 +1,17 @@
 //! Health and metrics over HTTP, on a thread of its own: it answers even when a worker is stuck.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use callboard_common::kafka::Text;
 use serde::Serialize;
 use slog::{Logger, warn};
 use tokio::sync::watch;
@@ -32,14 +35,58 @@ pub struct Health {
 /// Answers how the node is.
 pub type Check = Arc<dyn Fn() -> Health + Send + Sync>;
 
-#[derive(Clone)]
-struct Shared {
-    metrics: Metrics,
-    check: Check,
-    refresh: Refresh,
+/// Who asks for metrics.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// The user it claims to be.
+    pub user: Text,
+    /// The password.
+    pub password: Vec<u8>,
+    /// Where it is.
+    pub address: IpAddr,
 }
 
-async fn health(State(shared): State<Shared>) -> impl IntoResponse {
+/// Answers whether somebody may see the metrics; nobody in particular is `None`.
+pub type Admit =
+    Arc<dyn Fn(Option<Visitor>) -> futures::future::BoxFuture<'static, bool> + Send + Sync>;
+
+/// What the door shows.
+#[derive(Clone)]
+pub struct Door {
+    /// The counters.
+    pub metrics: Metrics,
+    /// How the node is.
+    pub check: Check,
+    /// Brings gauges up to date.
+    pub refresh: Refresh,
+    /// Who may see the metrics.
+    pub admit: Admit,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+/// User and password of basic authentication (RFC 7617).
+fn visitor(headers: &HeaderMap, address: IpAddr) -> Option<Visitor> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    let decoded = STANDARD
+        .decode(encoded.trim())
+        .ok()
+        .filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    let user = std::str::from_utf8(&decoded[..colon]).ok()?;
+    Some(Visitor {
+        user: user.into(),
+        password: decoded[colon + 1..].to_vec(),
+        address,
+    })
+}
+
+async fn health(State(shared): State<Door>) -> impl IntoResponse {
     let health = (shared.check)();
     let status = if health.ready {
         StatusCode::OK
@@ -54,10 +101,23 @@ async fn health(State(shared): State<Shared>) -> impl IntoResponse {
     )
 }
 
-async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+async fn metrics(
+    State(shared): State<Door>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    if !(shared.admit)(visitor(&headers, peer.ip())).await {
+        let wanted = [(header::WWW_AUTHENTICATE, "Basic realm=\"callboard\"")];
+        return (
+            StatusCode::UNAUTHORIZED,
+            wanted,
+            "user and password, please\n",
+        )
+            .into_response();
+    }
     (shared.refresh)().await;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], shared.metrics.text())
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.text()).into_response()
 }
 
 /// Serves until `stop` turns true.
@@ -67,22 +127,16 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
 /// What the operating system says when it starts no more threads.
 pub fn serve(
     listener: TcpListener,
-    metrics_of: Metrics,
-    check: Check,
-    refresh: Refresh,
+    door: Door,
     mut stop: watch::Receiver<bool>,
     logger: Logger,
 ) -> std::io::Result<JoinHandle<()>> {
-    let shared = Shared {
-        metrics: metrics_of,
-        check,
-        refresh,
-    };
     let router = Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(0))
-        .with_state(shared);
+        .with_state(door)
+        .into_make_service_with_connect_info::<SocketAddr>();
     thread::Builder::new()
         .name("callboard-http".into())
         .spawn(move || {

@@ -10,3 +10,4 @@ pub mod admission;
 pub mod http;
 pub mod kafka;
 pub mod quic;
+pub mod throttle;

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use callboard_common::ErrorCode;
 use callboard_common::kafka::Text;
-use callboard_common::protocol::Response;
+use callboard_common::protocol::{Request, Response};
 use callboard_common::runtime::Runtime;
 use callboard_common::transport::endpoint;
 use callboard_common::transport::stream::{FrameReader, ReadError, write};
@@ -22,8 +22,11 @@ use slog::{Logger, debug, info, warn};
 use tokio::sync::watch;
 
 use super::admission::Admission;
-use crate::api::{Api, Caller, Door, Principal};
+use super::kafka::Doors;
+use crate::api::{Api, Became, Caller, Door};
 use crate::metrics::RequestLabels;
+use crate::net::throttle::{Mute, Throttle, Used};
+use crate::security::Principal;
 use crate::supervision::Permit;
 
 /// Handshakes that are under way at once on one socket; beyond it clients must prove their address first.
@@ -31,6 +34,8 @@ const HANDSHAKES_WITHOUT_RETRY: usize = 64;
 /// So much of a request is read before it takes credits.
 const UNCREDITED_BYTES: usize = 64 << 10;
 const CREDIT_BYTES: usize = 1 << 20;
+/// Largest request of a client that has not proved who it is.
+const UNAUTHENTICATED_MAX_BYTES: u32 = 64 << 10;
 /// Codes of closed connections.
 const CODE_STOPPED: u32 = 0;
 const CODE_REFUSED: u32 = 1;
@@ -41,6 +46,10 @@ const CODE_MALFORMED: u32 = 2;
 struct Lanes {
     api: Api,
     admission: Admission,
+    throttle: Throttle,
+    /// Who proved to use the connection.
+    became: Became,
+    mute: Mute,
     peer: SocketAddr,
     logger: Logger,
 }
@@ -50,18 +59,13 @@ pub fn serve(
     sockets: Vec<UdpSocket>,
     identity: &Identity,
     runtime: &Runtime,
-    api: &Api,
-    admission: &Admission,
+    doors: &Doors,
     stop: &watch::Receiver<bool>,
-    logger: &Logger,
 ) {
     for (worker, socket) in runtime.workers().iter().zip(sockets) {
-        let (identity, api, admission) = (identity.clone(), api.clone(), admission.clone());
-        let (stop, logger) = (stop.clone(), logger.clone());
+        let (identity, doors, stop) = (identity.clone(), doors.clone(), stop.clone());
         let _alive: bool = worker.run(move || {
-            drop(actix_rt::spawn(accept(
-                socket, identity, api, admission, stop, logger,
-            )));
+            drop(actix_rt::spawn(accept(socket, identity, doors, stop)));
         });
     }
 }
@@ -69,11 +73,10 @@ pub fn serve(
 async fn accept(
     socket: UdpSocket,
     identity: Identity,
-    api: Api,
-    admission: Admission,
+    doors: Doors,
     mut stop: watch::Receiver<bool>,
-    logger: Logger,
 ) {
+    let logger = doors.logger.clone();
     let endpoint = match endpoint::server(socket, &identity) {
         Ok(endpoint) => endpoint,
         Err(error) => return warn!(logger, "the QUIC door does not open"; "error" => %error),
@@ -93,8 +96,11 @@ async fn accept(
         }
         let peer = incoming.remote_address();
         let lanes = Lanes {
-            api: api.clone(),
-            admission: admission.clone(),
+            api: doors.api.clone(),
+            admission: doors.admission.clone(),
+            throttle: doors.throttle.clone(),
+            became: Became::default(),
+            mute: Mute::default(),
             peer,
             logger: logger.clone(),
         };
@@ -251,7 +257,15 @@ async fn read(lanes: &Lanes, mut reader: FrameReader, mut answers: mpsc::Sender<
 async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended> {
     let limits = lanes.admission.limits();
     let clock = lanes.api.shared().clock.clone();
-    let length = reader.length(limits.request_max_bytes).await?;
+    let authenticated = lanes
+        .became
+        .get()
+        .or((!lanes.api.config().authenticate).then_some(Principal::Anonymous));
+    let most = match &authenticated {
+        Some(_) => limits.request_max_bytes,
+        None => limits.request_max_bytes.min(UNAUTHENTICATED_MAX_BYTES),
+    };
+    let length = reader.length(most).await?;
     let mut credits = Vec::new();
     let arrive = async {
         let mut granted = UNCREDITED_BYTES;
@@ -272,20 +286,38 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
     if header.version != codec::VERSION {
         return Ok(refuse(header, ErrorCode::UnsupportedVersion));
     }
-    let known = callboard_common::protocol::Request::ALL
-        .iter()
-        .any(|(number, _)| *number == header.api);
+    let known = Request::ALL.iter().any(|(number, _)| *number == header.api);
     if !known {
         return Ok(refuse(header, ErrorCode::UnsupportedVersion));
     }
     let request = codec::request(header, &body, records)?;
+    // Another lane may have proved it while this one was waiting.
+    let principal = match authenticated.or_else(|| lanes.became.get()) {
+        Some(principal) => principal,
+        None if matches!(request, Request::Authenticate(_)) => Principal::Anonymous,
+        None => return Ok(refuse(header, ErrorCode::SaslAuthenticationFailed)),
+    };
+    lanes.mute.wait(&clock).await;
     let caller = Caller {
-        principal: Principal::Anonymous,
+        principal,
         client_id: Text::from_static("callboard"),
         host: Text::from(format!("/{}", lanes.peer.ip())),
         door: Door::Quic,
         permit: Permit::new(credits),
+        became: lanes.became.clone(),
     };
+    Ok(answer(lanes, header, caller, request, length))
+}
+
+/// Hands a request of so many bytes to its actors; the answer waits for them.
+fn answer(
+    lanes: &Lanes,
+    header: Header,
+    caller: Caller,
+    request: Request,
+    length: usize,
+) -> Answer {
+    let clock = lanes.api.shared().clock.clone();
     let labels = RequestLabels {
         door: "quic",
         request: request.name(),
@@ -297,10 +329,27 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
         .inc_by(length as u64);
     let began = clock.now().monotonic;
     let permit = caller.permit.clone();
+    let (produces, fetches) = (
+        matches!(request, Request::Produce(_)),
+        matches!(request, Request::Fetch(_)),
+    );
+    let used = Used::new(&caller, produces, fetches, length);
+    let (throttle, mute) = (lanes.throttle.clone(), lanes.mute.clone());
     let serving = lanes.api.start(caller, request);
-    Ok(async move {
-        let frame = codec::response_frame(header, serving.await)?;
+    let begin_took = clock.now().monotonic.since(began);
+    async move {
+        let response = serving.await;
+        let encoding = clock.now().monotonic;
+        let frame = codec::response_frame(header, response)?;
         let sent = frame.body.len() + frame.records.iter().map(bytes::Bytes::len).sum::<usize>();
+        let wait = throttle.after(
+            &used,
+            sent,
+            begin_took + clock.now().monotonic.since(encoding),
+        );
+        if !wait.is_zero() {
+            mute.until(clock.now().monotonic.after(wait));
+        }
         let _total = metrics
             .sent_bytes
             .get_or_create(&labels)
@@ -311,7 +360,7 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
             .observe(clock.now().monotonic.since(began).as_secs_f64());
         Ok((frame, permit))
     }
-    .boxed())
+    .boxed()
 }
 
 fn refuse(header: Header, error: ErrorCode) -> Answer {

@@ -64,6 +64,9 @@ pub enum StartError {
     /// The certificates cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The metadata could not be changed.
+    #[error("the first user could not be made: {0}")]
+    FirstUser(String),
     /// A file that the settings name cannot be read.
     #[error("{path} cannot be read: {error}")]
     File {

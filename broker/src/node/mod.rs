@@ -11,13 +11,14 @@
 //! ```
 
 mod builder;
+mod doors;
 mod prepare;
 
 pub use builder::{NodeBuilder, StartError};
 use prepare::Starting;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,19 +31,14 @@ use parking_lot::Mutex;
 use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
-use crate::api::Api;
 use crate::config::BrokerConfig;
 use crate::controller::actor::{ControllerStart, Propose, Published};
 use crate::controller::{Command, ControllerActor, Outcome};
 use crate::directory::Directory;
 use crate::leader::actor::Crash;
 use crate::metrics::Metrics;
-use crate::net::admission::Admission;
-use crate::net::http;
-use crate::net::{kafka, quic};
 use crate::replicas::actor::CloseAll;
 use crate::replicas::{ReplicasActor, ReplicasStart};
-use crate::status;
 use crate::storage::checkpoint::Checkpoints;
 use crate::storage::disk::replace_whole;
 use crate::storage::open_files::OpenFiles;
@@ -100,6 +96,7 @@ struct Running {
 #[derive(Clone, Copy, Debug)]
 struct Addresses {
     kafka: SocketAddr,
+    kafka_tls: Option<SocketAddr>,
     quic: SocketAddr,
     http: SocketAddr,
 }
@@ -145,6 +142,7 @@ impl Starting {
             fatal_seen.clone(),
         )
         .await?;
+        self.make_first_user(&controller, &published).await?;
         remove_deleted(&shared);
         let replicas = start_replicas(&shared, &controller, &published, &self.config)?;
         wait_until_led(&shared, &published).await;
@@ -181,65 +179,15 @@ impl Starting {
         );
         Ok(Addresses {
             kafka: self.kafka.local_addr().map_err(StartError::Threads)?,
+            kafka_tls: self
+                .kafka_tls
+                .as_ref()
+                .map(TcpListener::local_addr)
+                .transpose()
+                .map_err(StartError::Threads)?,
             quic: quic.map_err(StartError::Threads)?,
             http: self.http.local_addr().map_err(StartError::Threads)?,
         })
-    }
-
-    /// Opens the doors, last of all.
-    fn open_doors(
-        self,
-        at: Addresses,
-        controller: Addr<ControllerActor>,
-        published: Published,
-        stopping: watch::Receiver<bool>,
-    ) -> Result<std::thread::JoinHandle<()>, StartError> {
-        let shared = self.shared;
-        let advertised = (
-            self.config.advertised_kafka(at.kafka)?,
-            self.config.advertised_quic(at.quic)?,
-        );
-        let config = self.config.api()?;
-        let api = Api::new(
-            shared.clone(),
-            controller,
-            published.clone(),
-            config,
-            advertised.0,
-            advertised.1,
-        );
-        let admission = Admission::new(self.config.limits()?, shared.metrics.clone());
-        let logger = shared.logger.clone();
-        kafka::serve(
-            self.kafka,
-            &shared.runtime,
-            api.clone(),
-            admission.clone(),
-            stopping.clone(),
-            logger.clone(),
-        );
-        quic::serve(
-            self.quic,
-            &self.identity,
-            &shared.runtime,
-            &api,
-            &admission,
-            &stopping,
-            &logger,
-        );
-        info!(logger, "serves"; "kafka" => %at.kafka, "quic" => %at.quic, "http" => %at.http,
-            "data" => %shared.dir.display());
-        let check = status::check(shared.clone(), published);
-        let refresh = status::refresh(api);
-        http::serve(
-            self.http,
-            shared.metrics.clone(),
-            check,
-            refresh,
-            stopping,
-            logger,
-        )
-        .map_err(StartError::Threads)
     }
 }
 
@@ -459,6 +407,12 @@ impl Node {
     #[must_use]
     pub fn kafka(&self) -> SocketAddr {
         self.addresses.kafka
+    }
+
+    /// Where Kafka clients connect with TLS, if they may.
+    #[must_use]
+    pub fn kafka_tls(&self) -> Option<SocketAddr> {
+        self.addresses.kafka_tls
     }
 
     /// Where Callboard's clients connect.

@@ -31,6 +31,7 @@ pub(super) struct Starting {
     pub(super) meta: MetaProperties,
     pub(super) identity: Identity,
     pub(super) kafka: TcpListener,
+    pub(super) kafka_tls: Option<TcpListener>,
     pub(super) quic: Vec<std::net::UdpSocket>,
     pub(super) http: TcpListener,
     pub(super) lock: Option<fs::File>,
@@ -182,6 +183,10 @@ impl Starting {
             config.node.workers
         };
         let kafka = bind("kafka", config.listeners.kafka)?;
+        let kafka_tls = config
+            .kafka_tls()?
+            .map(|a| bind("kafka_tls", a))
+            .transpose()?;
         let quic = bind_quic(config.listeners.quic, workers)?;
         let http = bind("http", config.listeners.http)?;
         let runtime = Runtime::start(RuntimeConfig {
@@ -208,6 +213,7 @@ impl Starting {
             meta,
             identity,
             kafka,
+            kafka_tls,
             quic,
             http,
             lock,

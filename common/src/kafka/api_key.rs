@@ -61,11 +61,32 @@ api_keys! {
     Heartbeat HeartbeatRequest 4, None;
     LeaveGroup LeaveGroupRequest 5, None;
     SyncGroup SyncGroupRequest 5, None;
+    DescribeGroups DescribeGroupsRequest 6, None;
+    ListGroups ListGroupsRequest 5, None;
+    SaslHandshake SaslHandshakeRequest 1, None;
     ApiVersions ApiVersionsRequest 5, None;
     CreateTopics CreateTopicsRequest 7, None;
     DeleteTopics DeleteTopicsRequest 6, None;
+    DeleteRecords DeleteRecordsRequest 2, None;
     // Version 6 is unstable in Kafka 4.4 (two-phase commit, KIP-939).
     InitProducerId InitProducerIdRequest 5, None;
+    OffsetForLeaderEpoch OffsetForLeaderEpochRequest 4, None;
+    DescribeAcls DescribeAclsRequest 3, None;
+    CreateAcls CreateAclsRequest 3, None;
+    DeleteAcls DeleteAclsRequest 3, None;
+    DescribeConfigs DescribeConfigsRequest 4, None;
+    AlterConfigs AlterConfigsRequest 2, None;
+    SaslAuthenticate SaslAuthenticateRequest 2, None;
+    CreatePartitions CreatePartitionsRequest 3, None;
+    DeleteGroups DeleteGroupsRequest 3, None;
+    IncrementalAlterConfigs IncrementalAlterConfigsRequest 1, None;
+    OffsetDelete OffsetDeleteRequest 0, None;
+    DescribeClientQuotas DescribeClientQuotasRequest 1, None;
+    AlterClientQuotas AlterClientQuotasRequest 1, None;
+    DescribeUserScramCredentials DescribeUserScramCredentialsRequest 0, None;
+    AlterUserScramCredentials AlterUserScramCredentialsRequest 0, None;
+    DescribeCluster DescribeClusterRequest 2, None;
+    DescribeTopicPartitions DescribeTopicPartitionsRequest 0, None;
 }
 
 #[cfg(test)]

@@ -62,6 +62,9 @@ pub trait Message: Codec {
     /// First version with compact lengths and tagged fields; `i16::MAX` if there is none.
     const FLEXIBLE_FROM: i16;
 
+    /// Tells the client how long its quota makes it wait, where the message can say so.
+    fn set_throttle_time(&mut self, _ms: i32) {}
+
     /// Decodes a whole body.
     ///
     /// # Errors

@@ -261,6 +261,22 @@ pub struct MemberDescription {
     pub client_id: Text,
     /// Where it is.
     pub client_host: Text,
+    /// What it subscribes to, for the group's assignor.
+    pub metadata: Blob,
     /// Its assignment.
     pub assignment: Blob,
+}
+
+/// Deletes groups that have no members, with their offsets.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeleteGroups {
+    /// The groups.
+    pub groups: Vec<Text>,
+}
+
+/// Answer to [`DeleteGroups`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeletedGroups {
+    /// By group.
+    pub groups: Vec<(Text, ErrorCode)>,
 }

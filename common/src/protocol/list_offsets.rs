@@ -77,3 +77,32 @@ pub struct ListedOffset {
     /// The leader epoch of the record or of the leader.
     pub epoch: Option<LeaderEpoch>,
 }
+
+/// Asks where the reigns of earlier leaders ended, so that a reader notices records that were lost (KIP-320).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EpochEnds {
+    /// By topic.
+    pub topics: Vec<(TopicRef, Vec<EpochQuestion>)>,
+}
+
+/// Partition, the leader epoch that the client knows, and the epoch it asks for.
+pub type EpochQuestion = (i32, Option<LeaderEpoch>, LeaderEpoch);
+
+/// Answer to [`EpochEnds`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EpochEndsAnswer {
+    /// By topic.
+    pub topics: Vec<(TopicRef, Vec<EpochEnd>)>,
+}
+
+/// Where a reign ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EpochEnd {
+    /// The partition.
+    pub partition: i32,
+    /// Whether it is known.
+    pub error: ErrorCode,
+    /// The newest epoch that is not above the one asked for and the offset after its last record; `None` if the
+    /// log knows none.
+    pub end: Option<(LeaderEpoch, Offset)>,
+}

@@ -7,12 +7,14 @@
 //! Unless a field's doc says otherwise, an answer has one result per thing asked, in the order of the request.
 
 mod attachment;
+pub mod configs;
 pub mod fetch;
 pub mod groups;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
+pub mod security;
 pub mod topics;
 
 pub use attachment::Attachment;
@@ -110,6 +112,20 @@ requests! {
     DeleteRecords 15 topics::DeleteRecords => topics::DeletedRecords;
     InitProducer 16 produce::InitProducer => produce::InitedProducer;
     DescribeTopics 17 topics::DescribeTopics => topics::DescribedTopics;
+    CreatePartitions 18 topics::CreatePartitions => topics::CreatedPartitions;
+    DescribeConfigs 19 configs::DescribeConfigs => configs::DescribedConfigs;
+    AlterConfigs 20 configs::AlterConfigs => configs::AlteredConfigs;
+    DeleteGroups 21 groups::DeleteGroups => groups::DeletedGroups;
+    DeleteOffsets 22 offsets::DeleteOffsets => offsets::DeletedOffsets;
+    EpochEnds 23 list_offsets::EpochEnds => list_offsets::EpochEndsAnswer;
+    DescribeAcls 24 security::DescribeAcls => security::DescribedAcls;
+    CreateAcls 25 security::CreateAcls => security::CreatedAcls;
+    DeleteAcls 26 security::DeleteAcls => security::DeletedAcls;
+    DescribeUsers 27 security::DescribeUsers => security::DescribedUsers;
+    AlterUsers 28 security::AlterUsers => security::AlteredUsers;
+    DescribeQuotas 29 security::DescribeQuotas => security::DescribedQuotas;
+    AlterQuotas 30 security::AlterQuotas => security::AlteredQuotas;
+    Authenticate 31 security::Authenticate => security::Authenticated;
 }
 
 impl Request {

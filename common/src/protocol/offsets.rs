@@ -100,3 +100,21 @@ pub struct FetchedOffset {
     /// The client's note.
     pub metadata: Text,
 }
+
+/// Forgets offsets of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeleteOffsets {
+    /// The group.
+    pub group: Text,
+    /// The partitions by topic.
+    pub topics: Vec<(TopicRef, Vec<i32>)>,
+}
+
+/// Answer to [`DeleteOffsets`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeletedOffsets {
+    /// Whether the group could be asked.
+    pub error: ErrorCode,
+    /// By topic: its partitions with their errors.
+    pub topics: Vec<(TopicRef, Vec<(i32, ErrorCode)>)>,
+}

@@ -140,3 +140,24 @@ pub struct PartitionDescription {
     /// Offset after the last that can be read.
     pub high_watermark: Offset,
 }
+
+/// Adds partitions to topics.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CreatePartitions {
+    /// Topic, how many partitions it has then, and which brokers hold the new ones.
+    pub topics: Vec<(Text, i32, Option<Assignments>)>,
+    /// How long the answer may take, in milliseconds.
+    pub timeout_ms: i32,
+    /// Whether to check only.
+    pub validate_only: bool,
+}
+
+/// The brokers of each new partition.
+pub type Assignments = Vec<Vec<i32>>;
+
+/// Answer to [`CreatePartitions`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CreatedPartitions {
+    /// By topic, with more about the error.
+    pub topics: Vec<(Text, ErrorCode, Option<Text>)>,
+}

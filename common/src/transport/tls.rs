@@ -154,12 +154,30 @@ impl Identity {
         Ok(Fingerprint::of(&self.certificate()?))
     }
 
-    /// What a server offers.
+    /// What the QUIC door offers: TLS 1.3 with Callboard's own protocol.
     ///
     /// # Errors
     ///
     /// [`TlsError`] if certificate and key do not fit.
     pub fn server_config(&self) -> Result<ServerConfig, TlsError> {
+        let mut config = self.offering(&[&rustls::version::TLS13])?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(config)
+    }
+
+    /// What the Kafka door offers: TLS 1.2 and 1.3; Kafka's clients name no protocol.
+    ///
+    /// # Errors
+    ///
+    /// As [`Identity::server_config`].
+    pub fn kafka_server_config(&self) -> Result<ServerConfig, TlsError> {
+        self.offering(&[&rustls::version::TLS13, &rustls::version::TLS12])
+    }
+
+    fn offering(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Result<ServerConfig, TlsError> {
         let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
         let key = PrivatePkcs8KeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| {
             TlsError::Pem {
@@ -168,7 +186,7 @@ impl Identity {
             }
         })?;
         let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
+            .with_protocol_versions(versions)
             .map_err(failed)?
             .with_no_client_auth()
             .with_single_cert(
@@ -176,7 +194,6 @@ impl Identity {
                 PrivateKeyDer::Pkcs8(key),
             )
             .map_err(failed)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
         // What comes with the first packet could be played again.
         config.max_early_data_size = 0;
         Ok(config)

@@ -4,25 +4,27 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use callboard_common::ErrorCode;
 use callboard_common::kafka::header::{RequestHeader, encode_response};
 use callboard_common::kafka::{ApiKey, DecodeError, Decoder, Encoder, Text};
+use callboard_common::protocol::Request;
 use callboard_common::time::Clock;
+use callboard_common::{ErrorCode, Monotonic};
 use futures::channel::mpsc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt};
 use parking_lot::Mutex;
 use slog::{debug, info};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::convert::{self, Converted};
+use super::Connection;
+use super::authentication::{Authentication, Reply};
+use super::convert::{self, Answering, Converted};
 use super::fetch_session::FetchSessions;
-use super::{Connection, convert::Answering};
-use crate::api::{Caller, Door, Principal};
+use crate::api::{Became, Caller};
 use crate::metrics::RequestLabels;
 use crate::net::admission::Limits;
+use crate::net::throttle::{Mute, Used};
 use crate::supervision::Permit;
 
 /// So much of a request is read before it takes credits: what an idle or slow connection costs at most.
@@ -34,7 +36,7 @@ const LOGGED_CHARS: usize = 256;
 
 /// Why a connection is closed.
 #[derive(Debug, thiserror::Error)]
-enum Closed {
+pub(super) enum Closed {
     #[error("the client closed it")]
     ByClient,
     #[error("the node stops")]
@@ -57,6 +59,10 @@ enum Closed {
     Invalid(&'static str),
     #[error("records without acknowledgement were refused: {0:?}")]
     RefusedSilently(ErrorCode),
+    #[error("request {0} came before the client had proved who it is")]
+    Unauthenticated(i16),
+    #[error("the client did not prove who it is: {0}")]
+    AuthenticationFailed(String),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -72,6 +78,8 @@ impl Closed {
             Self::Unsupported { .. } => Some("unsupported_version"),
             Self::Malformed(_) => Some("malformed"),
             Self::Invalid(_) => Some("invalid"),
+            Self::Unauthenticated(_) => Some("unauthenticated"),
+            Self::AuthenticationFailed(_) => Some("authentication_failed"),
             Self::ByClient
             | Self::NodeStops
             | Self::Idle
@@ -92,29 +100,24 @@ fn logged(text: &str) -> String {
 
 /// Serves one connection to its end.
 pub(super) async fn serve(
-    stream: std::net::TcpStream,
+    read: impl AsyncRead + Unpin,
+    write: impl AsyncWrite + Unpin,
     connection: Connection,
     mut stop: watch::Receiver<bool>,
 ) {
     let logger = connection.logger.clone();
     let peer = connection.peer;
-    let stream = match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => {
-            return debug!(logger, "connection is lost"; "peer" => %peer, "error" => %error);
-        }
-    };
-    // Answers are written whole; waiting to fill packets would only delay them.
-    let _best_effort = stream.set_nodelay(true);
-    let (read, write) = stream.into_split();
     let in_flight = connection.admission.limits().requests_per_connection;
     // The channel holds one more per sender than its size.
     let (answers, outgoing) = mpsc::channel::<Answer>(0);
     let metrics = connection.admission.metrics().clone();
     let clock = connection.api.shared().clock.clone();
     let admission = connection.admission.clone();
+    let authentication = Authentication::new(&connection.api);
     let reader = Reader {
         connection,
+        authentication,
+        mute: Mute::default(),
         read,
         buffer: BytesMut::new(),
         sessions: Arc::default(),
@@ -136,7 +139,7 @@ pub(super) async fn serve(
 
 /// Writes answers in order until the reader is done with them or the client does not take them.
 async fn write_answers(
-    mut write: OwnedWriteHalf,
+    mut write: impl AsyncWrite + Unpin,
     mut answers: impl futures::Stream<Item = Result<(Option<Vec<Bytes>>, Permit), Closed>> + Unpin,
     clock: &Clock,
     limits: &Limits,
@@ -163,7 +166,7 @@ async fn write_answers(
 }
 
 /// Writes all chunks with as few system calls as it takes.
-async fn write_all(write: &mut OwnedWriteHalf, chunks: &[Bytes]) -> io::Result<()> {
+async fn write_all(write: &mut (impl AsyncWrite + Unpin), chunks: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|c| IoSlice::new(c)).collect();
     let mut rest = &mut slices[..];
     while !rest.is_empty() {
@@ -173,7 +176,8 @@ async fn write_all(write: &mut OwnedWriteHalf, chunks: &[Bytes]) -> io::Result<(
         }
         IoSlice::advance_slices(&mut rest, written);
     }
-    Ok(())
+    // TLS keeps what the socket did not take.
+    write.flush().await
 }
 
 /// What another protocol's first bytes are.
@@ -187,32 +191,60 @@ fn foreign(first: [u8; 4]) -> Option<&'static str> {
     }
 }
 
-struct Reader {
+struct Reader<R> {
     connection: Connection,
-    read: OwnedReadHalf,
+    /// Who uses the connection.
+    authentication: Authentication,
+    /// A client above its quota is not read for a while.
+    mute: Mute,
+    read: R,
     buffer: BytesMut,
     sessions: Arc<Mutex<FetchSessions>>,
     /// Name and version of the client's library, as it says.
     software: Text,
 }
 
-impl Reader {
+/// What a request became.
+enum Begun {
+    /// It is served.
+    Serving(Answer),
+    /// It is about who the client is: nothing else is read until that is answered.
+    Authentication(Reply),
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads requests and begins to serve them, as far as the credits go.
     async fn run(mut self, mut answers: mpsc::Sender<Answer>) -> Closed {
+        let clock = self.connection.api.shared().clock.clone();
         loop {
             let (frame, credits) = match self.frame().await {
                 Ok(frame) => frame,
                 Err(closed) => return closed,
             };
-            let answer = match self.begin(frame, credits) {
-                Ok(answer) => answer,
+            self.mute.wait(&clock).await;
+            let (answer, failed) = match self.begin(frame, credits) {
+                Ok(Begun::Serving(answer)) => (answer, None),
+                Ok(Begun::Authentication(reply)) => self.authenticate(reply).await,
                 Err(closed) => return closed,
             };
             // Waits while as many requests are in flight as may be.
             if answers.send(answer).await.is_err() {
                 return Closed::ByClient;
             }
+            if let Some(reason) = failed {
+                // Once the answer is written the connection is closed.
+                let closed = futures::future::ready(Err(Closed::AuthenticationFailed(reason)));
+                let _told = answers.send(closed.boxed()).await;
+                return futures::future::pending().await;
+            }
         }
+    }
+
+    /// Takes a step towards knowing who the client is; the answer, and why it has failed.
+    async fn authenticate(&mut self, reply: Reply) -> (Answer, Option<String>) {
+        let (chunks, failed) = self.authentication.reply(&self.connection.api, reply).await;
+        let answer = chunks.map(|chunks| (Some(chunks), Permit::internal()));
+        (futures::future::ready(answer).boxed(), failed)
     }
 
     /// The next frame, with the credits for its bytes.
@@ -230,8 +262,11 @@ impl Reader {
             self.buffer[3],
         ];
         let length = i32::from_be_bytes(first);
+        let most = self
+            .authentication
+            .request_max_bytes(limits.request_max_bytes);
         let size = match u32::try_from(length) {
-            Ok(size) if size > 0 && size <= limits.request_max_bytes => size as usize,
+            Ok(size) if size > 0 && size <= most => size as usize,
             _ => return Err(foreign(first).map_or(Closed::Length(length), Closed::Foreign)),
         };
         let mut credits = Vec::new();
@@ -273,11 +308,14 @@ impl Reader {
     /// Decodes a request and begins to serve it.
     fn begin(
         &mut self,
-        frame: Bytes,
+        request: Bytes,
         credits: Vec<OwnedSemaphorePermit>,
-    ) -> Result<Answer, Closed> {
-        let received = frame.len();
-        let mut decoder = Decoder::new(frame);
+    ) -> Result<Begun, Closed> {
+        let received = request.len();
+        if self.authentication.takes_raw_tokens() {
+            return Ok(Begun::Authentication(Reply::raw(request)));
+        }
+        let mut decoder = Decoder::new(request);
         let header = RequestHeader::decode(&mut decoder)?;
         let (api_key, version) = (header.api_key, header.api_version);
         let Some(key) = ApiKey::from_number(api_key) else {
@@ -287,31 +325,69 @@ impl Reader {
             // Clients that are newer than this broker ask again with a version that the answer names (KIP-511).
             let is_probe = key == ApiKey::ApiVersions && version >= 0;
             return match is_probe {
-                true => Ok(self.unsupported_api_versions(header.correlation_id)),
+                true => {
+                    let correlation_id = header.correlation_id;
+                    let at = At {
+                        key,
+                        version: 0,
+                        correlation_id,
+                    };
+                    let answer = convert::api_versions(ErrorCode::UnsupportedVersion);
+                    Ok(Begun::Serving(at.ready(&answer)))
+                }
                 false => Err(Closed::Unsupported { api_key, version }),
             };
         }
+        if !self.authentication.admits(key) {
+            return Err(Closed::Unauthenticated(api_key));
+        }
         let caller = Caller {
-            principal: Principal::Anonymous,
+            principal: self.authentication.principal(),
             client_id: header.client_id.clone().unwrap_or_default(),
-            host: Text::from(format!("/{}", self.connection.peer.ip())),
-            door: Door::Kafka,
+            host: self.connection.host.clone(),
+            door: self.connection.door,
             permit: Permit::new(credits),
+            became: Became::default(),
         };
-        let clock = self.connection.api.shared().clock.clone();
-        let began = clock.now().monotonic;
+        let began = self.connection.api.shared().clock.now().monotonic;
         let converted = convert::request(key, version, decoder.into_rest(), &self.sessions)?;
-        let (request, answering) = match converted {
-            Converted::Request(request, answering) => (request, answering),
-            Converted::Answer(answer) => return Ok(self.encoded(key, version, header, answer)),
+        let correlation_id = header.correlation_id;
+        let at = At {
+            key,
+            version,
+            correlation_id,
+        };
+        Ok(match converted {
+            Converted::Request(request, answering) => {
+                let size = (received, began);
+                Begun::Serving(self.serve(at, caller, request, answering, size))
+            }
+            Converted::Handshake { mechanism } => {
+                Begun::Authentication(Reply::handshake(version, correlation_id, mechanism))
+            }
+            Converted::Token { token } => {
+                Begun::Authentication(Reply::token(version, correlation_id, token))
+            }
+            Converted::Answer(answer) => Begun::Serving(at.ready(&answer)),
             Converted::ApiVersions { software } => {
                 self.software = software;
                 debug!(self.connection.logger, "client"; "peer" => %self.connection.peer,
                     "software" => logged(&self.software), "client_id" => logged(&caller.client_id));
-                let answer = convert::api_versions(ErrorCode::None);
-                return Ok(self.encoded(key, version, header, answer));
+                Begun::Serving(at.ready(&convert::api_versions(ErrorCode::None)))
             }
-        };
+        })
+    }
+
+    /// Hands a request of so many bytes, begun at that time, to its actors; the answer waits for them.
+    fn serve(
+        &self,
+        at: At,
+        caller: Caller,
+        request: Request,
+        answering: Answering,
+        (received, began): (usize, Monotonic),
+    ) -> Answer {
+        let clock = self.connection.api.shared().clock.clone();
         let labels = RequestLabels {
             door: "kafka",
             request: request.name(),
@@ -322,11 +398,32 @@ impl Reader {
             .get_or_create(&labels)
             .inc_by(received as u64);
         let permit = caller.permit.clone();
+        let used = Used::new(
+            &caller,
+            at.key == ApiKey::Produce,
+            at.key == ApiKey::Fetch,
+            received,
+        );
+        let (throttle, mute) = (self.connection.throttle.clone(), self.mute.clone());
         let serving = self.connection.api.start(caller, request);
-        Ok(async move {
+        let begin_took = clock.now().monotonic.since(began);
+        async move {
             let response = serving.await;
-            let chunks = answer(key, version, header.correlation_id, answering, response)?;
+            let encoding = clock.now().monotonic;
+            // A client that will not be answered is told by closing: there is no other way.
+            let mut message = convert::response(at.version, answering, response)
+                .map_err(Closed::RefusedSilently)?;
+            let mut chunks = message.as_ref().map(|m| at.frame(m)).transpose()?;
             let sent: usize = chunks.iter().flatten().map(Bytes::len).sum();
+            let busy = begin_took + clock.now().monotonic.since(encoding);
+            let wait = throttle.after(&used, sent, busy);
+            if !wait.is_zero() {
+                mute.until(clock.now().monotonic.after(wait));
+                if let Some(message) = &mut message {
+                    message.set_throttle_time(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
+                    chunks = Some(at.frame(message)?);
+                }
+            }
             let _total = metrics
                 .sent_bytes
                 .get_or_create(&labels)
@@ -338,62 +435,46 @@ impl Reader {
                 .observe(took.as_secs_f64());
             Ok((chunks, permit))
         }
-        .boxed())
-    }
-
-    fn encoded(
-        &self,
-        key: ApiKey,
-        version: i16,
-        header: RequestHeader,
-        answer: convert::Message,
-    ) -> Answer {
-        let chunks = frame(key, version, header.correlation_id, &answer);
-        futures::future::ready(chunks.map(|c| (Some(c), Permit::internal()))).boxed()
-    }
-
-    fn unsupported_api_versions(&self, correlation_id: i32) -> Answer {
-        let answer = convert::api_versions(ErrorCode::UnsupportedVersion);
-        let chunks = frame(ApiKey::ApiVersions, 0, correlation_id, &answer);
-        futures::future::ready(chunks.map(|c| (Some(c), Permit::internal()))).boxed()
+        .boxed()
     }
 }
 
-/// The frame of an answer, in chunks.
-fn frame(
-    key: ApiKey,
-    version: i16,
-    correlation_id: i32,
-    answer: &convert::Message,
-) -> Result<Vec<Bytes>, Closed> {
-    let mut encoder = Encoder::new();
-    let too_long = |_| Closed::Invalid("the answer does not fit its format");
-    encode_response(&mut encoder, key, version, correlation_id).map_err(too_long)?;
-    answer.encode(&mut encoder, version).map_err(too_long)?;
-    let length =
-        i32::try_from(encoder.length()).map_err(|_| Closed::Invalid("the answer is too large"))?;
-    let mut chunks = encoder.into_chunks();
-    // The first chunk is the header's and small: putting the length in front of it saves a slice.
-    let mut first = BytesMut::with_capacity(4 + chunks.first().map_or(0, Bytes::len));
-    first.extend_from_slice(&length.to_be_bytes());
-    if let Some(chunk) = chunks.first_mut() {
-        first.extend_from_slice(chunk);
-        *chunk = first.freeze();
-    }
-    Ok(chunks)
+/// The request that an answer is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    pub(super) key: ApiKey,
+    pub(super) version: i16,
+    pub(super) correlation_id: i32,
 }
 
-fn answer(
-    key: ApiKey,
-    version: i16,
-    correlation_id: i32,
-    answering: Answering,
-    response: callboard_common::protocol::Response,
-) -> Result<Option<Vec<Bytes>>, Closed> {
-    match convert::response(version, answering, response) {
-        Ok(Some(message)) => frame(key, version, correlation_id, &message).map(Some),
-        Ok(None) => Ok(None),
-        // The client will not be answered: closing is the only way to tell it.
-        Err(error) => Err(Closed::RefusedSilently(error)),
+impl At {
+    /// An answer that waits for nothing.
+    fn ready(self, answer: &convert::Message) -> Answer {
+        let chunks = self.frame(answer);
+        futures::future::ready(chunks.map(|c| (Some(c), Permit::internal()))).boxed()
+    }
+
+    /// The frame of an answer, in chunks.
+    pub(super) fn frame(self, answer: &convert::Message) -> Result<Vec<Bytes>, Closed> {
+        let Self {
+            key,
+            version,
+            correlation_id,
+        } = self;
+        let mut encoder = Encoder::new();
+        let too_long = |_| Closed::Invalid("the answer does not fit its format");
+        encode_response(&mut encoder, key, version, correlation_id).map_err(too_long)?;
+        answer.encode(&mut encoder, version).map_err(too_long)?;
+        let length = i32::try_from(encoder.length())
+            .map_err(|_| Closed::Invalid("the answer is too large"))?;
+        let mut chunks = encoder.into_chunks();
+        // The first chunk is the header's and small: putting the length in front of it saves a slice.
+        let mut first = BytesMut::with_capacity(4 + chunks.first().map_or(0, Bytes::len));
+        first.extend_from_slice(&length.to_be_bytes());
+        if let Some(chunk) = chunks.first_mut() {
+            first.extend_from_slice(chunk);
+            *chunk = first.freeze();
+        }
+        Ok(chunks)
     }
 }

@@ -334,6 +334,16 @@ fn structure(s: &Struct, message: &Message) -> String {
     out
 }
 
+/// Responses that can tell a client to slow down get a way to.
+fn set_throttle_time(message: &Message) -> &'static str {
+    let top = message.structs.iter().find(|s| s.name == message.name);
+    let throttles = top.is_some_and(|s| s.fields.iter().any(|f| f.name == "throttle_time_ms"));
+    match throttles {
+        true => "fn set_throttle_time(&mut self, ms: i32) { self.throttle_time_ms = ms; }",
+        false => "",
+    }
+}
+
 /// The Rust module of one message.
 pub(crate) fn message(message: &Message) -> String {
     let structs: String = message
@@ -344,8 +354,10 @@ pub(crate) fn message(message: &Message) -> String {
     format!(
         "pub mod {module} {{ use super::prelude::*;\n{structs}\n\
          impl Message for {name} {{ const KEY: i16 = {key}; const NAME: &'static str = {name:?};\n\
-         const VALID: std::ops::RangeInclusive<i16> = {from}..={to}; const FLEXIBLE_FROM: i16 = {flexible}; }} }}\n\
+         const VALID: std::ops::RangeInclusive<i16> = {from}..={to}; const FLEXIBLE_FROM: i16 = {flexible};\n\
+         {throttle} }} }}\n\
          pub use {module}::{name};\n",
+        throttle = set_throttle_time(message),
         module = snake(&message.name),
         name = message.name,
         key = message.key,

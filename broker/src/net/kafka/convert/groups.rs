@@ -1,19 +1,27 @@
-//! FindCoordinator, JoinGroup, SyncGroup, Heartbeat and LeaveGroup.
+//! FindCoordinator, JoinGroup, SyncGroup, Heartbeat and LeaveGroup; ListGroups, DescribeGroups and DeleteGroups.
 
 use callboard_common::ErrorCode;
 use callboard_common::kafka::Text;
+use callboard_common::kafka::messages::delete_groups_response::DeletableGroupResult;
+use callboard_common::kafka::messages::describe_groups_response::{
+    DescribedGroup, DescribedGroupMember,
+};
 use callboard_common::kafka::messages::find_coordinator_response::Coordinator;
 use callboard_common::kafka::messages::join_group_response::JoinGroupResponseMember;
 use callboard_common::kafka::messages::leave_group_response::MemberResponse;
+use callboard_common::kafka::messages::list_groups_response::ListedGroup;
 use callboard_common::kafka::messages::{
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse,
-    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, SyncGroupRequest,
-    SyncGroupResponse,
+    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest,
+    ListGroupsResponse, SyncGroupRequest, SyncGroupResponse,
 };
 use callboard_common::protocol::Response;
 use callboard_common::protocol::groups::{
-    Blob, CoordinatorKind, FindCoordinators, FoundCoordinator, FoundCoordinators, Heartbeat,
-    HeartbeatAnswer, JoinGroup, JoinedGroup, LeaveGroup, LeftGroup, SyncGroup, SyncedGroup,
+    Blob, CoordinatorKind, DeleteGroups, DeletedGroups, DescribeGroups, DescribedGroups,
+    FindCoordinators, FoundCoordinator, FoundCoordinators, GroupDescription, GroupListing,
+    Heartbeat, HeartbeatAnswer, JoinGroup, JoinedGroup, LeaveGroup, LeftGroup, ListGroups,
+    ListedGroups, MemberDescription, SyncGroup, SyncedGroup,
 };
 
 use super::{Answering, Converted, Message, expect};
@@ -232,6 +240,111 @@ pub(super) fn left(response: Response, version: i16) -> Message {
     Box::new(LeaveGroupResponse {
         error_code: of_member.unwrap_or(left.error).number(),
         members: left.members.into_iter().map(member).collect(),
+        ..Default::default()
+    })
+}
+
+/// Which groups a list shows; empty is any. Compared without case, as Kafka does.
+pub(in crate::net::kafka) struct ListFilter {
+    states: Vec<String>,
+    types: Vec<String>,
+}
+
+/// All groups are of this type yet.
+const GROUP_TYPE: &str = "classic";
+
+pub(super) fn list(request: ListGroupsRequest) -> Converted {
+    let lower = |texts: Vec<Text>| texts.iter().map(|t| t.to_lowercase()).collect();
+    let filter = ListFilter {
+        states: lower(request.states_filter),
+        types: lower(request.types_filter),
+    };
+    Converted::Request(ListGroups.into(), Answering::ListGroups(filter))
+}
+
+pub(super) fn listed(response: Response, filter: &ListFilter) -> Message {
+    let (groups, error) = match expect::<ListedGroups>(response) {
+        Ok(listed) => (listed.groups, listed.error),
+        Err(error) => (Vec::new(), error),
+    };
+    let wanted = |g: &GroupListing| {
+        let has = |wanted: &[String], it: &str| wanted.is_empty() || wanted.iter().any(|w| w == it);
+        has(&filter.states, &g.state.to_lowercase()) && has(&filter.types, GROUP_TYPE)
+    };
+    let group = |g: GroupListing| ListedGroup {
+        group_id: g.group,
+        protocol_type: g.protocol_type,
+        group_state: g.state,
+        group_type: Text::from_static(GROUP_TYPE),
+    };
+    Box::new(ListGroupsResponse {
+        error_code: error.number(),
+        groups: groups.into_iter().filter(wanted).map(group).collect(),
+        ..Default::default()
+    })
+}
+
+pub(super) fn describe(request: DescribeGroupsRequest) -> Converted {
+    let describe = DescribeGroups {
+        groups: request.groups,
+    };
+    Converted::Request(describe.into(), Answering::DescribeGroups)
+}
+
+/// From here on a group that is not there is an error (KIP-1043).
+const NOT_FOUND_FROM_VERSION: i16 = 6;
+
+pub(super) fn described(response: Response, version: i16) -> Message {
+    let groups = expect::<DescribedGroups>(response).map_or_else(|_| Vec::new(), |d| d.groups);
+    let member = |m: MemberDescription| DescribedGroupMember {
+        member_id: m.member,
+        group_instance_id: m.instance,
+        client_id: m.client_id,
+        client_host: m.client_host,
+        member_metadata: m.metadata.0,
+        member_assignment: m.assignment.0,
+    };
+    let group = |g: GroupDescription| {
+        let missing =
+            g.error == ErrorCode::None && &*g.state == "Dead" && version >= NOT_FOUND_FROM_VERSION;
+        let error = if missing {
+            ErrorCode::GroupIdNotFound
+        } else {
+            g.error
+        };
+        DescribedGroup {
+            error_code: error.number(),
+            error_message: missing.then(|| format!("Group {} not found.", g.group).into()),
+            group_id: g.group,
+            group_state: g.state,
+            protocol_type: g.protocol_type,
+            protocol_data: g.protocol,
+            members: g.members.into_iter().map(member).collect(),
+            ..Default::default()
+        }
+    };
+    Box::new(DescribeGroupsResponse {
+        groups: groups.into_iter().map(group).collect(),
+        ..Default::default()
+    })
+}
+
+pub(super) fn delete(request: DeleteGroupsRequest) -> Converted {
+    let delete = DeleteGroups {
+        groups: request.groups_names,
+    };
+    Converted::Request(delete.into(), Answering::DeleteGroups)
+}
+
+pub(super) fn deleted(response: Response) -> Message {
+    let groups = expect::<DeletedGroups>(response).map_or_else(|_| Vec::new(), |d| d.groups);
+    let result = |(group_id, error): (Text, ErrorCode)| DeletableGroupResult {
+        group_id,
+        error_code: error.number(),
+        ..Default::default()
+    };
+    Box::new(DeleteGroupsResponse {
+        results: groups.into_iter().map(result).collect(),
         ..Default::default()
     })
 }

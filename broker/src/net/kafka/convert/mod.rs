@@ -2,9 +2,12 @@
 //!
 //! Here, and nowhere else, live the differences between versions that the generated codec does not level out.
 
+mod cluster;
+mod configs;
 mod data;
 mod groups;
 mod offsets;
+mod security;
 mod topics;
 
 use std::sync::Arc;
@@ -25,11 +28,18 @@ use super::fetch_session::{FetchSessions, Kind};
 pub(super) trait Encodable: Send {
     /// As [`Codec::encode`].
     fn encode(&self, e: &mut Encoder, version: i16) -> Result<(), EncodeError>;
+
+    /// As [`callboard_common::kafka::Message::set_throttle_time`].
+    fn set_throttle_time(&mut self, ms: i32);
 }
 
-impl<M: Codec + Send> Encodable for M {
+impl<M: callboard_common::kafka::Message + Send> Encodable for M {
     fn encode(&self, e: &mut Encoder, version: i16) -> Result<(), EncodeError> {
         Codec::encode(self, e, version)
+    }
+
+    fn set_throttle_time(&mut self, ms: i32) {
+        callboard_common::kafka::Message::set_throttle_time(self, ms);
     }
 }
 
@@ -37,6 +47,7 @@ impl<M: Codec + Send> Encodable for M {
 pub(super) type Message = Box<dyn Encodable>;
 
 /// What a request became.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(super) enum Converted {
     /// Something for the API.
     Request(Request, Answering),
@@ -44,6 +55,10 @@ pub(super) enum Converted {
     Answer(Message),
     /// Asks what is served; answered by the connection.
     ApiVersions { software: Text },
+    /// Chooses how to prove who it is; answered by the connection.
+    Handshake { mechanism: Text },
+    /// Proves it; answered by the connection.
+    Token { token: Bytes },
 }
 
 /// What must be remembered of a request to answer it.
@@ -67,9 +82,31 @@ pub(super) enum Answering {
     CreateTopics,
     DeleteTopics,
     InitProducer,
+    CreatePartitions,
+    DeleteRecords(Vec<(Text, Vec<i32>)>),
+    DescribeCluster {
+        endpoint_type: i8,
+    },
+    DescribeTopicPartitions(cluster::Page),
+    DescribeConfigs,
+    AlterConfigs,
+    IncrementalAlterConfigs,
+    ListGroups(groups::ListFilter),
+    DescribeGroups,
+    DeleteGroups,
+    DeleteOffsets,
+    EpochEnds,
+    DescribeAcls,
+    CreateAcls,
+    DeleteAcls,
+    DescribeUsers,
+    AlterUsers,
+    DescribeQuotas,
+    AlterQuotas,
 }
 
 /// Decodes a request and converts it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest is administration")]
 pub(super) fn request(
     key: ApiKey,
     version: i16,
@@ -122,7 +159,53 @@ pub(super) fn request(
         ApiKey::InitProducerId => {
             data::init_producer(m::InitProducerIdRequest::from_bytes(body, version)?)
         }
+        ApiKey::SaslHandshake => {
+            let mechanism = m::SaslHandshakeRequest::from_bytes(body, version)?.mechanism;
+            Converted::Handshake { mechanism }
+        }
+        ApiKey::SaslAuthenticate => {
+            let token = m::SaslAuthenticateRequest::from_bytes(body, version)?.auth_bytes;
+            Converted::Token { token }
+        }
+        key => administration(key, version, body)?,
     })
+}
+
+/// Requests of administration.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all others were converted before"
+)]
+fn administration(key: ApiKey, version: i16, body: Bytes) -> Result<Converted, DecodeError> {
+    fn of<M: callboard_common::kafka::Message>(
+        convert: impl FnOnce(M) -> Converted,
+        body: Bytes,
+        version: i16,
+    ) -> Result<Converted, DecodeError> {
+        M::from_bytes(body, version).map(convert)
+    }
+    match key {
+        ApiKey::CreatePartitions => of(topics::create_partitions, body, version),
+        ApiKey::DeleteRecords => of(topics::delete_records, body, version),
+        ApiKey::DescribeCluster => of(cluster::describe, body, version),
+        ApiKey::DescribeTopicPartitions => of(cluster::topic_partitions, body, version),
+        ApiKey::DescribeConfigs => of(configs::describe, body, version),
+        ApiKey::AlterConfigs => of(configs::alter, body, version),
+        ApiKey::IncrementalAlterConfigs => of(configs::alter_incrementally, body, version),
+        ApiKey::ListGroups => of(groups::list, body, version),
+        ApiKey::DescribeGroups => of(groups::describe, body, version),
+        ApiKey::DeleteGroups => of(groups::delete, body, version),
+        ApiKey::OffsetDelete => of(offsets::delete, body, version),
+        ApiKey::OffsetForLeaderEpoch => of(offsets::epoch_ends, body, version),
+        ApiKey::DescribeAcls => of(security::describe_acls, body, version),
+        ApiKey::CreateAcls => of(security::create_acls, body, version),
+        ApiKey::DeleteAcls => of(security::delete_acls, body, version),
+        ApiKey::DescribeUserScramCredentials => of(security::describe_users, body, version),
+        ApiKey::AlterUserScramCredentials => of(security::alter_users, body, version),
+        ApiKey::DescribeClientQuotas => of(security::describe_quotas, body, version),
+        ApiKey::AlterClientQuotas => of(security::alter_quotas, body, version),
+        _ => unreachable!("converted by `request`"),
+    }
 }
 
 /// Converts an answer. `None` where the client wants none; an error where it wants none and something failed.
@@ -149,6 +232,25 @@ pub(super) fn response(
         Answering::CreateTopics => topics::created(response),
         Answering::DeleteTopics => topics::deleted(response),
         Answering::InitProducer => data::inited_producer(response),
+        Answering::CreatePartitions => topics::created_partitions(response),
+        Answering::DeleteRecords(asked) => topics::deleted_records(response, asked),
+        Answering::DescribeCluster { endpoint_type } => cluster::described(response, endpoint_type),
+        Answering::DescribeTopicPartitions(page) => cluster::topic_partitions_page(response, page),
+        Answering::DescribeConfigs => configs::described(response),
+        Answering::AlterConfigs => configs::altered(response),
+        Answering::IncrementalAlterConfigs => configs::altered_incrementally(response),
+        Answering::ListGroups(filter) => groups::listed(response, &filter),
+        Answering::DescribeGroups => groups::described(response, version),
+        Answering::DeleteGroups => groups::deleted(response),
+        Answering::DeleteOffsets => offsets::deleted(response),
+        Answering::EpochEnds => offsets::epoch_ends_answer(response),
+        Answering::DescribeAcls => security::described_acls(response),
+        Answering::CreateAcls => security::created_acls(response),
+        Answering::DeleteAcls => security::deleted_acls(response),
+        Answering::DescribeUsers => security::described_users(response),
+        Answering::AlterUsers => security::altered_users(response),
+        Answering::DescribeQuotas => security::described_quotas(response),
+        Answering::AlterQuotas => security::altered_quotas(response),
     }))
 }
 

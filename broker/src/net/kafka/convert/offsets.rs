@@ -1,22 +1,31 @@
-//! OffsetCommit and OffsetFetch.
+//! OffsetCommit, OffsetFetch, OffsetDelete and OffsetForLeaderEpoch.
 
 use callboard_common::kafka::Text;
 use callboard_common::kafka::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
+use callboard_common::kafka::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
 use callboard_common::kafka::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
-use callboard_common::kafka::messages::{
-    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+use callboard_common::kafka::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
 };
+use callboard_common::kafka::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+    OffsetFetchRequest, OffsetFetchResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse, offset_delete_request, offset_for_leader_epoch_request,
+};
+use callboard_common::protocol::list_offsets::{EpochEnd, EpochEnds, EpochEndsAnswer};
 use callboard_common::protocol::offsets::{
-    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, FetchGroupOffsets, FetchOffsets,
-    FetchedGroupOffsets, FetchedOffset, FetchedOffsets,
+    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, DeleteOffsets, DeletedOffsets,
+    FetchGroupOffsets, FetchOffsets, FetchedGroupOffsets, FetchedOffset, FetchedOffsets,
 };
 use callboard_common::protocol::{Response, TopicRef};
-use callboard_common::{ErrorCode, Offset};
+use callboard_common::{ErrorCode, LeaderEpoch, Offset};
 
 use super::{Answering, Converted, Message, epoch, epoch_number, expect, topic_fields, topic_ref};
 
@@ -164,4 +173,76 @@ fn group(fetched: FetchedGroupOffsets) -> OffsetFetchResponseGroup {
         topics: fetched.topics.into_iter().map(topic).collect(),
         error_code: fetched.error.number(),
     }
+}
+
+pub(super) fn delete(request: OffsetDeleteRequest) -> Converted {
+    let topic = |t: offset_delete_request::OffsetDeleteRequestTopic| {
+        let numbers = t
+            .partitions
+            .into_iter()
+            .map(|p| p.partition_index)
+            .collect();
+        (TopicRef::Name(t.name), numbers)
+    };
+    let topics = request.topics.into_iter().map(topic).collect();
+    let delete = DeleteOffsets {
+        group: request.group_id,
+        topics,
+    };
+    Converted::Request(delete.into(), Answering::DeleteOffsets)
+}
+
+pub(super) fn deleted(response: Response) -> Message {
+    let deleted = expect::<DeletedOffsets>(response).unwrap_or_else(|error| DeletedOffsets {
+        error,
+        topics: Vec::new(),
+    });
+    let partition = |(number, error): (i32, ErrorCode)| OffsetDeleteResponsePartition {
+        partition_index: number,
+        error_code: error.number(),
+    };
+    let topic =
+        |(topic, partitions): (TopicRef, Vec<(i32, ErrorCode)>)| OffsetDeleteResponseTopic {
+            name: topic_fields(topic).0,
+            partitions: partitions.into_iter().map(partition).collect(),
+        };
+    Box::new(OffsetDeleteResponse {
+        error_code: deleted.error.number(),
+        topics: deleted.topics.into_iter().map(topic).collect(),
+        ..Default::default()
+    })
+}
+
+pub(super) fn epoch_ends(request: OffsetForLeaderEpochRequest) -> Converted {
+    let partition = |p: offset_for_leader_epoch_request::OffsetForLeaderPartition| {
+        (
+            p.partition,
+            epoch(p.current_leader_epoch),
+            LeaderEpoch(p.leader_epoch),
+        )
+    };
+    let topic = |t: offset_for_leader_epoch_request::OffsetForLeaderTopic| {
+        let partitions = t.partitions.into_iter().map(partition).collect();
+        (TopicRef::Name(t.topic), partitions)
+    };
+    let topics = request.topics.into_iter().map(topic).collect();
+    Converted::Request(EpochEnds { topics }.into(), Answering::EpochEnds)
+}
+
+pub(super) fn epoch_ends_answer(response: Response) -> Message {
+    let topics = expect::<EpochEndsAnswer>(response).map_or_else(|_| Vec::new(), |a| a.topics);
+    let partition = |e: EpochEnd| EpochEndOffset {
+        partition: e.partition,
+        error_code: e.error.number(),
+        leader_epoch: epoch_number(e.end.map(|(epoch, _)| epoch)),
+        end_offset: e.end.map_or(-1, |(_, offset)| offset.get()),
+    };
+    let topic = |(topic, ends): (TopicRef, Vec<EpochEnd>)| OffsetForLeaderTopicResult {
+        topic: topic_fields(topic).0,
+        partitions: ends.into_iter().map(partition).collect(),
+    };
+    Box::new(OffsetForLeaderEpochResponse {
+        topics: topics.into_iter().map(topic).collect(),
+        ..Default::default()
+    })
 }

@@ -1,21 +1,28 @@
-//! Metadata, CreateTopics and DeleteTopics.
+//! Metadata, CreateTopics, DeleteTopics, CreatePartitions and DeleteRecords.
 
+use callboard_common::kafka::Text;
+use callboard_common::kafka::messages::create_partitions_response::CreatePartitionsTopicResult;
 use callboard_common::kafka::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
+};
+use callboard_common::kafka::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use callboard_common::kafka::messages::delete_topics_response::DeletableTopicResult;
 use callboard_common::kafka::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use callboard_common::kafka::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    MetadataRequest, MetadataResponse,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    MetadataRequest, MetadataResponse, create_partitions_request,
 };
 use callboard_common::protocol::metadata::{
     Metadata, MetadataAnswer, PartitionMetadata, TopicMetadata,
 };
 use callboard_common::protocol::topics::{
-    CreateTopics, CreatedTopic, CreatedTopics, DeleteTopics, DeletedTopic, DeletedTopics, NewTopic,
+    CreatePartitions, CreateTopics, CreatedPartitions, CreatedTopic, CreatedTopics, DeleteRecords,
+    DeleteTopics, DeletedRecords, DeletedTopic, DeletedTopics, NewTopic,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode};
@@ -180,6 +187,75 @@ pub(super) fn deleted(response: Response) -> Message {
     let responses = deleted.topics.into_iter().map(topic).collect();
     Box::new(DeleteTopicsResponse {
         responses,
+        ..Default::default()
+    })
+}
+
+pub(super) fn create_partitions(request: CreatePartitionsRequest) -> Converted {
+    let topic = |t: create_partitions_request::CreatePartitionsTopic| {
+        let assignments = t
+            .assignments
+            .map(|a| a.into_iter().map(|a| a.broker_ids).collect());
+        (t.name, t.count, assignments)
+    };
+    let create = CreatePartitions {
+        topics: request.topics.into_iter().map(topic).collect(),
+        timeout_ms: request.timeout_ms,
+        validate_only: request.validate_only,
+    };
+    Converted::Request(create.into(), Answering::CreatePartitions)
+}
+
+pub(super) fn created_partitions(response: Response) -> Message {
+    let created = expect::<CreatedPartitions>(response).map_or_else(|_| Vec::new(), |c| c.topics);
+    let result = |(name, error, error_message): (_, ErrorCode, _)| CreatePartitionsTopicResult {
+        name,
+        error_code: error.number(),
+        error_message,
+    };
+    Box::new(CreatePartitionsResponse {
+        results: created.into_iter().map(result).collect(),
+        ..Default::default()
+    })
+}
+
+pub(super) fn delete_records(request: DeleteRecordsRequest) -> Converted {
+    let (mut partitions, mut asked) = (Vec::new(), Vec::new());
+    for topic in request.topics {
+        let mut numbers = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            // -1 is all that can be read.
+            let before = (partition.offset != -1).then_some(partition.offset);
+            let topic = TopicRef::Name(topic.name.clone());
+            partitions.push((topic, partition.partition_index, before));
+            numbers.push(partition.partition_index);
+        }
+        asked.push((topic.name, numbers));
+    }
+    let answering = Answering::DeleteRecords(asked);
+    Converted::Request(DeleteRecords { partitions }.into(), answering)
+}
+
+pub(super) fn deleted_records(response: Response, asked: Vec<(Text, Vec<i32>)>) -> Message {
+    let (deleted, error) = match expect::<DeletedRecords>(response) {
+        Ok(deleted) => (deleted.partitions, ErrorCode::None),
+        Err(error) => (Vec::new(), error),
+    };
+    let mut results = deleted.into_iter();
+    let mut partition = |number: i32| {
+        let (error, start) = results.next().unwrap_or((error, None));
+        DeleteRecordsPartitionResult {
+            partition_index: number,
+            low_watermark: start.map_or(-1, callboard_common::Offset::get),
+            error_code: error.number(),
+        }
+    };
+    let mut topic = |(name, numbers): (Text, Vec<i32>)| DeleteRecordsTopicResult {
+        name,
+        partitions: numbers.into_iter().map(&mut partition).collect(),
+    };
+    Box::new(DeleteRecordsResponse {
+        topics: asked.into_iter().map(&mut topic).collect(),
         ..Default::default()
     })
 }

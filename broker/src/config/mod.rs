@@ -3,14 +3,22 @@
 //! Files and environment use these names in sections (`[log] segment_bytes`, `CALLBOARD__LOG__SEGMENT_BYTES`).
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use callboard_common::config::{ByteSize, ConfigError, Span};
 use callboard_common::kafka::Text;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Advertised, ApiConfig};
+mod describe;
+mod sections;
+
+pub use describe::{ConfigDoc, NodeSetting, TOPIC_CONFIGS};
+pub use sections::{
+    GroupSection, LimitSection, ListenerSection, LogSection, LoggingSection, NodeSection,
+    SecuritySection, TopicSection,
+};
+
+use crate::api::{Advertised, ApiConfig, Authorizer};
 use crate::coordinator::GroupConfig;
 use crate::net::admission::Limits;
 use crate::topic_config::TopicConfig;
@@ -31,143 +39,10 @@ pub struct BrokerConfig {
     pub groups: GroupSection,
     /// Limits of what clients may ask.
     pub limits: LimitSection,
+    /// Who may do what.
+    pub security: SecuritySection,
     /// The log of the process.
     pub logging: LoggingSection,
-}
-
-/// The node itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeSection {
-    /// Its number, 0 and up (`node.id`). Default 1.
-    pub id: i32,
-    /// Where its data is (`log.dirs`, one of them). Default `./callboard-data`.
-    pub data: PathBuf,
-    /// Threads on which partitions and connections live; 0, the default, is one per core.
-    pub workers: usize,
-    /// Threads that sync logs. Default 4.
-    pub sync_threads: usize,
-    /// Threads that read and recover (`num.recovery.threads.per.data.dir`). Default 4.
-    pub background_threads: usize,
-    /// Log files that are kept open while they are not written. Default 1000.
-    pub open_files: usize,
-}
-
-/// Where the node listens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerSection {
-    /// Kafka clients, TCP (`listeners`). Default `127.0.0.1:9092`; port 0 takes a free one.
-    pub kafka: SocketAddr,
-    /// Where Kafka clients are told to connect, `host:port` (`advertised.listeners`); empty, the default, is the
-    /// address above.
-    pub advertised_kafka: String,
-    /// Callboard's own clients, QUIC over UDP. Default `127.0.0.1:9192`.
-    pub quic: SocketAddr,
-    /// Where Callboard's clients are told to connect; empty, the default, is the address above.
-    pub advertised_quic: String,
-    /// Health and metrics, HTTP. Default `127.0.0.1:9292`.
-    pub http: SocketAddr,
-    /// The node's certificate, PEM; empty, the default, makes a development certificate in the data directory.
-    pub certificate: String,
-    /// The certificate's key, PEM, PKCS #8.
-    pub key: String,
-    /// The CA that clients are to trust, PEM.
-    pub ca: String,
-}
-
-/// Defaults of topics; each topic may choose its own by Kafka's name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSection {
-    /// `retention.ms`. Default 7 days.
-    pub retention: Span,
-    /// `retention.bytes`; 0, the default, keeps all.
-    pub retention_bytes: ByteSize,
-    /// `segment.bytes`, 14 bytes to 2 GiB. Default 1 GiB.
-    pub segment_bytes: ByteSize,
-    /// `segment.ms`. Default 7 days.
-    pub segment_age: Span,
-    /// `max.message.bytes`. Default 1,048,588.
-    pub max_message_bytes: ByteSize,
-    /// `flush.messages`; 1, the default, syncs before every acknowledgement.
-    pub flush_messages: u64,
-    /// `flush.ms`. Default forever: `flush_messages` decides.
-    pub flush_interval: Span,
-}
-
-/// Topics and partitions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TopicSection {
-    /// `auto.create.topics.enable`. Default true.
-    pub auto_create: bool,
-    /// Most topics that one request creates that way. Default 10.
-    pub auto_create_max: usize,
-    /// `num.partitions`. Default 1.
-    pub partitions: i32,
-    /// `offsets.topic.num.partitions`; it is fixed when the topic is created. Default 50.
-    pub offsets_partitions: i32,
-    /// Most partitions of the node. Default 20,000.
-    pub max_partitions: usize,
-}
-
-/// Consumer groups.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GroupSection {
-    /// `group.min.session.timeout.ms`. Default 6 s.
-    pub session_timeout_min: Span,
-    /// `group.max.session.timeout.ms`. Default 30 min.
-    pub session_timeout_max: Span,
-    /// `group.max.size`. Default 1000.
-    pub max_size: usize,
-    /// `group.initial.rebalance.delay.ms`. Default 0, as in Kafka's example configuration.
-    pub initial_rebalance_delay: Span,
-    /// `offset.metadata.max.bytes`. Default 4096.
-    pub offset_metadata_max: ByteSize,
-    /// `offsets.retention.minutes`. Default 7 days.
-    pub offsets_retention: Span,
-    /// Size at which an offsets partition is written anew. Default 64 MiB.
-    pub rewrite: ByteSize,
-}
-
-/// Limits of what clients may ask.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LimitSection {
-    /// `socket.request.max.bytes`. Default 100 MiB.
-    pub request_max: ByteSize,
-    /// Bytes of requests in flight, all connections together. Default 256 MiB.
-    pub in_flight_max: ByteSize,
-    /// Requests in flight on one connection. Default 64.
-    pub requests_per_connection: usize,
-    /// `max.connections`. Default 10,000.
-    pub connections: usize,
-    /// `max.connections.per.ip`. Default 10,000.
-    pub connections_per_ip: usize,
-    /// `connections.max.idle.ms`. Default 10 min.
-    pub idle_timeout: Span,
-    /// Time in which a request that has begun must be whole. Default 30 s.
-    pub frame_timeout: Span,
-    /// Time in which a client must take its answer, and as much again for each MiB of it. Default 1 min.
-    pub write_timeout: Span,
-    /// `fetch.max.bytes`. Default 55 MiB.
-    pub fetch_max: ByteSize,
-    /// Longest wait of a fetch. Default 1 min.
-    pub fetch_max_wait: Span,
-    /// Most topics or groups that one request names. Default 10,000.
-    pub names_per_request: usize,
-}
-
-/// The log of the process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoggingSection {
-    /// `terminal` or `json`. Default `terminal`.
-    pub format: callboard_common::logging::Format,
-    /// `critical`, `error`, `warning`, `info`, `debug` or `trace`. Default `info`.
-    pub level: String,
 }
 
 impl Default for BrokerConfig {
@@ -190,6 +65,8 @@ impl Default for BrokerConfig {
             listeners: ListenerSection {
                 kafka: loopback(9092),
                 advertised_kafka: String::new(),
+                kafka_tls: String::new(),
+                advertised_kafka_tls: String::new(),
                 quic: loopback(9192),
                 advertised_quic: String::new(),
                 http: loopback(9292),
@@ -235,10 +112,8 @@ impl Default for BrokerConfig {
                 fetch_max_wait: Span(Duration::from_mins(1)),
                 names_per_request: 10_000,
             },
-            logging: LoggingSection {
-                format: callboard_common::logging::Format::Terminal,
-                level: "info".into(),
-            },
+            security: SecuritySection::default(),
+            logging: LoggingSection::default(),
         }
     }
 }
@@ -298,6 +173,22 @@ impl BrokerConfig {
             0,
             i32::MAX as u64,
         )?;
+        let _tls = self.kafka_tls()?;
+        if let Some(odd) = self
+            .security
+            .super_users
+            .iter()
+            .find(|u| !u.starts_with("User:"))
+        {
+            let wanted =
+                format!("security.super_users holds {odd:?}, wanted are names like User:admin");
+            return Err(ConfigError::Value(wanted));
+        }
+        if self.security.authorize && !self.security.authenticate {
+            let wanted =
+                "security.authorize needs security.authenticate: without it nobody is anybody";
+            return Err(ConfigError::Value(wanted.into()));
+        }
         let files = [
             &self.listeners.certificate,
             &self.listeners.key,
@@ -432,6 +323,9 @@ impl BrokerConfig {
                 i32::MAX as u64,
             )?,
             topic_defaults: self.topic_defaults()?,
+            settings: self.settings(),
+            authenticate: self.security.authenticate,
+            authorizer: Authorizer::new(self.security.authorize, self.security.super_users.clone()),
         })
     }
 
@@ -461,6 +355,32 @@ impl BrokerConfig {
             &self.listeners.advertised_kafka,
             bound,
         )
+    }
+
+    /// Where Kafka clients connect with TLS, if they may.
+    ///
+    /// # Errors
+    ///
+    /// As [`BrokerConfig::validate`].
+    pub fn kafka_tls(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let text = &self.listeners.kafka_tls;
+        let refuse = |_| {
+            let wanted = "wanted is address:port, or nothing for no TLS";
+            ConfigError::Value(format!("listeners.kafka_tls is {text:?}, {wanted}"))
+        };
+        (!text.is_empty())
+            .then(|| text.parse().map_err(refuse))
+            .transpose()
+    }
+
+    /// Where Kafka clients with TLS are told to connect.
+    ///
+    /// # Errors
+    ///
+    /// As [`BrokerConfig::validate`].
+    pub fn advertised_kafka_tls(&self, bound: SocketAddr) -> Result<Advertised, ConfigError> {
+        let text = &self.listeners.advertised_kafka_tls;
+        advertised("listeners.advertised_kafka_tls", text, bound)
     }
 
     /// Where Callboard's clients are told to connect.

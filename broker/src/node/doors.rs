@@ -1,0 +1,167 @@
+//! The doors, opened last of all, and the first user of a node that asks who everybody is.
+
+use std::sync::Arc;
+
+use actix::Addr;
+use callboard_common::Uuid;
+use callboard_common::kafka::Text;
+use callboard_common::protocol::security::ScramMechanism;
+use futures::FutureExt;
+use slog::info;
+use tokio::sync::{oneshot, watch};
+
+use super::Addresses;
+use super::builder::StartError;
+use super::prepare::Starting;
+use crate::api::{Api, Operation};
+use crate::controller::actor::{Propose, Published};
+use crate::controller::{Command, ControllerActor};
+use crate::net::admission::Admission;
+use crate::net::throttle::Throttle;
+use crate::net::{http, kafka, quic};
+use crate::security::image::SecurityChange;
+use crate::security::scram::{ITERATIONS_MIN, ScramCredential};
+use crate::status;
+use crate::storage::StorageError;
+use crate::storage::disk::replace_whole;
+use crate::supervision;
+
+/// Where the first user's password is written.
+const PASSWORD_FILE: &str = "admin.password";
+const FIRST_USER: &str = "admin";
+
+/// Whether somebody may see the metrics.
+async fn admit(api: Api, who: Option<http::Visitor>) -> bool {
+    if !api.config().authenticate {
+        return true;
+    }
+    let Some(http::Visitor {
+        user,
+        password,
+        address,
+    }) = who
+    else {
+        return false;
+    };
+    match api.verified(&user, &password).await {
+        Some(principal) => api.allows_at(&principal, address, Operation::Describe),
+        None => false,
+    }
+}
+
+impl Starting {
+    /// Makes the user `admin` if everybody must prove who they are and nobody could.
+    pub(super) async fn make_first_user(
+        &self,
+        controller: &Addr<ControllerActor>,
+        published: &Published,
+    ) -> Result<(), StartError> {
+        let users_are_there = !published.image.load().security.users.is_empty();
+        if !self.config.security.authenticate || users_are_there {
+            return Ok(());
+        }
+        let password = format!("{}{}", Uuid::random(), Uuid::random());
+        let path = self.shared.dir.join(PASSWORD_FILE);
+        // Written first: a password that nobody knows would lock everybody out.
+        replace_whole(
+            &**self.shared.open.disk(),
+            &path,
+            format!("{password}\n").as_bytes(),
+        )
+        .map_err(StorageError::io("writing", &path))?;
+        let of = |mechanism| {
+            let salt = Uuid::random().0;
+            let credential = ScramCredential::from_password(
+                mechanism,
+                &salt,
+                ITERATIONS_MIN,
+                password.as_bytes(),
+            );
+            (mechanism, Some(credential))
+        };
+        let change = SecurityChange::Credentials {
+            user: Text::from_static(FIRST_USER),
+            credentials: vec![of(ScramMechanism::Sha256), of(ScramMechanism::Sha512)],
+        };
+        let (reply, done) = oneshot::channel();
+        supervision::tell(
+            controller,
+            Propose {
+                command: Command::Security(change),
+                reply,
+            },
+        );
+        match done.await {
+            Ok(Ok(_)) => {
+                info!(self.shared.logger, "there was no user: made {FIRST_USER}";
+                    "password_file" => %path.display());
+                Ok(())
+            }
+            Ok(Err(refusal)) => Err(StartError::FirstUser(refusal.to_string())),
+            Err(_) => Err(StartError::FirstUser("it stopped".into())),
+        }
+    }
+
+    /// Opens the doors, last of all.
+    pub(super) fn open_doors(
+        self,
+        at: Addresses,
+        controller: Addr<ControllerActor>,
+        published: Published,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<std::thread::JoinHandle<()>, StartError> {
+        let shared = self.shared;
+        let kafka = self.config.advertised_kafka(at.kafka)?;
+        let kafka_tls = match at.kafka_tls {
+            Some(bound) => self.config.advertised_kafka_tls(bound)?,
+            None => kafka.clone(),
+        };
+        let advertised = crate::api::Addresses {
+            kafka,
+            kafka_tls,
+            quic: self.config.advertised_quic(at.quic)?,
+        };
+        let config = self.config.api()?;
+        let api = Api::new(
+            shared.clone(),
+            controller,
+            published.clone(),
+            config,
+            advertised,
+        );
+        let admission = Admission::new(self.config.limits()?, shared.metrics.clone());
+        let logger = shared.logger.clone();
+        let doors = kafka::Doors {
+            throttle: Throttle::new(api.clone()),
+            api: api.clone(),
+            admission,
+            tls: None,
+            logger: logger.clone(),
+        };
+        kafka::serve(self.kafka, &shared.runtime, doors.clone(), stopping.clone());
+        if let Some(listener) = self.kafka_tls {
+            let tls = Arc::new(self.identity.kafka_server_config()?);
+            let doors = kafka::Doors {
+                tls: Some(tls.into()),
+                ..doors.clone()
+            };
+            kafka::serve(listener, &shared.runtime, doors, stopping.clone());
+        }
+        quic::serve(
+            self.quic,
+            &self.identity,
+            &shared.runtime,
+            &doors,
+            &stopping,
+        );
+        info!(logger, "serves"; "kafka" => %at.kafka, "quic" => %at.quic, "http" => %at.http,
+            "data" => %shared.dir.display());
+        let door = http::Door {
+            metrics: shared.metrics.clone(),
+            check: status::check(shared.clone(), published),
+            refresh: status::refresh(api.clone()),
+            admit: Arc::new(move |user| admit(api.clone(), user).boxed()),
+        };
+        http::serve(self.http, door, stopping, logger).map_err(StartError::Threads)
+    }
+}
