@@ -40,13 +40,7 @@ impl Client {
     ///
     /// Cancel safe: nothing is left behind.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
-        let (server, trust) = (config.server.clone(), config.trust.clone());
-        let bootstrap = Connection::new(
-            server,
-            trust,
-            config.connect_timeout,
-            config.request_timeout,
-        );
+        let bootstrap = Connection::new(config.server.clone(), &config);
         let client = Self(Arc::new(Inner {
             config,
             bootstrap,
@@ -129,7 +123,8 @@ impl Client {
     pub(crate) async fn leader(&self, partition: &TopicPartition) -> Result<Connection, Error> {
         let topic = partition.topic.as_str();
         if self.0.metadata.leader(topic, partition.partition).is_none() {
-            let _count = self.refresh(topic).await?;
+            // Who reads or writes a partition has seen the topic: if it is gone, that is for the user to know.
+            let _count = self.refresh(topic, false).await?;
         }
         let address = self.0.metadata.leader(topic, partition.partition);
         let address = address.ok_or(Error::refused(
@@ -139,10 +134,7 @@ impl Client {
             return Ok(self.0.bootstrap.clone());
         }
         let mut nodes = self.0.nodes.lock().await;
-        let connect = || {
-            let (trust, c) = (self.0.config.trust.clone(), &self.0.config);
-            Connection::new(address.clone(), trust, c.connect_timeout, c.request_timeout)
-        };
+        let connect = || Connection::new(address.clone(), &self.0.config);
         Ok(nodes.entry(address.clone()).or_insert_with(connect).clone())
     }
 
@@ -150,16 +142,16 @@ impl Client {
     pub(crate) async fn partitions(&self, topic: &str) -> Result<usize, Error> {
         match self.0.metadata.partitions(topic) {
             Some(count) => Ok(count),
-            None => self.refresh(topic).await,
+            None => self.refresh(topic, true).await,
         }
     }
 
     /// Asks for a topic anew.
-    pub(crate) async fn refresh(&self, topic: &str) -> Result<usize, Error> {
+    async fn refresh(&self, topic: &str, auto_create: bool) -> Result<usize, Error> {
         let name = Text::from(topic);
         let request = MetadataRequest {
             topics: Some(vec![TopicRef::Name(name.clone())]),
-            auto_create: true,
+            auto_create,
         };
         self.ask_patiently(Lane::Control, request, |answer: MetadataAnswer| {
             self.0.metadata.learn(&answer);

@@ -12,6 +12,8 @@ pub struct ClientConfig {
     pub server: String,
     /// Whom to trust (`ssl.truststore.location`).
     pub trust: Trust,
+    /// Who the client is, for nodes that ask (`sasl.jaas.config`). Default nobody.
+    pub credentials: Option<Credentials>,
     /// How long a connection may take (`socket.connection.setup.timeout.ms`). Default 10 s.
     pub connect_timeout: Duration,
     /// How long an answer may take (`request.timeout.ms`). Default 30 s.
@@ -29,11 +31,27 @@ impl ClientConfig {
         Self {
             server: server.to_string(),
             trust,
+            credentials: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             retry_backoff: Duration::from_millis(100),
             api_timeout: Duration::from_secs(60),
         }
+    }
+}
+
+/// A user and its password. Debug output does not show the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({:?})", self.user)
     }
 }
 

@@ -8,6 +8,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use callboard_common::ErrorCode;
+use callboard_common::protocol::security::{Authenticate, Authenticated};
 use callboard_common::protocol::{Ask, Request, Response};
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::transport::{endpoint, tls::Trust};
@@ -17,7 +19,8 @@ use callboard_common::{TopicPartition, wire::frame::Header};
 use quinn::{Connection as Quic, RecvStream, SendStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::error::Error;
+use crate::config::{ClientConfig, Credentials};
+use crate::error::{Error, check};
 use crate::spawn::spawn;
 
 /// Larger answers are not accepted.
@@ -55,6 +58,7 @@ struct State {
 struct Inner {
     server: String,
     trust: Trust,
+    credentials: Option<Credentials>,
     connect_timeout: Duration,
     request_timeout: Duration,
     state: Mutex<State>,
@@ -73,17 +77,13 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        server: String,
-        trust: Trust,
-        connect_timeout: Duration,
-        request_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(server: String, config: &ClientConfig) -> Self {
         Self(Arc::new(Inner {
             server,
-            trust,
-            connect_timeout,
-            request_timeout,
+            trust: config.trust.clone(),
+            credentials: config.credentials.clone(),
+            connect_timeout: config.connect_timeout,
+            request_timeout: config.request_timeout,
             state: Mutex::default(),
         }))
     }
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// Waits for the answer of a request that was started.
-    pub(crate) async fn wait<T: TryFrom<Response, Error = callboard_common::ErrorCode>>(
+    pub(crate) async fn wait<T: TryFrom<Response, Error = ErrorCode>>(
         &self,
         answer: oneshot::Receiver<Result<Response, Error>>,
         extra: Duration,
@@ -177,8 +177,33 @@ impl Connection {
         let quic = connected
             .map_err(|_| self.broken("it does not answer"))?
             .map_err(|e| self.broken(e))?;
+        if let Some(credentials) = &self.0.credentials {
+            self.authenticate(&quic, credentials).await?;
+        }
         state.quic = Some(quic.clone());
         Ok(quic)
+    }
+
+    /// Proves who uses a new connection, before anything else.
+    async fn authenticate(&self, quic: &Quic, credentials: &Credentials) -> Result<(), Error> {
+        let request = Authenticate {
+            user: credentials.user.as_str().into(),
+            password: credentials.password.as_str().into(),
+        };
+        let prove = async {
+            let (mut send, receive) = quic.open_bi().await.map_err(|e| self.broken(e))?;
+            let frame = codec::request_frame(1, request.into())
+                .map_err(|e| Error::Config(e.to_string()))?;
+            write(&mut send, frame).await.map_err(|e| self.broken(e))?;
+            let (_, response) = read(&mut FrameReader::new(receive))
+                .await
+                .map_err(|e| self.broken(e))?;
+            Authenticated::try_from(response).map_err(Error::refused)
+        };
+        let answer = tokio::time::timeout(self.0.request_timeout, prove).await;
+        let error = answer.map_err(|_| Error::Timeout)??.error;
+        let user = || credentials.user.clone();
+        check(error).map_err(|_| Error::Authentication { user: user() })
     }
 
     fn resolve(&self) -> Result<SocketAddr, Error> {

@@ -21,6 +21,12 @@ pub enum Error {
         /// More, if the server said more.
         detail: Option<String>,
     },
+    /// The node does not believe that the client is this user.
+    #[error("the server did not accept user {user:?} with this password")]
+    Authentication {
+        /// The user.
+        user: String,
+    },
     /// The topic is not there and was not created.
     #[error("there is no topic {0}")]
     UnknownTopic(String),
@@ -68,6 +74,7 @@ impl Error {
             Self::Connection { .. } | Self::Timeout => true,
             Self::Refused { code, .. } => code.is_retriable(),
             Self::UnknownTopic(_)
+            | Self::Authentication { .. }
             | Self::RecordTooLarge { .. }
             | Self::Closed
             | Self::NoOffset { .. }
@@ -82,6 +89,7 @@ impl Error {
         match self {
             Self::Refused { code, .. } => Some(*code),
             Self::UnknownTopic(_) => Some(ErrorCode::UnknownTopicOrPartition),
+            Self::Authentication { .. } => Some(ErrorCode::SaslAuthenticationFailed),
             Self::Connection { .. }
             | Self::Timeout
             | Self::RecordTooLarge { .. }

@@ -1,7 +1,9 @@
 //! Callboard's client for Rust services: producers, consumers and admin over QUIC.
 //!
 //! Everything comes in two forms: plain async handles ([`Client`], [`Producer`], [`Consumer`], [`Admin`]) and actix
-//! actors around them ([`actors`]). Handles need a tokio runtime.
+//! actors around them (`actors`, behind the feature of that name). Handles need a tokio runtime.
+//!
+//! Features: `actors` (default); `aws-lc` (default) or `ring` for cryptography.
 //!
 //! ```
 //! # use callboard_broker::Node;
@@ -29,6 +31,7 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "actors")]
 pub mod actors;
 mod admin;
 mod client;
@@ -43,7 +46,7 @@ mod spawn;
 
 pub use admin::Admin;
 pub use client::Client;
-pub use config::{Acks, ClientConfig, ConsumerConfig, OffsetReset, ProducerConfig};
+pub use config::{Acks, ClientConfig, ConsumerConfig, Credentials, OffsetReset, ProducerConfig};
 pub use consumer::{ConsumedRecord, Consumer, RebalanceListener, StartAt};
 pub use error::Error;
 pub use producer::{Delivery, PendingDelivery, Producer, Record};

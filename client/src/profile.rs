@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClientConfig, Error, Trust};
+use crate::{ClientConfig, Credentials, Error, Trust};
 
 /// How to reach a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,12 @@ pub struct Profile {
     /// SHA-256 of the node's certificate; used without a CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Who uses the node, if it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
     /// Address of the Kafka door.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kafka: Option<String>,
@@ -46,6 +52,21 @@ impl Profile {
                 return Err(Error::Config(wanted.into()));
             }
         };
-        Ok(ClientConfig::new(&self.server, trust))
+        let credentials = match (&self.user, &self.password) {
+            (Some(user), Some(password)) => Some(Credentials {
+                user: user.clone(),
+                password: password.clone(),
+            }),
+            (None, None) => None,
+            _ => {
+                let wanted = "user and password are given together or not at all";
+                return Err(Error::Config(wanted.into()));
+            }
+        };
+        let config = ClientConfig::new(&self.server, trust);
+        Ok(ClientConfig {
+            credentials,
+            ..config
+        })
     }
 }

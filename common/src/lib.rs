@@ -14,6 +14,7 @@
 compile_error!("supervision needs panics that unwind");
 
 pub mod config;
+pub mod crypto;
 pub mod error_code;
 pub mod ids;
 pub mod kafka;
@@ -21,6 +22,7 @@ pub mod logging;
 pub mod offset;
 pub mod protocol;
 pub mod record;
+#[cfg(feature = "runtime")]
 pub mod runtime;
 pub mod time;
 pub mod transport;

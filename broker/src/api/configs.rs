@@ -230,8 +230,8 @@ async fn alter_one(
     };
     let image = api.image();
     let name = TopicName::new(topic).map_err(|e| refused(ErrorCode::InvalidTopicException, e))?;
-    allowed(api, caller, Operation::AlterConfigs, &name)?;
-    let (_, id): (_, Uuid) = api.topic(&image, &TopicRef::Name(topic.clone()))?;
+    let topic = TopicRef::Name(topic.clone());
+    let (_, id): (_, Uuid) = api.topic(caller, Operation::AlterConfigs, &image, &topic)?;
     let own = image
         .topics
         .get(&name)

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
+use super::{Api, Caller, Operation, or_timeout, timeout};
 use crate::directory::LeaderRef;
 use crate::leader::{Ends, FetchError, actor};
 use crate::supervision;
@@ -99,14 +99,9 @@ fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
         }
     };
     let topic = |topic: &callboard_common::protocol::fetch::FetchTopic| {
-        let name = api.topic(&image, &topic.topic).and_then(|(name, _)| {
-            let allowed = api.allows(caller, Operation::Read, Resource::Topic(&name));
-            if allowed {
-                Ok(name)
-            } else {
-                Err(ErrorCode::TopicAuthorizationFailed)
-            }
-        });
+        let name = api
+            .topic(caller, Operation::Read, &image, &topic.topic)
+            .map(|(name, _)| name);
         (
             topic.topic.clone(),
             topic.partitions.iter().map(|p| part(&name, p)).collect(),

@@ -8,7 +8,7 @@ use callboard_common::protocol::list_offsets::{
 use callboard_common::{ErrorCode, LeaderEpoch, Offset, TopicName, TopicPartition};
 use tokio::sync::oneshot;
 
-use super::{Api, Caller, Operation, Resource};
+use super::{Api, Caller, Operation};
 use crate::leader::actor::{FindEpochEnd, FindTimestamp};
 use crate::supervision;
 
@@ -16,14 +16,9 @@ pub(super) async fn list(api: &Api, caller: &Caller, list: ListOffsets) -> Liste
     let image = api.image();
     let mut topics = Vec::with_capacity(list.topics.len());
     for topic in list.topics {
-        let name = api.topic(&image, &topic.topic).and_then(|(name, _)| {
-            let allowed = api.allows(caller, Operation::Describe, Resource::Topic(&name));
-            if allowed {
-                Ok(name)
-            } else {
-                Err(ErrorCode::TopicAuthorizationFailed)
-            }
-        });
+        let name = api
+            .topic(caller, Operation::Describe, &image, &topic.topic)
+            .map(|(name, _)| name);
         let look_ups = topic
             .partitions
             .iter()
@@ -42,10 +37,9 @@ pub(super) async fn epoch_ends(api: &Api, caller: &Caller, ask: EpochEnds) -> Re
     let image = api.image();
     let mut topics = Vec::with_capacity(ask.topics.len());
     for (topic, wanted) in ask.topics {
-        let name = api.topic(&image, &topic).and_then(|(name, _)| {
-            api.allows_topic(caller, Operation::Describe, &name)
-                .map(|()| name)
-        });
+        let name = api
+            .topic(caller, Operation::Describe, &image, &topic)
+            .map(|(name, _)| name);
         let ends = wanted
             .iter()
             .map(|wanted| epoch_end(api, name.clone(), *wanted));

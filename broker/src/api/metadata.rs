@@ -102,10 +102,7 @@ fn one(api: &Api, caller: &Caller, image: &MetadataImage, topic: &TopicRef) -> T
             partitions: Vec::new(),
         }
     };
-    match api.topic(image, topic) {
-        Ok((name, _)) if !api.allows(caller, Operation::Describe, Resource::Topic(&name)) => {
-            refuse(ErrorCode::TopicAuthorizationFailed)
-        }
+    match api.topic(caller, Operation::Describe, image, topic) {
         Ok((name, _)) => image.topics.get(&name).map_or_else(
             || refuse(ErrorCode::UnknownTopicOrPartition),
             |t| found(api, &name, t),

@@ -334,18 +334,6 @@ impl Api {
         authorizer.allows_any(&image.security, who, operation, resource)
     }
 
-    fn allows_topic(
-        &self,
-        caller: &Caller,
-        operation: Operation,
-        topic: &TopicName,
-    ) -> Result<(), ErrorCode> {
-        match self.allows(caller, operation, Resource::Topic(topic)) {
-            true => Ok(()),
-            false => Err(ErrorCode::TopicAuthorizationFailed),
-        }
-    }
-
     /// Whether somebody who is not a caller of requests may do something to the cluster.
     #[must_use]
     pub fn allows_at(&self, who: &Principal, address: IpAddr, operation: Operation) -> bool {
@@ -365,23 +353,30 @@ impl Api {
         &self.0.secret
     }
 
-    /// Finds the topic that a request names.
+    /// Finds the topic that a request names. Who may not do the operation does not learn whether there is such a name.
     fn topic(
         &self,
+        caller: &Caller,
+        operation: Operation,
         image: &MetadataImage,
         topic: &TopicRef,
     ) -> Result<(TopicName, Uuid), ErrorCode> {
+        let allowed = |name: &TopicName| match self.allows(caller, operation, Resource::Topic(name))
+        {
+            true => Ok(()),
+            false => Err(ErrorCode::TopicAuthorizationFailed),
+        };
         match topic {
             TopicRef::Name(name) => {
                 let name = TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-                let found = image
-                    .topics
-                    .get(&name)
-                    .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+                allowed(&name)?;
+                let found = image.topics.get(&name);
+                let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
                 Ok((name, found.id))
             }
             TopicRef::Id(id) => {
                 let (name, found) = image.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?;
+                allowed(name)?;
                 Ok((name.clone(), found.id))
             }
         }

@@ -22,11 +22,8 @@ pub(super) async fn commit(api: &Api, caller: &Caller, commit: CommitOffsets) ->
     let mut topics = Vec::with_capacity(commit.topics.len());
     for (t, topic) in commit.topics.into_iter().enumerate() {
         let name = allowed
-            .and_then(|()| api.topic(&image, &topic.topic))
-            .and_then(|(name, _)| {
-                api.allows_topic(caller, Operation::Read, &name)
-                    .map(|()| name)
-            });
+            .and_then(|()| api.topic(caller, Operation::Read, &image, &topic.topic))
+            .map(|(name, _)| name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (p, partition) in topic.partitions.into_iter().enumerate() {
             let number = partition.partition;
@@ -107,10 +104,9 @@ pub(super) async fn delete(api: &Api, caller: &Caller, delete: DeleteOffsets) ->
     let (mut partitions, mut places) = (Vec::new(), Vec::new());
     let mut topics = Vec::with_capacity(delete.topics.len());
     for (t, (topic, numbers)) in delete.topics.into_iter().enumerate() {
-        let name = api.topic(&image, &topic).and_then(|(name, _)| {
-            api.allows_topic(caller, Operation::Read, &name)
-                .map(|()| name)
-        });
+        let name = api
+            .topic(caller, Operation::Read, &image, &topic)
+            .map(|(name, _)| name);
         let mut results = Vec::with_capacity(numbers.len());
         for (p, number) in numbers.into_iter().enumerate() {
             let error = match &name {
@@ -224,7 +220,9 @@ async fn fetch_some(
             TopicRef::Name(name) => {
                 TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)
             }
-            TopicRef::Id(_) => api.topic(&image, &topic).map(|(name, _)| name),
+            TopicRef::Id(_) => api
+                .topic(caller, Operation::Describe, &image, &topic)
+                .map(|(name, _)| name),
         };
         let name = name.and_then(|name| {
             let allowed = api.allows(caller, Operation::Describe, Resource::Topic(&name));

@@ -10,7 +10,7 @@ use callboard_common::protocol::produce::{
 use callboard_common::protocol::security::ResourceKind;
 use callboard_common::record::producers::SequenceError;
 use callboard_common::record::{Batch, BatchError};
-use callboard_common::{ErrorCode, TopicName, TopicPartition};
+use callboard_common::{ErrorCode, TopicPartition};
 use tokio::sync::oneshot;
 
 use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
@@ -38,7 +38,9 @@ pub(super) fn start(
     };
     let mut waiting = Vec::with_capacity(produce.topics.len());
     for topic in produce.topics {
-        let name = writable(api, caller, &image, &topic.topic);
+        let name = api
+            .topic(caller, Operation::Write, &image, &topic.topic)
+            .map(|(name, _)| name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let number = partition.partition;
@@ -138,20 +140,6 @@ fn error_code(error: &ProduceError) -> ErrorCode {
         ProduceError::DiskFull => ErrorCode::KafkaStorageError,
         ProduceError::Fenced { .. } => ErrorCode::FencedLeaderEpoch,
         ProduceError::LeaderStopped => ErrorCode::NotLeaderOrFollower,
-    }
-}
-
-fn writable(
-    api: &Api,
-    caller: &Caller,
-    image: &crate::controller::MetadataImage,
-    topic: &callboard_common::protocol::TopicRef,
-) -> Result<TopicName, ErrorCode> {
-    let (name, _) = api.topic(image, topic)?;
-    if api.allows(caller, Operation::Write, Resource::Topic(&name)) {
-        Ok(name)
-    } else {
-        Err(ErrorCode::TopicAuthorizationFailed)
     }
 }
 

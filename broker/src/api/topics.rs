@@ -275,9 +275,13 @@ async fn grow(
     (timeout_ms, validate_only): (i32, bool),
 ) -> Result<(), Refused> {
     let topic = TopicName::new(name).map_err(|e| refused(ErrorCode::InvalidTopicException, e))?;
-    api.allows_topic(caller, Operation::Alter, &topic)?;
     let image = api.image();
-    let (_, id) = api.topic(&image, &TopicRef::Name(name.clone()))?;
+    let (_, id) = api.topic(
+        caller,
+        Operation::Alter,
+        &image,
+        &TopicRef::Name(name.clone()),
+    )?;
     let there = image.topics.get(&topic).map_or(0, |t| t.partitions.len());
     let wanted = usize::try_from(count).unwrap_or(0);
     if wanted <= there {
@@ -321,16 +325,13 @@ pub(super) async fn delete(api: &Api, caller: &Caller, delete: DeleteTopics) -> 
     let mut topics = Vec::with_capacity(delete.topics.len());
     for topic in delete.topics {
         let image = api.image();
-        let found = api.topic(&image, &topic);
+        let found = api.topic(caller, Operation::Delete, &image, &topic);
         let (name, id) = match (&found, topic) {
             (Ok((name, id)), _) => (Some(Text::from(name.as_str())), *id),
             (Err(_), TopicRef::Name(name)) => (Some(name), Uuid::ZERO),
             (Err(_), TopicRef::Id(id)) => (None, id),
         };
         let error = match found {
-            Ok((name, _)) if !api.allows(caller, Operation::Delete, Resource::Topic(&name)) => {
-                ErrorCode::TopicAuthorizationFailed
-            }
             Ok((name, id)) => delete_one(api, &name, id, delete.timeout_ms).await,
             Err(error) => error,
         };
@@ -381,10 +382,7 @@ async fn delete_before(
     partition: i32,
     before: Option<i64>,
 ) -> Result<Offset, ErrorCode> {
-    let (name, _) = api.topic(image, topic)?;
-    if !api.allows(caller, Operation::Delete, Resource::Topic(&name)) {
-        return Err(ErrorCode::TopicAuthorizationFailed);
-    }
+    let (name, _) = api.topic(caller, Operation::Delete, image, topic)?;
     let leader = api.leader(&TopicPartition::new(name, partition))?;
     let (reply, deleted) = oneshot::channel();
     supervision::tell(&leader.actor, actor::DeleteRecords { before, reply });
@@ -412,11 +410,12 @@ pub(super) fn describe(api: &Api, caller: &Caller, describe: DescribeTopics) -> 
     let topics = match &describe.topics {
         Some(topics) => topics
             .iter()
-            .map(|topic| match api.topic(&image, topic) {
-                Ok((name, _)) if visible(&name) => described_topic(api, &image, &name),
-                Ok(_) => unknown(topic, ErrorCode::TopicAuthorizationFailed),
-                Err(error) => unknown(topic, error),
-            })
+            .map(
+                |topic| match api.topic(caller, Operation::Describe, &image, topic) {
+                    Ok((name, _)) => described_topic(api, &image, &name),
+                    Err(error) => unknown(topic, error),
+                },
+            )
             .collect(),
         None => image
             .topics

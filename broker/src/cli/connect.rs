@@ -9,6 +9,8 @@ use super::output::Failure;
 
 /// Names a profile file.
 const PROFILE_VARIABLE: &str = "CALLBOARD_PROFILE";
+/// Holds the password of `--login`.
+const PASSWORD_VARIABLE: &str = "CALLBOARD_PASSWORD";
 const DEFAULT_DATA: &str = "callboard-data";
 
 /// How to reach the node.
@@ -27,6 +29,12 @@ pub(crate) struct Connect {
     /// SHA-256 of the node's certificate, instead of a CA.
     #[arg(long, value_name = "HEX", global = true)]
     fingerprint: Option<String>,
+    /// Who you are, for a node that asks; instead of the profile's user.
+    #[arg(long, value_name = "NAME", global = true)]
+    login: Option<String>,
+    /// File with the user's password [default: $CALLBOARD_PASSWORD].
+    #[arg(long = "login-password-file", value_name = "FILE", global = true)]
+    login_password_file: Option<PathBuf>,
 }
 
 impl Connect {
@@ -44,6 +52,8 @@ impl Connect {
                 server: server.clone(),
                 ca,
                 fingerprint,
+                user: None,
+                password: None,
                 kafka: None,
                 http: None,
             });
@@ -72,9 +82,27 @@ impl Connect {
         Ok(profile)
     }
 
+    fn password(&self) -> Result<String, Failure> {
+        let text = match &self.login_password_file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|e| Failure::new(format!("{}: {e}", path.display())))?,
+            None => std::env::var(PASSWORD_VARIABLE).map_err(|_| {
+                Failure::usage(format!(
+                    "--login needs --login-password-file FILE or ${PASSWORD_VARIABLE}"
+                ))
+            })?,
+        };
+        Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+    }
+
     /// Connects.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        let config = self.profile()?.client_config()?;
+        let mut profile = self.profile()?;
+        if let Some(user) = &self.login {
+            profile.password = Some(self.password()?);
+            profile.user = Some(user.clone());
+        }
+        let config = profile.client_config()?;
         Ok(Client::connect(config).await?)
     }
 }

@@ -9,10 +9,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::connect::Connect;
-use super::output::{Failure, line, table};
+use super::output::{Failure, line, note, table};
 use super::time::start_at;
 
-/// List, describe and reset consumer groups.
+/// List, describe, reset and delete consumer groups.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
     /// List groups.
@@ -30,6 +30,13 @@ pub(crate) enum Group {
         /// JSON instead of tables.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Delete a group that has no members, with all it has committed.
+    Delete {
+        /// Its name.
+        group: String,
         #[command(flatten)]
         connect: Connect,
     },
@@ -83,6 +90,12 @@ pub(crate) async fn run(group: Group) -> Result<(), Failure> {
         } => {
             let client = connect.client().await?;
             describe(&client.admin(), &group, json).await?;
+            client.close().await;
+        }
+        Group::Delete { group, connect } => {
+            let client = connect.client().await?;
+            client.admin().delete_group(&group).await?;
+            note(format!("group {group} deleted"));
             client.close().await;
         }
         Group::Reset {

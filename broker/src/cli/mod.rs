@@ -3,16 +3,20 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted. What a program reads goes to standard
 //! output, everything else to standard error.
 
+mod acl;
 mod complete;
+mod config;
 mod connect;
 mod consume;
 mod group;
 mod log_dump;
 mod output;
 mod produce;
+mod quota;
 mod start;
 mod time;
 mod topic;
+mod user;
 
 use std::process::ExitCode;
 
@@ -37,16 +41,28 @@ struct Arguments {
 enum Command {
     /// Run a node.
     Start(start::Start),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, grow and delete topics.
     #[command(subcommand)]
     Topic(topic::Topic),
     /// Append lines of standard input or of files to a topic.
     Produce(produce::ProduceArguments),
     /// Read a topic.
     Consume(consume::ConsumeArguments),
-    /// List, describe and reset consumer groups.
+    /// List, describe, reset and delete consumer groups.
     #[command(subcommand)]
     Group(group::Group),
+    /// Show and change settings of topics; show those of nodes.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Add, list and delete users.
+    #[command(subcommand)]
+    User(user::User),
+    /// Say who may do what.
+    #[command(subcommand)]
+    Acl(acl::AclCommand),
+    /// Say how much clients may do.
+    #[command(subcommand)]
+    Quota(quota::Quota),
     /// Look into log files.
     #[command(subcommand)]
     Log(log_dump::Log),
@@ -66,6 +82,10 @@ pub(crate) fn run() -> ExitCode {
         // It handles interrupts itself, because it leaves its group in order.
         Command::Consume(consume) => block_on(consume::run(consume)),
         Command::Group(group) => on_runtime(group::run(group)),
+        Command::Config(config) => on_runtime(config::run(config)),
+        Command::User(user) => on_runtime(user::run(user)),
+        Command::Acl(acl) => on_runtime(acl::run(acl)),
+        Command::Quota(quota) => on_runtime(quota::run(quota)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

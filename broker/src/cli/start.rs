@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use callboard_broker::{BrokerConfig, Node, StartError};
@@ -87,14 +88,16 @@ pub(crate) fn run(start: &Start) -> Result<(), Failure> {
     let (logger, _guard) =
         logging::start(config.logging.format, config.level().map_err(Failure::new)?);
     callboard_broker::supervision::report_panics(logger.clone());
-    warn_about_open_doors(&config, &logger);
+    if !config.security.authenticate {
+        warn_about_open_doors(&config, &logger);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(serve(config, logger))
 }
 
-/// There is no authentication yet, so a door beyond loopback is open to everybody who reaches it.
+/// Without authentication a door beyond loopback is open to everybody who reaches it.
 fn warn_about_open_doors(config: &BrokerConfig, logger: &slog::Logger) {
     let l = &config.listeners;
     for (door, address) in [("kafka", l.kafka), ("quic", l.quic), ("http", l.http)] {
@@ -103,7 +106,7 @@ fn warn_about_open_doors(config: &BrokerConfig, logger: &slog::Logger) {
             IpAddr::V6(ip) => !ip.is_loopback(),
         };
         if is_open {
-            warn!(logger, "this door is reachable from other machines and there is no authentication";
+            warn!(logger, "this door is reachable from other machines and security.authenticate is off";
                 "door" => door, "address" => %address);
         }
     }
@@ -142,16 +145,22 @@ async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<(), Failure
 fn write_profile(node: &Node, data: &Path) -> Result<PathBuf, Failure> {
     let path = data.join(Profile::FILE_NAME);
     let fingerprint = node.fingerprint().map_err(|e: TlsError| Failure::new(e))?;
+    let first_user = node.first_user();
     let profile = Profile {
         server: node.quic().to_string(),
         ca: Some(node.ca_pem().to_owned()),
         fingerprint: Some(fingerprint.to_string()),
+        user: first_user.as_ref().map(|(user, _)| user.clone()),
+        password: first_user.map(|(_, password)| password),
         kafka: Some(node.kafka().to_string()),
         http: Some(node.http().to_string()),
     };
     let text = toml::to_string(&profile).map_err(Failure::new)?;
     let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, text)?;
+    // It may hold a password.
+    let mut options = std::fs::OpenOptions::new();
+    let options = options.create(true).write(true).truncate(true).mode(0o600);
+    options.open(&temporary)?.write_all(text.as_bytes())?;
     std::fs::rename(&temporary, &path)?;
     Ok(path)
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::connect::Connect;
 use super::output::{Failure, line, note, table};
 
-/// Create, list, describe and delete topics.
+/// Create, list, describe, grow and delete topics.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Topic {
     /// Create a topic.
@@ -44,6 +44,16 @@ pub(crate) enum Topic {
         /// JSON instead of tables.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
+    /// Add partitions to a topic; keys go to other partitions from then on.
+    Grow {
+        /// Its name.
+        name: String,
+        /// How many partitions it has then.
+        #[arg(long)]
+        partitions: i32,
         #[command(flatten)]
         connect: Connect,
     },
@@ -97,6 +107,16 @@ pub(crate) async fn run(topic: Topic) -> Result<(), Failure> {
             for topic in client.admin().describe_topics(&[&name]).await? {
                 describe(&topic, json)?;
             }
+            client.close().await;
+        }
+        Topic::Grow {
+            name,
+            partitions,
+            connect,
+        } => {
+            let client = connect.client().await?;
+            client.admin().create_partitions(&name, partitions).await?;
+            note(format!("topic {name} has {partitions} partitions"));
             client.close().await;
         }
         Topic::Delete { name, connect } => {

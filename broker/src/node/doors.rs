@@ -23,7 +23,7 @@ use crate::security::image::SecurityChange;
 use crate::security::scram::{ITERATIONS_MIN, ScramCredential};
 use crate::status;
 use crate::storage::StorageError;
-use crate::storage::disk::replace_whole;
+use crate::storage::disk::{read_whole, replace_whole};
 use crate::supervision;
 
 /// Where the first user's password is written.
@@ -50,6 +50,15 @@ async fn admit(api: Api, who: Option<http::Visitor>) -> bool {
 }
 
 impl Starting {
+    /// The first user and its password, as long as its file is there.
+    pub(super) fn first_user(&self) -> Option<(String, String)> {
+        let path = self.shared.dir.join(PASSWORD_FILE);
+        let bytes = read_whole(&**self.shared.open.disk(), &path, 4096).ok()?;
+        let password = String::from_utf8(bytes).ok()?.trim_end().to_owned();
+        let asked = self.config.security.authenticate;
+        asked.then(|| (FIRST_USER.to_owned(), password))
+    }
+
     /// Makes the user `admin` if everybody must prove who they are and nobody could.
     pub(super) async fn make_first_user(
         &self,

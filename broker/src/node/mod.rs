@@ -108,6 +108,7 @@ pub struct Node {
     clock: Clock,
     fatal: watch::Receiver<Option<String>>,
     directory: Directory,
+    first_user: Option<(String, String)>,
     running: Mutex<Option<Running>>,
 }
 
@@ -143,6 +144,7 @@ impl Starting {
         )
         .await?;
         self.make_first_user(&controller, &published).await?;
+        let first_user = self.first_user();
         remove_deleted(&shared);
         let replicas = start_replicas(&shared, &controller, &published, &self.config)?;
         wait_until_led(&shared, &published).await;
@@ -167,6 +169,7 @@ impl Starting {
             clock: shared.clock,
             fatal: fatal_seen,
             directory: shared.directory,
+            first_user,
             running: Mutex::new(Some(running)),
         })
     }
@@ -419,6 +422,13 @@ impl Node {
     #[must_use]
     pub fn quic(&self) -> SocketAddr {
         self.addresses.quic
+    }
+
+    /// The user that the node made because it asks who everybody is, and its password; `None` if it does not ask or
+    /// the password's file is gone.
+    #[must_use]
+    pub fn first_user(&self) -> Option<(String, String)> {
+        self.first_user.clone()
     }
 
     /// Where health and metrics are.

@@ -1,12 +1,11 @@
 //! SCRAM, the server's side (RFC 5802, RFC 7677, KIP-84).
 
-use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bincode::{Decode, Encode};
+use callboard_common::crypto::{equal, hash, hmac, salted_password};
 use callboard_common::kafka::Text;
 use callboard_common::protocol::security::ScramMechanism;
-use std::num::NonZeroU32;
 
 /// Fewest hash rounds of a credential, as in Kafka.
 pub const ITERATIONS_MIN: u32 = 4096;
@@ -34,42 +33,6 @@ impl std::fmt::Debug for ScramCredential {
     }
 }
 
-fn hmac_of(mechanism: ScramMechanism, key: &[u8], text: &[u8]) -> Vec<u8> {
-    let algorithm = match mechanism {
-        ScramMechanism::Sha256 => hmac::HMAC_SHA256,
-        ScramMechanism::Sha512 => hmac::HMAC_SHA512,
-    };
-    hmac::sign(&hmac::Key::new(algorithm, key), text)
-        .as_ref()
-        .to_vec()
-}
-
-fn hash(mechanism: ScramMechanism, bytes: &[u8]) -> Vec<u8> {
-    let algorithm = match mechanism {
-        ScramMechanism::Sha256 => &digest::SHA256,
-        ScramMechanism::Sha512 => &digest::SHA512,
-    };
-    digest::digest(algorithm, bytes).as_ref().to_vec()
-}
-
-/// RFC 5802's `SaltedPassword`. Takes milliseconds on purpose.
-#[must_use]
-pub fn salted_password(
-    mechanism: ScramMechanism,
-    password: &[u8],
-    salt: &[u8],
-    iterations: u32,
-) -> Vec<u8> {
-    let (algorithm, length) = match mechanism {
-        ScramMechanism::Sha256 => (pbkdf2::PBKDF2_HMAC_SHA256, 32),
-        ScramMechanism::Sha512 => (pbkdf2::PBKDF2_HMAC_SHA512, 64),
-    };
-    let mut out = vec![0; length];
-    let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-    pbkdf2::derive(algorithm, iterations, salt, password, &mut out);
-    out
-}
-
 impl ScramCredential {
     /// From what a client computed of the password.
     #[must_use]
@@ -79,11 +42,11 @@ impl ScramCredential {
         iterations: u32,
         salted: &[u8],
     ) -> Self {
-        let client_key = hmac_of(mechanism, salted, b"Client Key");
+        let client_key = hmac(mechanism, salted, b"Client Key");
         Self {
             salt: salt.to_vec(),
             stored_key: hash(mechanism, &client_key),
-            server_key: hmac_of(mechanism, salted, b"Server Key"),
+            server_key: hmac(mechanism, salted, b"Server Key"),
             iterations,
         }
     }
@@ -103,7 +66,7 @@ impl ScramCredential {
     /// The credential of a user that is not there: always the same for the same name, proven by no password.
     #[must_use]
     pub fn nobody(mechanism: ScramMechanism, secret: &[u8], user: &str) -> Self {
-        let made_up = hmac_of(mechanism, secret, user.as_bytes());
+        let made_up = hmac(mechanism, secret, user.as_bytes());
         Self {
             salt: made_up[..16].to_vec(),
             stored_key: made_up.clone(),
@@ -116,7 +79,7 @@ impl ScramCredential {
     #[must_use]
     pub fn proves(&self, mechanism: ScramMechanism, password: &[u8]) -> bool {
         let other = Self::from_password(mechanism, &self.salt, self.iterations, password);
-        constant_time::verify_slices_are_equal(&self.stored_key, &other.stored_key).is_ok()
+        equal(&self.stored_key, &other.stored_key)
     }
 }
 
@@ -257,15 +220,16 @@ impl ScramExchange {
         }
         let signed = format!("{},{},{without_proof}", self.first.bare, self.server_first);
         let credential = &self.credential;
-        let signature = hmac_of(self.mechanism, &credential.stored_key, signed.as_bytes());
+        let signature = hmac(self.mechanism, &credential.stored_key, signed.as_bytes());
         if signature.len() != proof.len() {
             return Err(ScramError::Proof);
         }
         let client_key: Vec<u8> = signature.iter().zip(&proof).map(|(a, b)| a ^ b).collect();
         let stored = hash(self.mechanism, &client_key);
-        constant_time::verify_slices_are_equal(&stored, &credential.stored_key)
-            .map_err(|_| ScramError::Proof)?;
-        let proof = hmac_of(self.mechanism, &credential.server_key, signed.as_bytes());
+        if !equal(&stored, &credential.stored_key) {
+            return Err(ScramError::Proof);
+        }
+        let proof = hmac(self.mechanism, &credential.server_key, signed.as_bytes());
         Ok((self.first.user, format!("v={}", STANDARD.encode(proof))))
     }
 }

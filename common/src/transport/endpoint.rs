@@ -6,14 +6,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::tls::{Identity, TlsError, Trust};
+use crate::crypto::{sha256, stateless_reset_key};
 
 /// Wanted size of UDP socket buffers; the system may give less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -64,10 +63,9 @@ fn transport(is_client: bool) -> Arc<TransportConfig> {
 fn endpoint_config(secret: Option<&str>) -> EndpointConfig {
     let mut config = match secret {
         Some(secret) => {
-            let digest = digest(&SHA256, secret.as_bytes());
-            let (reset_key, id_key) = digest.as_ref().split_at(24);
-            let mut config =
-                EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset_key)));
+            let digest = sha256(secret.as_bytes());
+            let (reset_key, id_key) = digest.split_at(24);
+            let mut config = EndpointConfig::new(stateless_reset_key(reset_key));
             // A later start must also recognise the ids that this one gave out.
             let id_key = id_key
                 .iter()

@@ -10,6 +10,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, S
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 
+use crate::crypto::{sha256, tls_provider};
+
 /// The protocol's name in the handshake.
 pub const ALPN: &[u8] = b"callboard/1";
 
@@ -42,12 +44,6 @@ impl Fingerprint {
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         Self(sha256(certificate))
     }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
-    out
 }
 
 impl std::fmt::Display for Fingerprint {
@@ -95,12 +91,6 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity").finish_non_exhaustive()
     }
-}
-
-/// The cryptography that is used everywhere.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 impl Identity {
@@ -185,7 +175,7 @@ impl Identity {
                 error: e.to_string(),
             }
         })?;
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(tls_provider())
             .with_protocol_versions(versions)
             .map_err(failed)?
             .with_no_client_auth()
@@ -231,7 +221,7 @@ impl Trust {
     /// [`TlsError`] if the CA cannot be used.
     pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
         let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
-        let builder = ClientConfig::builder_with_provider(provider())
+        let builder = ClientConfig::builder_with_provider(tls_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(failed)?;
         let mut config = match self {
@@ -245,7 +235,7 @@ impl Trust {
             Self::Fingerprint(fingerprint) => {
                 let verifier = Pinned {
                     fingerprint: *fingerprint,
-                    provider: provider(),
+                    provider: tls_provider(),
                 };
                 builder
                     .dangerous()

@@ -1,4 +1,7 @@
-//! Creating, deleting and describing topics and groups.
+//! Creating, deleting and describing topics and groups; settings in `configs`, users, rules and quotas in `security`.
+
+mod configs;
+mod security;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,19 +9,20 @@ use std::time::Duration;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::TopicRef;
 use callboard_common::protocol::groups::{
-    CoordinatorKind, DescribeGroups, DescribedGroups, FindCoordinators, FoundCoordinators,
-    GroupDescription, GroupListing, ListGroups, ListedGroups,
+    CoordinatorKind, DeleteGroups, DeletedGroups, DescribeGroups, DescribedGroups,
+    FindCoordinators, FoundCoordinators, GroupDescription, GroupListing, ListGroups, ListedGroups,
 };
 use callboard_common::protocol::list_offsets::{
     ListOffsets, ListOffsetsPartition, ListOffsetsTopic, ListedOffsets, OffsetTarget,
 };
 use callboard_common::protocol::offsets::{
-    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, FetchGroupOffsets, FetchOffsets,
-    FetchedOffsets,
+    CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, DeleteOffsets, DeletedOffsets,
+    FetchGroupOffsets, FetchOffsets, FetchedOffsets,
 };
 use callboard_common::protocol::topics::{
-    CreateTopics, CreatedTopic, CreatedTopics, DeleteRecords, DeleteTopics, DeletedRecords,
-    DeletedTopics, DescribeTopics, DescribedTopics, NewTopic, TopicDescription,
+    CreatePartitions, CreateTopics, CreatedPartitions, CreatedTopic, CreatedTopics, DeleteRecords,
+    DeleteTopics, DeletedRecords, DeletedTopics, DescribeTopics, DescribedTopics, NewTopic,
+    TopicDescription,
 };
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 
@@ -113,6 +117,29 @@ impl Admin {
         self.client
             .ask_patiently(Lane::Control, request, accept)
             .await
+    }
+
+    /// Adds partitions to a topic, so that it has `count` of them, and waits until they are led. Keys go to other
+    /// partitions from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`], with `InvalidPartitions` if it has as many or more.
+    pub async fn create_partitions(&self, name: &str, count: i32) -> Result<(), Error> {
+        let request = CreatePartitions {
+            topics: vec![(name.into(), count, None)],
+            timeout_ms: TOPIC_TIMEOUT_MS,
+            validate_only: false,
+        };
+        let created: CreatedPartitions = self
+            .client
+            .ask(Lane::Control, request, Duration::ZERO)
+            .await?;
+        self.client.forget(name);
+        match created.topics.into_iter().next() {
+            Some((_, error, detail)) => refused(error, detail),
+            None => Err(Error::refused(ErrorCode::UnknownServerError)),
+        }
     }
 
     /// Deletes a topic with all its records.
@@ -309,6 +336,54 @@ impl Admin {
         };
         self.client
             .ask_patiently(Lane::Group, request, accept_commit)
+            .await
+    }
+
+    /// Deletes a group that has no members, with its offsets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`], with `NonEmptyGroup` while it has members and `GroupIdNotFound` if there is none.
+    pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
+        self.find_coordinator(group).await?;
+        let request = DeleteGroups {
+            groups: vec![group.into()],
+        };
+        let accept = |deleted: DeletedGroups| {
+            let first = deleted.groups.first();
+            check(first.map_or(ErrorCode::UnknownServerError, |(_, error)| *error))
+        };
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
+    }
+
+    /// Forgets offsets that a group has committed; those of topics that its members read stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] of the first that is not forgotten, with `GroupSubscribedToTopic` if it is being read.
+    pub async fn delete_group_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<(), Error> {
+        self.find_coordinator(group).await?;
+        let one = |p: &TopicPartition| (TopicRef::Name(p.topic.as_str().into()), vec![p.partition]);
+        let request = DeleteOffsets {
+            group: group.into(),
+            topics: partitions.iter().map(one).collect(),
+        };
+        let accept = |deleted: DeletedOffsets| {
+            check(deleted.error)?;
+            let mut errors = deleted
+                .topics
+                .iter()
+                .flat_map(|(_, p)| p.iter().map(|(_, e)| *e));
+            errors.try_for_each(check)
+        };
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
             .await
     }
 
