@@ -240,6 +240,7 @@ const FILE_DOORS: &[&str] = &[
     "broker/src/node/mod.rs",
     "broker/src/node/prepare.rs",
     "broker/src/cli/connect.rs",
+    "broker/src/cli/user.rs",
     "broker/src/cli/log_dump.rs",
     "broker/src/cli/produce.rs",
     "broker/src/cli/start.rs",

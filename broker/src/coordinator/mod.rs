@@ -22,6 +22,7 @@ mod member;
 pub mod offsets;
 pub mod records;
 pub mod state;
+mod writes;
 
 pub use actor::{Ask, CoordinatorActor, CoordinatorStart};
 pub use state::{
