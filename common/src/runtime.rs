@@ -63,6 +63,9 @@ impl Worker {
     }
 }
 
+/// See [`pulse`].
+const PULSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
@@ -141,6 +144,16 @@ impl Pool {
     }
 }
 
+/// Keeps a timer that is due soon on an arbiter.
+///
+/// Setting a timer that is due before all others wakes tokio's driver with a system call, and every request sets
+/// some. With this one there, only timers shorter than a pulse cost that.
+async fn pulse() {
+    loop {
+        tokio::time::sleep(PULSE).await;
+    }
+}
+
 fn work(shared: &Shared) {
     loop {
         let job = {
@@ -180,6 +193,9 @@ impl Runtime {
                     let arbiters: Vec<_> =
                         (0..=workers).map(|_| actix_rt::Arbiter::new()).collect();
                     let handles: Vec<_> = arbiters.iter().map(actix_rt::Arbiter::handle).collect();
+                    for handle in &handles {
+                        let _alive: bool = handle.spawn(pulse());
+                    }
                     drop(started.send((actix_rt::System::current(), handles)));
                     drop(runner.run());
                     for arbiter in arbiters {

@@ -55,11 +55,11 @@ pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: Fetch) -> Fetched {
             }
         }
         let found = read_all(api, caller, &mut topics, max_bytes).await;
-        let failed = topics
-            .iter()
-            .flat_map(|(_, parts)| parts)
-            .any(|p| p.result.is_err());
-        if failed || found >= enough || clock.now().monotonic >= deadline {
+        let mut parts = topics.iter().flat_map(|(_, parts)| parts);
+        let failed = parts.any(|p| p.result.is_err());
+        // As in Kafka, a fetch of nothing does not wait: there is nothing to wait for.
+        let of_nothing = topics.iter().all(|(_, parts)| parts.is_empty());
+        if failed || of_nothing || found >= enough || clock.now().monotonic >= deadline {
             break;
         }
         let changed: FuturesUnordered<_> = topics

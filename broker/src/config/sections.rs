@@ -14,7 +14,7 @@ pub struct NodeSection {
     pub id: i32,
     /// Where its data is (`log.dirs`, one of them). Default `./callboard-data`.
     pub data: PathBuf,
-    /// Threads on which partitions and connections live; 0, the default, is one per core.
+    /// Threads on which partitions and connections live; 0, the default, is one for every two cores.
     pub workers: usize,
     /// Threads that sync logs. Default 4.
     pub sync_threads: usize,

@@ -1,7 +1,6 @@
 //! The shell of a partition's leader: a mailbox, the open log, and the callers who wait.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -17,18 +16,10 @@ pub use super::messages::{
 };
 use super::opening::LeaderStart;
 use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
+use super::syncing::Syncing;
 use super::upkeep::unless_full;
-use crate::storage::{Log, ReadMode, StorageError, sync};
+use crate::storage::{Log, ReadMode, StorageError};
 use crate::supervision::{self, Permit};
-
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct SyncDone {
-    incarnation: u64,
-    end: Offset,
-    took: Duration,
-    result: Result<(), StorageError>,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -49,8 +40,7 @@ pub(super) struct Open {
     pub(super) readers: BTreeMap<Ticket, (Reply<Fetched, FetchError>, Permit)>,
     pub(super) deleters: BTreeMap<Ticket, Reply<Offset, FetchError>>,
     pub(super) next_ticket: u64,
-    pub(super) sync_in_flight: bool,
-    pub(super) sync_wanted: bool,
+    pub(super) syncing: Syncing,
 }
 
 impl LeaderActor {
@@ -65,7 +55,7 @@ impl LeaderActor {
         }
     }
 
-    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+    pub(super) fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             let Some(open) = &mut self.state else { return };
@@ -125,7 +115,7 @@ impl LeaderActor {
         };
         match effect {
             Effect::Append { batch } => return self.append(&batch),
-            Effect::Sync => self.sync(ctx),
+            Effect::Sync => self.sync_wanted(ctx),
             Effect::Acknowledge(ticket, result) => {
                 if let Some((reply, _permit)) = open.producers.remove(&ticket) {
                     drop(reply.send(result));
@@ -212,37 +202,6 @@ impl LeaderActor {
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn sync(&mut self, ctx: &mut Context<Self>) {
-        let Some(open) = &mut self.state else { return };
-        if open.sync_in_flight {
-            open.sync_wanted = true;
-            return;
-        }
-        let Some(request) = open.log.sync_request() else {
-            return;
-        };
-        open.sync_in_flight = true;
-        let (actor, incarnation, clock) =
-            (ctx.address(), self.incarnation, self.start.clock.clone());
-        let began = clock.now().monotonic;
-        sync::start(
-            self.start.runtime.sync(),
-            request,
-            move |request, result| {
-                let took = clock.now().monotonic.since(began);
-                supervision::tell(
-                    &actor,
-                    SyncDone {
-                        incarnation,
-                        end: request.end,
-                        took,
-                        result,
-                    },
-                );
-            },
-        );
     }
 
     /// Reads at once if the bytes are in memory, else on the pool.
@@ -378,35 +337,6 @@ impl Handler<Configure> for LeaderActor {
             open.log.set_config(config.clone());
         }
         self.step(Input::Configured(config), ctx);
-    }
-}
-
-impl Handler<SyncDone> for LeaderActor {
-    type Result = ();
-
-    fn handle(&mut self, done: SyncDone, ctx: &mut Context<Self>) {
-        let Some(open) = &mut self.state else { return };
-        if done.incarnation != self.incarnation {
-            return;
-        }
-        self.start
-            .metrics
-            .sync_seconds
-            .observe(done.took.as_secs_f64());
-        if let Err(error) = done.result {
-            // The page cache lies from now on: the opening believes nothing above the synced end.
-            let _count = self.start.metrics.failed_syncs.inc();
-            error!(self.start.logger, "sync failed; the log is cut to its synced end"; "error" => %error);
-            return supervision::fail(ctx);
-        }
-        open.sync_in_flight = false;
-        open.log.synced(done.end);
-        let again = std::mem::take(&mut open.sync_wanted);
-        if again {
-            self.sync(ctx);
-        }
-        self.step(Input::Synced { end: done.end }, ctx);
-        self.checkpoint(ctx);
     }
 }
 

@@ -19,7 +19,9 @@ mod error;
 mod lookup;
 mod messages;
 pub mod opening;
+mod pace;
 mod state;
+mod syncing;
 mod upkeep;
 
 pub use actor::LeaderActor;

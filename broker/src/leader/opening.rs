@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::actor::{LeaderActor, Open};
 use super::state::{Effects, Ends, Leader};
+use super::syncing::Syncing;
 use crate::metrics::Metrics;
 use crate::storage::log::Opened;
 use crate::storage::{Log, LogFiles, StorageError};
@@ -125,8 +126,7 @@ impl LeaderActor {
             readers: BTreeMap::new(),
             deleters: BTreeMap::new(),
             next_ticket: 0,
-            sync_in_flight: false,
-            sync_wanted: false,
+            syncing: Syncing::default(),
         });
         self.settle(ctx);
     }

@@ -178,7 +178,8 @@ impl Starting {
         let identity = identity(&config, &*disk, &dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if config.node.workers == 0 {
-            cores
+            // The other half is for syncs and the kernel (measured: ARCHITECTURE).
+            cores.div_ceil(2)
         } else {
             config.node.workers
         };

@@ -12,6 +12,7 @@
 //! Sources: Kafka's log layout (KIP-405's description of it, `kafka.log`); KIP-101 (leader epochs);
 //! DESIGN section 5; Rebello et al., "Can Applications Recover from fsync Failures?" (ATC 2020).
 
+mod buffers;
 pub mod checkpoint;
 pub mod disk;
 pub mod error;

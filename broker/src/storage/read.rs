@@ -6,11 +6,12 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use callboard_common::Offset;
 use callboard_common::record::{Batch, BatchError, BatchHeader, HEADER_BYTES, Record};
 
 use super::StorageError;
+use super::buffers::Buffer;
 use super::disk::File;
 use super::offset_index::IndexEntry;
 use super::segment::SegmentFiles;
@@ -99,7 +100,7 @@ impl<'a> Window<'a> {
         if inside.len() as u64 >= least.min(there) {
             return Ok(Some(inside));
         }
-        let mut buffer = BytesMut::zeroed(least.max(self.chunk).min(there) as usize);
+        let mut buffer = Buffer::new(least.max(self.chunk).min(there) as usize);
         let Some(read) = self.mode.read(self.file, &mut buffer, position)? else {
             return Ok(None);
         };

@@ -31,6 +31,8 @@ use crate::supervision::Permit;
 const UNCREDITED_BYTES: usize = 64 << 10;
 /// Credits are taken in pieces of this size as a request arrives.
 const CREDIT_BYTES: usize = 1 << 20;
+/// So much is read at once from a client that has sent nothing yet.
+const READ_BYTES: usize = 16 << 10;
 /// Client texts are logged no longer than this.
 const LOGGED_CHARS: usize = 256;
 
@@ -119,6 +121,7 @@ pub(super) async fn serve(
         authentication,
         mute: Mute::default(),
         read,
+        usual_bytes: READ_BYTES,
         buffer: BytesMut::new(),
         sessions: Arc::default(),
         software: Text::default(),
@@ -153,6 +156,7 @@ async fn write_answers(
         };
         let timeout = limits.write_timeout_of(chunks.iter().map(Bytes::len).sum());
         tokio::select! {
+            biased;
             written = write_all(&mut write, &chunks) => {
                 if let Err(error) = written {
                     return error.into();
@@ -198,6 +202,8 @@ struct Reader<R> {
     /// A client above its quota is not read for a while.
     mute: Mute,
     read: R,
+    /// About as large as requests of this client are, so that one read takes a whole one.
+    usual_bytes: usize,
     buffer: BytesMut,
     sessions: Arc<Mutex<FetchSessions>>,
     /// Name and version of the client's library, as it says.
@@ -252,6 +258,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let clock = self.connection.api.shared().clock.clone();
         let limits = self.connection.admission.limits().clone();
         tokio::select! {
+            // In this order no timer is set for what is there already.
+            biased;
             filled = self.fill(4) => filled?,
             () = clock.sleep(limits.idle_timeout) => return Err(Closed::Idle),
         }
@@ -284,9 +292,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
         };
         tokio::select! {
+            biased;
             filled = body => filled?,
             () = deadline => return Err(Closed::SlowRequest),
         }
+        self.usual_bytes = size.clamp(READ_BYTES, UNCREDITED_BYTES);
         let mut frame = self.buffer.split_to(4 + size).freeze();
         Ok((frame.split_off(4), credits))
     }
@@ -296,8 +306,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         while self.buffer.len() < size {
             // Memory grows with what arrives, not with what was announced.
             let missing = size - self.buffer.len();
+            let arrived = self.buffer.len().max(self.usual_bytes);
             self.buffer
-                .reserve(missing.min(self.buffer.len().max(16 << 10)));
+                .reserve(missing.max(READ_BYTES).min(arrived).max(self.usual_bytes));
             if self.read.read_buf(&mut self.buffer).await? == 0 {
                 return Err(Closed::ByClient);
             }
