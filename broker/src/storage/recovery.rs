@@ -127,6 +127,13 @@ impl Recovery {
     }
 
     fn scan_all(&mut self, bases: &[Offset]) -> Result<(), StorageError> {
+        let durable = self.marks.recovery_point.max(self.marks.log_start);
+        if durable > Offset::ZERO && bases.first().is_some_and(|first| *first > durable) {
+            // The log went on from `durable` in a segment that is gone: it held nothing that was durable, and
+            // what follows reached the disk out of order.
+            let reason = "the segment before it did not reach the disk";
+            return self.quarantine_segments(bases, durable, reason);
+        }
         for (i, base) in bases.iter().enumerate() {
             let next = bases.get(i + 1).copied();
             let expected = self.segments.last().map_or(*base, |s| s.end);

@@ -723,3 +723,31 @@ proptest! {
         }
     }
 }
+
+/// A segment that reached the disk although the one before it did not, which held nothing durable: it does not
+/// become the log's start.
+#[test]
+fn a_segment_without_the_one_before_it_is_not_the_log() {
+    for seed in 0..40 {
+        let disk = SimulatedDisk::new(seed);
+        let mut opened = reopen(&disk, None);
+        append(&mut opened.log, 12, 100);
+        let files = opened.log.files.clone();
+        let closed = opened.log.close(Offset::new(12), &opened.producers);
+        closed.expect("closed");
+        files.checkpoints.write().expect("written");
+        let mut log = reopen(&disk, None).log;
+        append(&mut log, 4, 344);
+        log.advance_start(Offset::new(12));
+        // The full segment is closed and the deleted one goes, then another one is begun.
+        let removal = log.retain(Offset::new(12), Timestamp(20_000));
+        if let Some(removal) = removal.expect("rolled") {
+            removal.run().expect("removed");
+        }
+        append(&mut log, 3, 128);
+        disk.crash();
+        let log = reopen(&disk, None).log;
+        assert_eq!(log.log_start(), Offset::new(12), "seed {seed}");
+        check_content(&log);
+    }
+}
