@@ -49,6 +49,12 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
+    /// The process's number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts a node on free ports and waits until it is ready.
     ///
     /// # Panics

@@ -61,6 +61,39 @@ impl Raw {
         self.send(&[&length.to_be_bytes(), &header[..], body].concat())
     }
 
+    /// Sends as much as the node takes in this time.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the socket has no timeouts.
+    pub fn send_some(&mut self, bytes: &[u8], patience: Duration) {
+        let timeout = self.stream.set_write_timeout(Some(patience));
+        timeout.expect("a timeout can be set");
+        let _sent = self.stream.write_all(bytes);
+    }
+
+    /// The same connection, to read from another thread.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are too many open files.
+    #[must_use]
+    pub fn split(&self) -> Self {
+        let stream = self.stream.try_clone().expect("a file number");
+        Self { stream, next: 0 }
+    }
+
+    /// Reads one byte.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if the node closed the connection.
+    pub fn byte(&mut self) -> io::Result<u8> {
+        let mut byte = [0];
+        self.stream.read_exact(&mut byte)?;
+        Ok(byte[0])
+    }
+
     /// Reads one answer without its length.
     ///
     /// # Errors

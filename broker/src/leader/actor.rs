@@ -130,7 +130,9 @@ impl LeaderActor {
             } => {
                 let plan = open.log.plan_read(from, limit, max_bytes, at_least_one);
                 let ends = open.leader.ends();
-                if let Some((reply, permit)) = open.readers.remove(&ticket) {
+                // Who has gone away meanwhile costs no read.
+                let waits = open.readers.remove(&ticket).filter(|(r, _)| !r.is_closed());
+                if let Some((reply, permit)) = waits {
                     self.read(plan, ends, reply, permit);
                 }
             }

@@ -13,6 +13,12 @@ use super::batch::advance_sequence;
 /// Batches per producer that a retry is recognised among; clients keep at most so many in flight.
 pub const WINDOW: usize = 5;
 
+/// Producers that a partition remembers at most. Of more, those that were silent for longest are forgotten: what a
+/// client that makes up ids can cost is bounded, and who writes goes on.
+pub const PRODUCERS_MAX: usize = 16_384;
+/// So many are forgotten at once, so that looking for them is rare.
+const FORGOTTEN_AT_ONCE: usize = PRODUCERS_MAX / 8;
+
 /// One batch of a producer, as far as it is needed to recognise it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducedBatch {
@@ -130,6 +136,9 @@ impl ProducerTable {
         if batch.producer_id < 0 || batch.is_control() {
             return;
         }
+        if self.0.len() >= PRODUCERS_MAX && !self.0.contains_key(&batch.producer_id) {
+            self.forget_silent();
+        }
         let producer = self.0.entry(batch.producer_id).or_insert_with(|| Producer {
             epoch: batch.producer_epoch,
             batches: VecDeque::new(),
@@ -148,6 +157,14 @@ impl ProducerTable {
             offset_delta: batch.last_offset_delta,
             timestamp: batch.max_timestamp,
         });
+    }
+
+    fn forget_silent(&mut self) {
+        let last = |p: &Producer| p.batches.back().map_or(-1, |b| b.last_offset);
+        let mut offsets: Vec<i64> = self.0.values().map(last).collect();
+        let (_, newest_forgotten, _) = offsets.select_nth_unstable(FORGOTTEN_AT_ONCE - 1);
+        let newest_forgotten = *newest_forgotten;
+        self.0.retain(|_, p| last(p) > newest_forgotten);
     }
 
     /// Forgets producers whose last batch is older than `timestamp`.
@@ -219,6 +236,27 @@ mod tests {
             })
         );
         assert_eq!(table.check(&batch(0, 12, 1, 12)), Ok(Sequence::New));
+    }
+
+    /// Row 22 of the hostile inputs: made-up ids cost no more than so much, and push out who was silent.
+    #[test]
+    fn those_that_were_silent_for_longest_are_forgotten() {
+        let mut table = ProducerTable::default();
+        let of = |id: i64, offset: i64| BatchHeader {
+            producer_id: id,
+            ..batch(0, 0, 1, offset)
+        };
+        for id in 0..3 * PRODUCERS_MAX as i64 {
+            table.apply(&of(id, id));
+            assert!(table.len() <= PRODUCERS_MAX);
+        }
+        let newest = 3 * PRODUCERS_MAX as i64 - 1;
+        assert!(table.iter().any(|(id, _)| id == newest));
+        assert!(
+            table
+                .iter()
+                .all(|(id, _)| id > newest - PRODUCERS_MAX as i64)
+        );
     }
 
     #[test]

@@ -127,6 +127,8 @@ pub(super) async fn serve(
         software: Text::default(),
     };
     let closed = tokio::select! {
+        // In this order nothing more is begun for a client that has gone.
+        biased;
         closed = reader.run(answers) => closed,
         closed = write_answers(write, outgoing.buffered(in_flight), &clock, admission.limits()) => closed,
         _ = stop.wait_for(|stop| *stop) => Closed::NodeStops,

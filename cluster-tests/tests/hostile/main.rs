@@ -3,6 +3,9 @@
 
 #![expect(clippy::too_many_lines, reason = "a test walks through its rows")]
 
+mod floods;
+mod security;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +38,10 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut callboard_broker::BrokerConfig)) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -46,18 +53,27 @@ impl Scene {
             config.limits.connections_per_ip = 40;
             config.groups.session_timeout_min = Span(Duration::from_millis(100));
         });
-        let node = runtime.block_on(builder.start()).expect("starts");
+        let node = runtime
+            .block_on(builder.configure(change).start())
+            .expect("starts");
+        let asks = node.first_user().is_some();
         let scene = Self {
             node: Some(node),
             runtime,
         };
-        let created = scene.create("t", 1, |_| {});
-        assert_eq!(created, ErrorCode::None);
+        if !asks {
+            let created = scene.create("t", 1, |_| {});
+            assert_eq!(created, ErrorCode::None);
+        }
         scene
     }
 
+    fn node(&self) -> &Node {
+        self.node.as_ref().expect("runs")
+    }
+
     fn connect(&self) -> Raw {
-        Raw::connect(self.node.as_ref().expect("runs").kafka())
+        Raw::connect(self.node().kafka())
     }
 
     /// Waits until the node has noticed that connections were closed, and admits a new one.
