@@ -8,7 +8,7 @@ Installs pinned clients from the package registries into --home (default: target
 killed in the middle, deletions), and the tools of Apache Kafka, with and without TLS and SCRAM. A client that cannot be
 installed is a failure. --table writes the results between the marks of a Markdown file. Needs python3, node, npm, go,
 java, mvn and kcat."""
-import argparse, glob, json, os, shutil, socket, subprocess, sys, tempfile, time
+import argparse, glob, json, os, re, shutil, socket, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -259,6 +259,87 @@ def secured():
     return steps
 
 
+def adopted():
+    """A data directory that Apache Kafka 4.4 wrote: compressed topics, a transaction in the log, committed offsets."""
+    j, steps, home = java(), [], tempfile.mkdtemp(prefix="callboard-adopt-")
+    port, control, T = free_port(), free_port(), "org.apache.kafka.tools."
+    boot = f"127.0.0.1:{port}"
+    open(f"{home}/server.properties", "w").write(f"""process.roles=broker,controller
+node.id=7
+listeners=PLAINTEXT://{boot},CONTROLLER://127.0.0.1:{control}
+advertised.listeners=PLAINTEXT://{boot},CONTROLLER://127.0.0.1:{control}
+inter.broker.listener.name=PLAINTEXT
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+controller.quorum.bootstrap.servers=127.0.0.1:{control}
+log.dirs={home}/kafka
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=5
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+""")
+    sh([*j, "kafka.tools.StorageTool", "format", "-t", "AdoptAdoptAdoptAdopt12", "-c", f"{home}/server.properties", "--standalone"])
+    kafka = subprocess.Popen([*j, "kafka.Kafka", f"{home}/server.properties"], stdout=open(f"{home}/log", "w"), stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", port), 0.2).close(); break
+            except OSError:
+                time.sleep(0.1)
+        at = ["--bootstrap-server", boot]
+        sh([*j, T + "TopicCommand", *at, "--create", "--topic", "zipped", "--partitions", "2", "--config", "compression.type=producer", "--config", "retention.ms=99999999", "--config", "segment.bytes=1048576"])
+        sh([*j, T + "TopicCommand", *at, "--create", "--topic", "kept", "--partitions", "1", "--config", "cleanup.policy=compact"])
+        for codec in ["gzip", "snappy", "lz4", "zstd"]:
+            sh([*j, T + "ConsoleProducer", *at, "--topic", "zipped", "--compression-codec", codec, "--command-property", "linger.ms=20"], input="".join(f"{codec} {i}\n" for i in range(250)))
+        sh([*j, T + "ConsoleProducer", *at, "--topic", "kept", "--reader-property", "parse.key=true", "--reader-property", "key.separator=:"], input="a:1\nb:2\n")
+        sh([*j, T + "ProducerPerformance", *at, "--topic", "tx", "--num-records", "1000", "--record-size", "100", "--throughput", "-1", "--transactional-id", "t1", "--transaction-duration-ms", "50"])
+        sh([*j, T + "consumer.ConsoleConsumer", *at, "--topic", "zipped", "--group", "readers", "--from-beginning", "--max-messages", "600", "--timeout-ms", "30000"])
+        before = sh([*j, T + "GetOffsetShell", *at])
+        group = sh([*j, T + "consumer.group.ConsumerGroupCommand", *at, "--describe", "--group", "readers"])
+        ids = re.findall(r"Topic: (\S+)\s+TopicId: (\S+)", sh([*j, T + "TopicCommand", *at, "--describe"]))
+    finally:
+        kafka.terminate(); kafka.wait()
+    out = json.loads(sh([A.binary, "adopt", f"{home}/kafka", "--data", f"{home}/data", "--json"]).splitlines()[-1])
+    found = {t["topic"]: t for t in out["topics"]}
+    said = " ".join(out["notes"])
+
+    def holds(what, condition, text=""):
+        if not condition:
+            raise Failed(f"{what}: {text} {json.dumps(out)[:1500]}")
+        steps.append(what)
+
+    holds("topics with their identifiers", all(found[t]["id"] == i for t, i in ids if t in found) and {"zipped", "kept", "tx"} <= set(found))
+    holds("settings", found["zipped"]["configs"] == {"compression.type": "producer", "retention.ms": "99999999", "segment.bytes": "1048576"} and found["kept"]["configs"] == {"retention.ms": "-1"})
+    holds("what is not known is named", "__transaction_state" in said and "cleanup.policy=compact" in said)
+    n = Node.__new__(Node)
+    n.data, n.port, n.tls = home, port, 0
+    n.config = f"{home}/node.toml"
+    open(n.config, "w").write("[node]\nid = 7\n")
+    n.start()
+    try:
+        lines = lambda text: sorted(l for l in text.splitlines() if not l.startswith("__transaction"))
+        after = sh([*j, T + "GetOffsetShell", *at])
+        holds("offsets", lines(after) == lines(before), f"{lines(after)} {lines(before)}")
+        text = sh([*j, T + "consumer.ConsoleConsumer", *at, "--topic", "zipped", "--from-beginning", "--max-messages", "1000", "--timeout-ms", "30000"])
+        got = sorted(l for l in text.splitlines() if re.match(r"\w+ \d+$", l))
+        holds("every record of four codecs", got == sorted(f"{c} {i}" for c in ["gzip", "snappy", "lz4", "zstd"] for i in range(250)), text[:300])
+        text = sh([*j, T + "consumer.ConsoleConsumer", *at, "--topic", "tx", "--from-beginning", "--max-messages", "1000", "--timeout-ms", "30000", "--isolation-level", "read_committed"])
+        holds("a transaction in the log", "Processed a total of 1000" in text, text[-300:])
+        text = sh([*j, T + "consumer.group.ConsumerGroupCommand", *at, "--describe", "--group", "readers"])
+        rows = lambda t: sorted(l.split()[:6] for l in t.splitlines() if l.startswith("readers"))
+        holds("committed offsets", rows(text) == rows(group) and len(rows(text)) == 2, f"{text} {group}")
+        sh([*j, T + "ConsoleProducer", *at, "--topic", "zipped"], input="new\n")
+        text = sh([*j, T + "consumer.ConsoleConsumer", *at, "--topic", "zipped", "--group", "readers", "--max-messages", "401", "--timeout-ms", "30000"])
+        holds("the group goes on", "new" in text.splitlines(), text[-300:])
+        n.process.terminate(); n.process.wait(); n.start()
+        holds("a restart", lines(sh([*j, T + "GetOffsetShell", *at, "--topic", "tx"])) == [l for l in lines(before) if l.startswith("tx:")])
+    finally:
+        n.process.terminate(); n.process.wait()
+    shutil.rmtree(home, ignore_errors=True)
+    return steps
+
+
 def with_kcat():
     k, steps = kcat(), []
     with Node() as n:
@@ -292,6 +373,7 @@ SCENES = {
     "Java client 4.4.0": lambda: scene([*java(), f"{HERE}/java/Scene.java"]),
     "Apache Kafka's tools 4.4.0": tools,
     "... with TLS, SASL, ACLs, quotas": secured,
+    "a data directory of Apache Kafka 4.4.0, adopted": adopted,
     "confluent-kafka 2.16.1": lambda: scene([python(), "confluent.py"], f"{HERE}/python"),
     "kafka-python 3.0.12": lambda: scene([python(), "kafkapython.py"], f"{HERE}/python"),
     "aiokafka 0.14.0": lambda: scene([python(), "aio.py"], f"{HERE}/python"),

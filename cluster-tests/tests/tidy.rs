@@ -237,6 +237,7 @@ const PURE: &[&str] = &[
     "coordinator/io.rs",
     "controller/image.rs",
     "controller/records.rs",
+    "controller/kafka_metadata.rs",
     "supervision/restart.rs",
     "storage/retention.rs",
     "topic_config.rs",
@@ -247,6 +248,7 @@ const PURE: &[&str] = &[
 const FILE_DOORS: &[&str] = &[
     "broker/src/node/mod.rs",
     "broker/src/node/prepare.rs",
+    "broker/src/cli/adopt.rs",
     "broker/src/cli/connect.rs",
     "broker/src/cli/user.rs",
     "broker/src/cli/log_dump.rs",

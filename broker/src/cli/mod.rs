@@ -4,6 +4,8 @@
 //! output, everything else to standard error.
 
 mod acl;
+mod adopt;
+mod bench;
 mod complete;
 mod config;
 mod connect;
@@ -63,6 +65,11 @@ enum Command {
     /// Say how much clients may do.
     #[command(subcommand)]
     Quota(quota::Quota),
+    /// Put load on a node, over either door, and measure it.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Take over a copy of a data directory that Apache Kafka wrote.
+    Adopt(adopt::Adopt),
     /// Look into log files.
     #[command(subcommand)]
     Log(log_dump::Log),
@@ -82,6 +89,8 @@ pub(crate) fn run() -> ExitCode {
         // It handles interrupts itself, because it leaves its group in order.
         Command::Consume(consume) => block_on(consume::run(consume)),
         Command::Group(group) => on_runtime(group::run(group)),
+        Command::Adopt(adopt) => on_runtime(adopt::run(adopt)),
+        Command::Bench(bench) => on_runtime(bench::run(bench)),
         Command::Config(config) => on_runtime(config::run(config)),
         Command::User(user) => on_runtime(user::run(user)),
         Command::Acl(acl) => on_runtime(acl::run(acl)),

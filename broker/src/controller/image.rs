@@ -93,7 +93,17 @@ impl MetadataImage {
                 partitions,
                 leader,
                 configs,
-            } => self.create_topic(name, id, partitions, leader, configs),
+            } => {
+                let epochs = vec![LeaderEpoch(0); usize::try_from(partitions).unwrap_or(0)];
+                self.create_topic(name, id, epochs, leader, configs)
+            }
+            Command::AdoptTopic {
+                name,
+                id,
+                epochs,
+                leader,
+                configs,
+            } => self.create_topic(name, id, epochs, leader, configs),
             Command::DeleteTopic { id } => {
                 let name = self.names.remove(&id).ok_or(Refusal::UnknownTopic)?;
                 drop(self.topics.remove(&name));
@@ -198,7 +208,7 @@ impl MetadataImage {
         &mut self,
         name: TopicName,
         id: Uuid,
-        partitions: i32,
+        epochs: Vec<LeaderEpoch>,
         leader: BrokerId,
         configs: BTreeMap<String, String>,
     ) -> Result<Outcome, Refusal> {
@@ -212,11 +222,8 @@ impl MetadataImage {
                 existing: existing.clone(),
             });
         }
-        let partition = PartitionImage {
-            leader,
-            epoch: LeaderEpoch(0),
-        };
-        let partitions = vec![partition; usize::try_from(partitions).unwrap_or(0)];
+        let partition = |epoch| PartitionImage { leader, epoch };
+        let partitions = epochs.into_iter().map(partition).collect();
         drop(self.names.insert(id, name.clone()));
         drop(self.topics.insert(
             name,

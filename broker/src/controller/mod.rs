@@ -12,6 +12,7 @@
 
 pub mod actor;
 pub mod image;
+pub mod kafka_metadata;
 pub mod log_file;
 pub mod records;
 mod state;

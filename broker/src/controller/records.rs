@@ -71,6 +71,19 @@ pub enum Command {
     },
     /// Users, rules or quotas change.
     Security(SecurityChange),
+    /// A topic whose logs are there already, written by another program, in reigns before these.
+    AdoptTopic {
+        /// Its name.
+        name: TopicName,
+        /// Its identifier.
+        id: Uuid,
+        /// The first reigns of its partitions here.
+        epochs: Vec<LeaderEpoch>,
+        /// Who leads them.
+        leader: BrokerId,
+        /// Settings that differ from the defaults.
+        configs: BTreeMap<String, String>,
+    },
 }
 
 /// What a committed command came to.

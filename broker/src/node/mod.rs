@@ -10,10 +10,12 @@
 //! └── doors                 kafka, quic, http; started last, stopped first
 //! ```
 
+mod adoption;
 mod builder;
 mod doors;
 mod prepare;
 
+pub use adoption::AdoptError;
 pub use builder::{NodeBuilder, StartError};
 use prepare::Starting;
 
@@ -85,6 +87,7 @@ pub struct Shared {
 /// Everything that a node stops with.
 struct Running {
     shared: Shared,
+    controller: Addr<ControllerActor>,
     replicas: Vec<Addr<ReplicasActor>>,
     stop: watch::Sender<bool>,
     http: std::thread::JoinHandle<()>,
@@ -154,8 +157,9 @@ impl Starting {
         let addresses = self.addresses()?;
         let identity = self.identity.clone();
         let lock = self.lock.take();
-        let http = self.open_doors(addresses, controller, published, stopping)?;
+        let http = self.open_doors(addresses, controller.clone(), published, stopping)?;
         let running = Running {
+            controller,
             replicas,
             stop,
             http,

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""librdkafka (confluent-kafka) against any Kafka-protocol broker; one JSON line.
+
+  rdk.py BOOTSTRAP latency TOPIC [RECORDS]         one record in flight: produce to consume, ms
+  rdk.py BOOTSTRAP first TOPIC                     one record, tried until it is acknowledged; ms since this program began to try
+  rdk.py BOOTSTRAP partitions TOPIC COUNT FILL     creates a topic, waits until all are led, writes FILL records of 1 KiB to each
+  rdk.py BOOTSTRAP all TOPIC COUNT                 one record to each partition, until all are acknowledged; ms
+  rdk.py BOOTSTRAP spread TOPIC COUNT RECORDS      RECORDS of 1 KiB to COUNT partitions in turn, batches of 16 KiB; records/s
+"""
+import json, os, sys, time
+from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+boot, mode, topic = sys.argv[1:4]
+FAST = {"bootstrap.servers": boot, "acks": "all", "linger.ms": 0, "reconnect.backoff.ms": 2, "reconnect.backoff.max.ms": 10, "retry.backoff.ms": 5,
+        "retry.backoff.max.ms": 20, "topic.metadata.refresh.fast.interval.ms": 10, "message.timeout.ms": 120000, "log_level": 0}
+
+
+def create(count):
+    admin = AdminClient({"bootstrap.servers": boot})
+    began = time.monotonic()
+    admin.create_topics([NewTopic(topic, count, 1)], operation_timeout=120, request_timeout=120)[topic].result(120)
+    while True:
+        seen = admin.list_topics(topic, timeout=30).topics[topic].partitions
+        if len(seen) == count and all(p.leader >= 0 for p in seen.values()):
+            return time.monotonic() - began
+        time.sleep(0.01)
+
+
+def latency(records):
+    create(1)
+    p = Producer(FAST)
+    c = Consumer({"bootstrap.servers": boot, "group.id": "latency", "fetch.wait.max.ms": 500, "enable.auto.commit": False})
+    c.assign([TopicPartition(topic, 0, OFFSET_END)])
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        c.poll(0.1)
+    times, body = [], os.urandom(100)
+    for i in range(records + 200):
+        t = time.monotonic_ns()
+        p.produce(topic, body, partition=0); p.poll(0)
+        m = c.poll(10)
+        if i >= 200 and m is not None and not m.error():
+            times.append((time.monotonic_ns() - t) / 1e6)
+    times.sort()
+    at = lambda q: round(times[min(len(times) - 1, int(q * len(times)))], 3)
+    c.close()
+    return {"p50": at(.5), "p95": at(.95), "p99": at(.99), "records": len(times)}
+
+
+def acknowledged(partitions):
+    p, left, began = Producer(dict(FAST, **{"allow.auto.create.topics": True})), [len(partitions)], time.monotonic()
+    for n in partitions:
+        p.produce(topic, b"first", **({} if n is None else {"partition": n}),
+                  on_delivery=lambda e, m: left.__setitem__(0, left[0] - (e is None)))
+    while left[0] and time.monotonic() - began < 120:
+        p.poll(0.002)
+    return {"ms": round((time.monotonic() - began) * 1e3, 1)}
+
+
+def fill(count, each):
+    p = Producer({"bootstrap.servers": boot, "acks": "all", "linger.ms": 20, "queue.buffering.max.messages": 1000000, "queue.buffering.max.kbytes": 1048576})
+    for _ in range(each):
+        for n in range(count):
+            p.produce(topic, os.urandom(32) * 32, partition=n)
+        p.poll(0)
+    p.flush(300)
+
+
+def spread(count, records):
+    create(count)
+    p = Producer({"bootstrap.servers": boot, "acks": "all", "linger.ms": 20, "batch.size": 16384, "queue.buffering.max.messages": 1000000, "queue.buffering.max.kbytes": 1048576})
+    body, began = os.urandom(32) * 32, time.monotonic()
+    for i in range(records):
+        # Sixteen records in turn, so that batches are as large as with one partition.
+        p.produce(topic, body, partition=i // 16 % count)
+        if i % 1000 == 0:
+            p.poll(0)
+    p.flush(120)
+    return {"records_per_s": round(records / (time.monotonic() - began))}
+
+
+if mode == "latency":
+    out = latency(int(sys.argv[4]) if len(sys.argv) > 4 else 3000)
+elif mode == "first":
+    out = acknowledged([None])
+elif mode == "all":
+    out = acknowledged(list(range(int(sys.argv[4]))))
+elif mode == "spread":
+    out = spread(int(sys.argv[4]), int(sys.argv[5]))
+else:
+    out = {"led_s": round(create(int(sys.argv[4])), 3)}
+    fill(int(sys.argv[4]), int(sys.argv[5]))
+print(json.dumps(out))
