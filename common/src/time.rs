@@ -147,6 +147,8 @@ impl Clock {
     /// Cancel safe: dropping the future forgets the wait.
     pub fn sleep_until(&self, moment: Monotonic) -> Sleep {
         Sleep(match &self.0 {
+            // tokio's timers round up to a millisecond, also what has passed.
+            Kind::Machine { start } if start.elapsed() >= moment.0 => SleepKind::Passed,
             Kind::Machine { start } => {
                 // tokio counts its timers in far less than a `Duration` holds.
                 let moment = moment.0.min(Duration::from_secs(30 * 365 * 24 * 3600));
@@ -167,6 +169,7 @@ pub struct Sleep(SleepKind);
 
 #[derive(Debug)]
 enum SleepKind {
+    Passed,
     Machine(Pin<Box<tokio::time::Sleep>>),
     Manual {
         manual: Arc<Mutex<Manual>>,
@@ -180,6 +183,7 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
+            SleepKind::Passed => Poll::Ready(()),
             SleepKind::Machine(sleep) => sleep.as_mut().poll(cx),
             SleepKind::Manual {
                 manual,
@@ -220,6 +224,18 @@ impl Drop for Sleep {
 mod tests {
     use super::*;
     use futures::FutureExt;
+
+    /// Also in less time than a timer's tick: a producer that does not linger sends at once.
+    #[tokio::test]
+    async fn a_moment_that_has_passed_is_ready_at_once() {
+        let clock = Clock::machine();
+        assert_eq!(
+            clock.sleep_until(clock.now().monotonic).now_or_never(),
+            Some(())
+        );
+        assert_eq!(clock.sleep(Duration::ZERO).now_or_never(), Some(()));
+        assert_eq!(clock.sleep(Duration::from_millis(50)).now_or_never(), None);
+    }
 
     #[test]
     fn a_manual_clock_wakes_whose_time_has_come() {

@@ -3,6 +3,7 @@
 mod assignor;
 mod fetcher;
 mod membership;
+mod pausing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -100,6 +101,12 @@ pub struct Consumer {
     version: u64,
     /// What is read, under which version.
     reading: BTreeMap<TopicPartition, (u64, JoinHandle<()>)>,
+    /// Where each partition was begun.
+    starts: BTreeMap<TopicPartition, StartAt>,
+    /// What is assigned and not read for a while, and where it goes on.
+    paused: BTreeMap<TopicPartition, StartAt>,
+    /// Each partition's end when it was fetched last.
+    ends: BTreeMap<TopicPartition, Offset>,
     pieces: mpsc::Receiver<Piece>,
     piece_sender: mpsc::Sender<Piece>,
     buffered: VecDeque<ConsumedRecord>,
@@ -210,6 +217,9 @@ impl Consumer {
             listener,
             version: 0,
             reading: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            ends: BTreeMap::new(),
             pieces,
             piece_sender,
             buffered: VecDeque::new(),
@@ -225,6 +235,8 @@ impl Consumer {
     fn read(&mut self, partition: TopicPartition, start: StartAt) {
         self.version += 1;
         self.buffered.retain(|r| r.partition != partition);
+        let _before = self.paused.remove(&partition);
+        let _before = self.starts.insert(partition.clone(), start);
         let fetcher = Fetcher {
             client: self.client.clone(),
             config: self.config.clone(),
@@ -247,15 +259,20 @@ impl Consumer {
 
     fn stop_reading(&mut self) -> Vec<TopicPartition> {
         let reading = std::mem::take(&mut self.reading);
+        let paused = std::mem::take(&mut self.paused);
         self.buffered.clear();
         self.positions.clear();
         self.committed.clear();
+        self.starts.clear();
+        self.ends.clear();
         self.last = None;
         let stop = |(partition, (_, task)): (TopicPartition, (u64, JoinHandle<()>))| {
             task.abort();
             partition
         };
-        reading.into_iter().map(stop).collect()
+        let mut stopped: Vec<TopicPartition> = reading.into_iter().map(stop).collect();
+        stopped.extend(paused.into_keys());
+        stopped
     }
 
     /// Receives the next record; waits for one if there is none. Records of a partition come in order.
@@ -326,6 +343,9 @@ impl Consumer {
             .is_some_and(|(version, _)| *version == piece.version);
         if !is_current {
             return Ok(());
+        }
+        if let Some(end) = piece.high_watermark {
+            let _before = self.ends.insert(piece.partition.clone(), end);
         }
         let consumed = |r: Record| ConsumedRecord {
             partition: piece.partition.clone(),
@@ -499,6 +519,10 @@ impl Consumer {
     ///
     /// [`Error::Config`] if the partition is not this consumer's.
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), Error> {
+        if let Some(start) = self.paused.get_mut(partition) {
+            *start = to;
+            return Ok(());
+        }
         if !self.reading.contains_key(partition) {
             return Err(Error::Config(format!(
                 "{partition} is not assigned to this consumer"
@@ -514,16 +538,19 @@ impl Consumer {
     /// Reads all partitions from another place from now on: [`StartAt::Beginning`] replays everything.
     pub fn seek_all(&mut self, to: StartAt) {
         self.last = None;
+        self.paused.values_mut().for_each(|start| *start = to);
         let partitions: Vec<TopicPartition> = self.reading.keys().cloned().collect();
         partitions
             .into_iter()
             .for_each(|partition| self.read(partition, to));
     }
 
-    /// The partitions that are read, sorted.
+    /// The partitions that are read or paused, sorted.
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
-        self.reading.keys().cloned().collect()
+        let all = self.reading.keys().chain(self.paused.keys());
+        let sorted: std::collections::BTreeSet<TopicPartition> = all.cloned().collect();
+        sorted.into_iter().collect()
     }
 
     /// The next record to be received of a partition, once one was received or committed.
