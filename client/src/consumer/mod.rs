@@ -1,6 +1,7 @@
 //! The consumer: partitions of its own or of its group, read in order.
 
 mod assignor;
+mod committing;
 mod fetcher;
 mod membership;
 mod pausing;
@@ -11,19 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callboard_common::kafka::Text;
-use callboard_common::protocol::TopicRef;
-use callboard_common::protocol::offsets::{
-    CommitOffsets, FetchGroupOffsets, FetchOffsets, FetchedOffsets,
-};
 use callboard_common::record::{Header, Record};
-use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
+use callboard_common::{Offset, TopicName, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::admin::{accept_commit, commit_topics, offsets};
 use crate::config::ConsumerConfig;
-use crate::connection::Lane;
-use crate::error::{Error, check};
+use crate::error::Error;
 use crate::{Client, spawn};
 use fetcher::{Fetcher, Piece};
 use membership::Membership;
@@ -396,123 +391,6 @@ impl Consumer {
         Ok(())
     }
 
-    async fn fetch_committed(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
-        let Some(group) = &self.group else {
-            return Ok(BTreeMap::new());
-        };
-        let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
-        for partition in partitions {
-            topics
-                .entry(&partition.topic)
-                .or_default()
-                .push(partition.partition);
-        }
-        let topics = topics
-            .into_iter()
-            .map(|(t, n)| (TopicRef::Name(t.as_str().into()), n))
-            .collect();
-        let groups = vec![FetchGroupOffsets {
-            group: group.membership.group.clone(),
-            topics: Some(topics),
-        }];
-        let request = FetchOffsets {
-            groups,
-            by_id: false,
-        };
-        self.client
-            .ask_patiently(Lane::Group, request, |mut fetched: FetchedOffsets| {
-                let group = fetched
-                    .groups
-                    .pop()
-                    .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
-                check(group.error)?;
-                Ok(offsets(group.topics))
-            })
-            .await
-    }
-
-    async fn commit_by_time(&mut self) -> Result<(), Error> {
-        self.commit_at = self
-            .config
-            .auto_commit
-            .map(|every| tokio::time::Instant::now() + every);
-        match self.commit_positions().await {
-            // The rebalance that is under way decides; nothing is lost, some may be read again.
-            Err(Error::Refused { .. } | Error::Connection { .. } | Error::Timeout) => Ok(()),
-            other => other,
-        }
-    }
-
-    async fn commit_positions(&mut self) -> Result<(), Error> {
-        let changed = |(p, o): &(&TopicPartition, &Offset)| self.committed.get(*p) != Some(*o);
-        let offsets: BTreeMap<TopicPartition, Offset> = self
-            .positions
-            .iter()
-            .filter(changed)
-            .map(|(p, o)| (p.clone(), *o))
-            .collect();
-        self.commit_offsets(offsets).await
-    }
-
-    /// Commits the offsets of all records that were received, the last one included.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] without a group; [`Error::Refused`] with `IllegalGeneration`, `UnknownMemberId` or
-    /// `RebalanceInProgress` if the group has moved on: the records will be read again by whoever has them now.
-    ///
-    /// # Cancel safety
-    ///
-    /// Not cancel safe: the commit may happen although the future was dropped.
-    pub async fn commit(&mut self) -> Result<(), Error> {
-        self.finish_last();
-        self.commit_positions().await
-    }
-
-    /// Commits these offsets: each is the next record to be read.
-    ///
-    /// # Errors
-    ///
-    /// As [`Consumer::commit`].
-    pub async fn commit_offsets(
-        &mut self,
-        offsets: BTreeMap<TopicPartition, Offset>,
-    ) -> Result<(), Error> {
-        let group = self
-            .group
-            .as_ref()
-            .ok_or_else(|| Error::Config("offsets are committed for a group".into()))?;
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let m = &group.membership;
-        let request = CommitOffsets {
-            group: m.group.clone(),
-            generation: m.generation,
-            member: m.member.clone(),
-            instance: m.instance.clone(),
-            topics: commit_topics(&offsets),
-        };
-        let accept = |answer| match accept_commit(answer) {
-            // Waiting does not help: the group has moved on.
-            Err(Error::Refused {
-                code: ErrorCode::RebalanceInProgress,
-                ..
-            }) => Ok(Err(ErrorCode::RebalanceInProgress)),
-            other => other.map(Ok),
-        };
-        let committed = self
-            .client
-            .ask_patiently(Lane::Group, request, accept)
-            .await?;
-        committed.map_err(Error::refused)?;
-        self.committed.extend(offsets);
-        Ok(())
-    }
-
     /// Reads a partition from another place from now on.
     ///
     /// # Errors
@@ -549,7 +427,7 @@ impl Consumer {
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
         let all = self.reading.keys().chain(self.paused.keys());
-        let sorted: std::collections::BTreeSet<TopicPartition> = all.cloned().collect();
+        let sorted: BTreeSet<TopicPartition> = all.cloned().collect();
         sorted.into_iter().collect()
     }
 
