@@ -84,6 +84,9 @@ impl Default for TopicConfig {
     }
 }
 
+/// Longest name and value: what is kept in the metadata is bounded.
+const NAME_MAX_BYTES: usize = 64;
+const VALUE_MAX_BYTES: usize = 64;
 const FOREVER: &str = "a number of milliseconds, or -1 for ever";
 const POSITIVE: &str = "a positive number";
 
@@ -120,6 +123,10 @@ impl TopicConfig {
     /// [`TopicConfigError`] of the first override that is refused; `self` was consumed.
     pub fn with(mut self, overrides: &BTreeMap<String, String>) -> Result<Self, TopicConfigError> {
         for (name, value) in overrides {
+            if name.len() > NAME_MAX_BYTES || value.len() > VALUE_MAX_BYTES {
+                let short = |text: &str| text.chars().take(VALUE_MAX_BYTES).collect::<String>();
+                return Err(invalid(&short(name), &short(value), "a short text"));
+            }
             self.set(name, value)?;
         }
         Ok(self)

@@ -67,7 +67,11 @@ impl Authorizer {
     ) -> bool {
         let changes = matches!(
             operation,
-            Operation::Write | Operation::Create | Operation::Delete | Operation::Alter
+            Operation::Write
+                | Operation::Create
+                | Operation::Delete
+                | Operation::Alter
+                | Operation::AlterConfigs
         );
         if changes && matches!(resource, Resource::Topic(topic) if topic.is_internal()) {
             return false;
@@ -113,7 +117,9 @@ mod tests {
         let allows = |operation| {
             authorizer.allows(&image, (&nobody, "h"), operation, Resource::Topic(&offsets))
         };
-        assert!(allows(Operation::Read) && !allows(Operation::Write) && !allows(Operation::Alter));
+        assert!(allows(Operation::Read) && allows(Operation::DescribeConfigs));
+        let changes = [Operation::Write, Operation::Alter, Operation::AlterConfigs];
+        assert!(changes.iter().all(|operation| !allows(*operation)));
     }
 
     #[test]

@@ -20,8 +20,13 @@ pub(super) fn describe(api: &Api, caller: &Caller, describe: &DescribeConfigs) -
     if describe.resources.len() > api.config().max_topics_per_request {
         return Response::Refused(ErrorCode::InvalidRequest);
     }
-    let one = |(resource, names): &(ConfigResource, Option<Vec<Text>>)| {
+    let mut seen = BTreeSet::new();
+    let mut one = |(resource, names): &(ConfigResource, Option<Vec<Text>>)| {
         let described = match resource {
+            again if !seen.insert(again.clone()) => Err(refused(
+                ErrorCode::InvalidRequest,
+                "the resource is named twice",
+            )),
             ConfigResource::Topic(topic) => describe_topic(api, caller, topic),
             ConfigResource::Broker(broker) => describe_broker(api, caller, broker),
             ConfigResource::Other(..) => Err(refused(
@@ -49,7 +54,7 @@ pub(super) fn describe(api: &Api, caller: &Caller, describe: &DescribeConfigs) -
             configs,
         }
     };
-    let resources = describe.resources.iter().map(one).collect();
+    let resources = describe.resources.iter().map(&mut one).collect();
     Response::DescribeConfigs(DescribedConfigs { resources })
 }
 

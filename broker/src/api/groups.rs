@@ -217,7 +217,9 @@ pub(super) async fn list(api: &Api, caller: &Caller) -> Response {
             Ok(_) | Err(_) => error = ErrorCode::CoordinatorNotAvailable,
         }
     }
-    groups.retain(|g| api.allows(caller, Operation::Describe, Resource::Group(&g.group)));
+    // Who may see the cluster sees all of its groups, as in Kafka.
+    let all = api.allows(caller, Operation::Describe, Resource::Cluster);
+    groups.retain(|g| all || api.allows(caller, Operation::Describe, Resource::Group(&g.group)));
     groups.sort_by(|a, b| a.group.cmp(&b.group));
     Response::ListGroups(ListedGroups { error, groups })
 }

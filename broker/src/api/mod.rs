@@ -94,6 +94,8 @@ impl Became {
     }
 }
 
+/// Each takes milliseconds of a thread that reads need too.
+const VERIFICATIONS_AT_ONCE: usize = 1;
 /// A client that did not prove who it is waits so long for its answer (`connection.failed.authentication.delay.ms`).
 const FAILED_AUTHENTICATION_DELAY: Duration = Duration::from_millis(100);
 
@@ -155,6 +157,8 @@ struct Inner {
     addresses: Addresses,
     /// Random at each start: makes up credentials of users that are not there.
     secret: [u8; 32],
+    /// Passwords that are verified at once.
+    verifications: tokio::sync::Semaphore,
     /// Bytes that fetches may still read.
     fetch_bytes: Arc<tokio::sync::Semaphore>,
     /// Producer ids that the controller gave to this node: next and end.
@@ -188,6 +192,7 @@ impl Api {
             config,
             addresses,
             secret,
+            verifications: tokio::sync::Semaphore::new(VERIFICATIONS_AT_ONCE),
             fetch_bytes,
             producer_ids,
         }))
@@ -338,7 +343,10 @@ impl Api {
     #[must_use]
     pub fn allows_at(&self, who: &Principal, address: IpAddr, operation: Operation) -> bool {
         let image = self.0.published.image.load();
-        let (authorizer, address) = (&self.0.config.authorizer, address.to_string());
+        let (authorizer, address) = (
+            &self.0.config.authorizer,
+            address.to_canonical().to_string(),
+        );
         authorizer.allows(
             &image.security,
             (who, &address),
@@ -399,6 +407,7 @@ impl Api {
 
     /// Proposes a change of the metadata and waits until it is committed.
     async fn propose(&self, command: Command) -> Result<Outcome, Refusal> {
+        command.check_size()?;
         let (reply, answer) = oneshot::channel();
         supervision::tell(&self.0.controller, Propose { command, reply });
         answer.await.unwrap_or(Err(Refusal::Stopped))

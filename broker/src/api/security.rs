@@ -23,8 +23,10 @@ use crate::security::scram::{ITERATIONS_MAX, ITERATIONS_MIN, ScramCredential};
 
 /// Longest name of a user, and longest text of a rule or quota.
 const NAME_MAX_BYTES: usize = 255;
-/// Most rules, users and entities with quotas.
-const ENTRIES_MAX: usize = 100_000;
+/// Most rules, users and entities with quotas: all of them together fit into one image.
+const ENTRIES_MAX: usize = 20_000;
+/// Filters of one request: each looks at every rule.
+const FILTERS_MAX: usize = 100;
 
 fn cluster(api: &Api, caller: &Caller, operation: Operation) -> Result<(), Refused> {
     match api.allows(caller, operation, Resource::Cluster) {
@@ -74,9 +76,11 @@ fn checked_acl(acl: &Acl) -> Result<Acl, Refused> {
     if user.is_none_or(str::is_empty) {
         return invalid("a principal looks like User:name, or User:* for all");
     }
-    if &*acl.host != "*" && acl.host.parse::<std::net::IpAddr>().is_err() {
-        return invalid("a host is an IP address, or * for all");
-    }
+    let host = match acl.host.parse::<std::net::IpAddr>() {
+        Ok(address) => Text::from(address.to_canonical().to_string()),
+        Err(_) if &*acl.host == "*" => Text::from_static("*"),
+        Err(_) => return invalid("a host is an IP address, or * for all"),
+    };
     if acl.resource == ResourceKind::Cluster
         && (&*acl.name != CLUSTER_NAME || acl.pattern != PatternKind::Literal)
     {
@@ -85,7 +89,7 @@ fn checked_acl(acl: &Acl) -> Result<Acl, Refused> {
     Ok(Acl {
         name: acl.name.detached(),
         principal: acl.principal.detached(),
-        host: acl.host.detached(),
+        host,
         ..acl.clone()
     })
 }
@@ -121,6 +125,14 @@ pub(super) async fn create_acls(api: &Api, caller: &Caller, create: CreateAcls) 
 }
 
 pub(super) async fn delete_acls(api: &Api, caller: &Caller, delete: DeleteAcls) -> Response {
+    if delete.filters.len() > FILTERS_MAX {
+        let refuse = |_| {
+            let message = Text::from_static("too many filters in one request");
+            (ErrorCode::InvalidRequest, Some(message), Vec::new())
+        };
+        let results = delete.filters.iter().map(refuse).collect();
+        return Response::DeleteAcls(DeletedAcls { results });
+    }
     let mut results = Vec::with_capacity(delete.filters.len());
     for filter in delete.filters {
         let deleted = delete_found(api, caller, filter).await;
@@ -272,11 +284,11 @@ pub(super) async fn alter_users(api: &Api, caller: &Caller, alter: AlterUsers) -
     let image = api.image();
     let mut users = Vec::new();
     for (user, changes) in user_changes(&image.security, &alter) {
+        let is_new = !image.security.users.contains_key(&user);
         let altered = match allowed.map_err(Refused::from).and(changes) {
-            Ok(_) if image.security.users.len() + users.len() >= ENTRIES_MAX => Err(refused(
-                ErrorCode::PolicyViolation,
-                "there are too many users",
-            )),
+            Ok(_) if is_new && image.security.users.len() + users.len() >= ENTRIES_MAX => Err(
+                refused(ErrorCode::PolicyViolation, "there are too many users"),
+            ),
             Ok(credentials) => {
                 let user = user.clone();
                 change(api, SecurityChange::Credentials { user, credentials }).await
@@ -378,6 +390,10 @@ async fn alter_quota(
 
 /// Checks a password of the QUIC door; the connection notes who it is.
 pub(super) async fn authenticate(api: &Api, caller: &Caller, asked: Authenticate) -> Response {
+    if !api.config().authenticate || caller.became.get().is_some() {
+        let error = ErrorCode::IllegalSaslState;
+        return Response::Authenticate(Authenticated { error });
+    }
     let principal = api.verified(&asked.user, asked.password.as_bytes()).await;
     let error = match principal {
         Some(principal) => {
@@ -406,6 +422,8 @@ impl Api {
         &self,
         verification: Verification,
     ) -> Option<crate::security::Principal> {
+        // A flood of guesses waits here, not in front of the reads of the same pool.
+        let _turn = self.0.verifications.acquire().await;
         let pool = self.shared().runtime.background();
         let principal = pool.ask(move || verification.run()).await.flatten();
         if principal.is_none() {

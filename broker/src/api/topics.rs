@@ -51,6 +51,7 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
         Refusal::NotLeader(_) => ErrorCode::NotLeaderOrFollower,
         Refusal::NotMorePartitions { .. } => ErrorCode::InvalidPartitions,
+        Refusal::TooLarge { .. } => ErrorCode::PolicyViolation,
         Refusal::NoProducerIds => ErrorCode::PolicyViolation,
         Refusal::Stopped => ErrorCode::NotController,
     }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -16,6 +17,8 @@ use callboard_broker::storage::leader_epochs::LeaderEpochs;
 use callboard_broker::storage::meta_properties::{MetaProperties, read_topic_id};
 use callboard_broker::topic_config::TopicConfig;
 use callboard_broker::{BrokerConfig, Node};
+use callboard_common::config::Span;
+use callboard_common::record::{BatchHeader, HEADER_BYTES};
 use callboard_common::{LeaderEpoch, TopicName, TopicPartition, Uuid};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -50,6 +53,12 @@ pub(crate) struct Adopt {
     json: bool,
 }
 
+/// Producer ids that Kafka may have given out, if its metadata do not say.
+const UNKNOWN_PRODUCER_IDS: i64 = 1 << 40;
+
+/// Kafka's topics by name.
+type Topics = BTreeMap<TopicName, (Uuid, KafkaTopic)>;
+
 /// A topic that is taken over.
 #[derive(Debug)]
 struct Adopted {
@@ -77,7 +86,8 @@ pub(crate) async fn run(adopt: Adopt) -> Result<(), Failure> {
     }
     let mut notes = Vec::new();
     let directories = directories(&adopt.kafka, &mut notes)?;
-    let metadata = metadata(&adopt.kafka, &mut notes)?;
+    let (metadata, next_producer_id) = metadata(&adopt.kafka, &mut notes)?;
+    let directories = readable(directories, &mut notes)?;
     let topics = topics(&adopt.kafka, &directories, metadata, &mut notes)?;
     copy(&adopt, &directories)?;
     let own = MetaProperties {
@@ -85,7 +95,7 @@ pub(crate) async fn run(adopt: Adopt) -> Result<(), Failure> {
         ..meta.clone()
     };
     own.write(&disk, &adopt.data).map_err(|e| failed(&e))?;
-    let ends = lead(&adopt.data, &meta, &topics).await?;
+    let ends = lead(&adopt.data, &meta, &topics, next_producer_id).await?;
     report(&topics, &ends, &notes, adopt.json)
 }
 
@@ -116,17 +126,14 @@ fn directories(
 }
 
 /// Topics by what Kafka's metadata says of them.
-fn metadata(
-    kafka: &Path,
-    notes: &mut Vec<String>,
-) -> Result<BTreeMap<TopicName, (Uuid, KafkaTopic)>, Failure> {
+fn metadata(kafka: &Path, notes: &mut Vec<String>) -> Result<(Topics, i64), Failure> {
     let dir = kafka.join(METADATA);
     if !dir.is_dir() {
         notes.push(
             "there is no metadata log: identifiers come from the directories, retention is off"
                 .into(),
         );
-        return Ok(BTreeMap::new());
+        return Ok((BTreeMap::new(), UNKNOWN_PRODUCER_IDS));
     }
     let mut files: Vec<PathBuf> = fs::read_dir(&dir)?
         .map(|e| e.map(|e| e.path()))
@@ -148,14 +155,72 @@ fn metadata(
             notes.push(format!("{count} records of {what} are left alone: add them with `callboard user`, `acl` and `quota`"));
         }
     }
-    Ok(metadata.finish())
+    let next_producer_id = metadata.next_producer_id;
+    Ok((metadata.finish(), next_producer_id))
+}
+
+/// Without the partitions that compaction has made holes in: their offsets do not continue each other.
+fn readable(
+    directories: BTreeMap<TopicPartition, PathBuf>,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<TopicPartition, PathBuf>, Failure> {
+    let mut with_holes: BTreeSet<TopicName> = BTreeSet::new();
+    for (partition, dir) in &directories {
+        if has_holes(dir)? {
+            let _is_new: bool = with_holes.insert(partition.topic.clone());
+        }
+    }
+    if with_holes.contains(&TopicName::consumer_offsets()) {
+        return Err(Failure::new(
+            "__consumer_offsets was compacted by Kafka, and compacted logs cannot be read here yet: committed offsets \
+             would be lost. Reset the groups' offsets in Kafka's place: remove the __consumer_offsets-* directories \
+             from the copy, adopt it, and set offsets with `callboard group reset`",
+        ));
+    }
+    notes.extend(
+        with_holes
+            .iter()
+            .map(|t| format!("{t} was compacted, which cannot be read here yet: it is left alone")),
+    );
+    Ok(directories
+        .into_iter()
+        .filter(|(p, _)| !with_holes.contains(&p.topic))
+        .collect())
+}
+
+/// Whether a batch of a partition does not begin where the one before it ended. A torn end is no hole.
+fn has_holes(dir: &Path) -> Result<bool, Failure> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<_, _>>()?;
+    files.retain(|p| p.extension().is_some_and(|e| e == "log"));
+    files.sort();
+    let mut expected = None;
+    for path in files {
+        let file = fs::File::open(&path)?;
+        let size = file.metadata()?.len();
+        let (mut at, mut bytes) = (0, [0; HEADER_BYTES]);
+        while at + HEADER_BYTES as u64 <= size {
+            file.read_exact_at(&mut bytes, at)?;
+            let header = BatchHeader::read(&bytes);
+            let Ok(length) = header.size_bytes() else {
+                break;
+            };
+            if expected.is_some_and(|e| e != header.base_offset) {
+                return Ok(true);
+            }
+            expected = Some(header.next_offset());
+            at += length as u64;
+        }
+    }
+    Ok(false)
 }
 
 /// What each topic becomes.
 fn topics(
     kafka: &Path,
     directories: &BTreeMap<TopicPartition, PathBuf>,
-    mut metadata: BTreeMap<TopicName, (Uuid, KafkaTopic)>,
+    mut metadata: Topics,
     notes: &mut Vec<String>,
 ) -> Result<BTreeMap<TopicName, Adopted>, Failure> {
     let mut topics: BTreeMap<TopicName, Adopted> = BTreeMap::new();
@@ -230,6 +295,9 @@ fn configs(
     notes: &mut Vec<String>,
 ) -> BTreeMap<String, String> {
     let keep_all = || [("retention.ms".to_owned(), "-1".to_owned())].into();
+    let names_none = of_kafka
+        .as_ref()
+        .is_some_and(|c| !c.contains_key("retention.ms"));
     if name.is_internal() {
         // The coordinator decides what of it is needed.
         return BTreeMap::new();
@@ -250,6 +318,10 @@ fn configs(
                 ));
             }
         }
+    }
+    if names_none && !compacts {
+        notes.push(format!("{name}: it had Kafka's default retention; here nothing of it is deleted (retention.ms=-1)"));
+        drop(configs.insert("retention.ms".into(), "-1".into()));
     }
     if compacts {
         notes.push(format!(
@@ -305,16 +377,23 @@ async fn lead(
     data: &Path,
     meta: &MetaProperties,
     topics: &BTreeMap<TopicName, Adopted>,
+    next_producer_id: i64,
 ) -> Result<BTreeMap<TopicName, i64>, Failure> {
     let mut config = BrokerConfig::default();
     config.node.id = meta.node_id.0;
     config.node.data = data.to_owned();
+    // Nothing is deleted before the operator has seen what there is.
+    config.log.retention = Span::FOREVER;
     let node = Node::builder()
         .config(config)
         .ephemeral_ports()
         .start()
         .await;
     let node = node.map_err(Failure::new)?;
+    // Ids that Kafka gave out are in the logs: they are not given out again.
+    node.skip_producer_ids(next_producer_id)
+        .await
+        .map_err(Failure::new)?;
     for (name, topic) in topics {
         let adopted = node.adopt_topic(
             name.clone(),

@@ -37,6 +37,8 @@ pub struct KafkaMetadata {
     /// The topics.
     pub topics: BTreeMap<Uuid, KafkaTopic>,
     configs: BTreeMap<String, BTreeMap<String, String>>,
+    /// The first producer id that was not given out.
+    pub next_producer_id: i64,
     /// Records that were left alone.
     pub others: BTreeMap<u32, usize>,
 }
@@ -125,6 +127,10 @@ impl KafkaMetadata {
                         None => drop(configs.remove(&*record.name)),
                     }
                 }
+            }
+            m::ProducerIdsRecord::KEY if known(m::ProducerIdsRecord::VALID) => {
+                let record = m::ProducerIdsRecord::from_bytes(body, version)?;
+                self.next_producer_id = self.next_producer_id.max(record.next_producer_id);
             }
             m::RemoveTopicRecord::KEY if known(m::RemoveTopicRecord::VALID) => {
                 let record = m::RemoveTopicRecord::from_bytes(body, version)?;

@@ -86,6 +86,26 @@ pub enum Command {
     },
 }
 
+/// Largest command: what is written is what the reader takes.
+pub const COMMAND_MAX_BYTES: usize = 256 << 10;
+
+impl Command {
+    /// Checks that it is small enough to be kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TooLarge`].
+    pub fn check_size(&self) -> Result<(), Refusal> {
+        let mut writer = bincode::enc::write::SizeWriter::default();
+        let counted = bincode::encode_into_writer(self, &mut writer, bincode_config());
+        let size_bytes = writer.bytes_written;
+        match counted.is_ok() && size_bytes <= COMMAND_MAX_BYTES {
+            true => Ok(()),
+            false => Err(Refusal::TooLarge { size_bytes }),
+        }
+    }
+}
+
 /// What a committed command came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -130,6 +150,12 @@ pub enum Refusal {
     NotMorePartitions {
         /// How many there are.
         there: usize,
+    },
+    /// The change is larger than one may be.
+    #[error("the change takes {size_bytes} bytes of metadata; one may take {COMMAND_MAX_BYTES}")]
+    TooLarge {
+        /// Its size.
+        size_bytes: usize,
     },
     /// All producer ids are given out.
     #[error("all producer ids are given out")]

@@ -17,6 +17,8 @@ use super::records::{Command, Outcome, Refusal, bincode_config};
 
 /// The node's number in Raft. With one voter there is no other.
 const RAFT_ID: u64 = 1;
+/// So many bytes of commands beyond the snapshot call for a new one: the log stays far below what is read.
+const SNAPSHOT_EVERY_BYTES: usize = 64 << 20;
 /// So many entries beyond the snapshot call for a new one.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
 
@@ -78,6 +80,8 @@ pub struct Controller {
     image: Arc<MetadataImage>,
     waiting: BTreeMap<u64, Ticket>,
     snapshot_index: u64,
+    /// Bytes of commands since then.
+    unsnapshot_bytes: usize,
     logger: slog::Logger,
 }
 
@@ -165,6 +169,7 @@ impl Controller {
             image,
             waiting: BTreeMap::new(),
             snapshot_index,
+            unsnapshot_bytes: 0,
             logger: logger.clone(),
         };
         // A voter that is alone waits for nobody's heartbeat, so no random timeout is ever drawn.
@@ -255,6 +260,7 @@ impl Controller {
                 image.applied = index;
                 continue;
             }
+            self.unsnapshot_bytes += entry.data.len();
             let decoded = bincode::decode_from_slice::<Command, _>(&entry.data, bincode_config());
             let (command, _) =
                 decoded.expect("committed entries are commands of this or an older version");
@@ -268,9 +274,11 @@ impl Controller {
 
     fn maybe_snapshot(&mut self, out: &mut Effects) {
         let applied = self.image.applied;
-        if applied < self.snapshot_index + SNAPSHOT_EVERY_ENTRIES {
+        let few = applied < self.snapshot_index + SNAPSHOT_EVERY_ENTRIES;
+        if few && self.unsnapshot_bytes < SNAPSHOT_EVERY_BYTES {
             return;
         }
+        self.unsnapshot_bytes = 0;
         let log = &self.node.raft.raft_log;
         let term = log.term(applied).expect("an applied entry has a term");
         let hard_state = self

@@ -35,7 +35,7 @@ const HANDSHAKES_WITHOUT_RETRY: usize = 64;
 const UNCREDITED_BYTES: usize = 64 << 10;
 const CREDIT_BYTES: usize = 1 << 20;
 /// Largest request of a client that has not proved who it is.
-const UNAUTHENTICATED_MAX_BYTES: u32 = 64 << 10;
+const UNAUTHENTICATED_MAX_BYTES: usize = 64 << 10;
 /// Codes of closed connections.
 const CODE_STOPPED: u32 = 0;
 const CODE_REFUSED: u32 = 1;
@@ -145,6 +145,8 @@ enum Ended {
     SlowRequest,
     #[error("an answer was not taken in time")]
     SlowReader,
+    #[error("a request of {0} bytes came before the client had proved who it is")]
+    Unauthenticated(usize),
     #[error("{0}")]
     Read(ReadError),
     #[error("{0}")]
@@ -171,6 +173,7 @@ impl Ended {
             Self::ByClient
             | Self::Write(_)
             | Self::Read(ReadError::Broken(_) | ReadError::Closed) => None,
+            Self::Unauthenticated(_) => Some("unauthenticated"),
             Self::SlowRequest => Some("slow_request"),
             Self::SlowReader => Some("slow_reader"),
             Self::Read(ReadError::CutShort | ReadError::Frame(_)) | Self::Frame(_) => {
@@ -257,15 +260,15 @@ async fn read(lanes: &Lanes, mut reader: FrameReader, mut answers: mpsc::Sender<
 async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended> {
     let limits = lanes.admission.limits();
     let clock = lanes.api.shared().clock.clone();
+    let length = reader.length(limits.request_max_bytes).await?;
+    // Another lane may have proved who it is while this one was waiting for its next request.
     let authenticated = lanes
         .became
         .get()
         .or((!lanes.api.config().authenticate).then_some(Principal::Anonymous));
-    let most = match &authenticated {
-        Some(_) => limits.request_max_bytes,
-        None => limits.request_max_bytes.min(UNAUTHENTICATED_MAX_BYTES),
-    };
-    let length = reader.length(most).await?;
+    if authenticated.is_none() && length > UNAUTHENTICATED_MAX_BYTES {
+        return Err(Ended::Unauthenticated(length));
+    }
     let mut credits = Vec::new();
     let arrive = async {
         let mut granted = UNCREDITED_BYTES;
@@ -291,8 +294,7 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
         return Ok(refuse(header, ErrorCode::UnsupportedVersion));
     }
     let request = codec::request(header, &body, records)?;
-    // Another lane may have proved it while this one was waiting.
-    let principal = match authenticated.or_else(|| lanes.became.get()) {
+    let principal = match authenticated {
         Some(principal) => principal,
         None if matches!(request, Request::Authenticate(_)) => Principal::Anonymous,
         None => return Ok(refuse(header, ErrorCode::SaslAuthenticationFailed)),
@@ -301,7 +303,7 @@ async fn begin(lanes: &Lanes, reader: &mut FrameReader) -> Result<Answer, Ended>
     let caller = Caller {
         principal,
         client_id: Text::from_static("callboard"),
-        host: Text::from(format!("/{}", lanes.peer.ip())),
+        host: Text::from(format!("/{}", lanes.peer.ip().to_canonical())),
         door: Door::Quic,
         permit: Permit::new(credits),
         became: lanes.became.clone(),

@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 use crate::api::{Api, Caller};
 use crate::security::quotas::{Quotas, Resource};
 
+/// Client ids that begin alike for so long share a quota.
+const CLIENT_ID_CHARS: usize = 255;
+
 /// What one request uses, as far as it is known when it begins.
 #[derive(Clone, Debug)]
 pub struct Used {
@@ -26,7 +29,12 @@ impl Used {
     pub fn new(caller: &Caller, produces: bool, fetches: bool, bytes: usize) -> Self {
         Self {
             user: Text::from(caller.principal.name()),
-            client: caller.client_id.clone(),
+            client: caller
+                .client_id
+                .chars()
+                .take(CLIENT_ID_CHARS)
+                .collect::<String>()
+                .into(),
             produced_bytes: if produces { bytes } else { 0 },
             fetches,
         }

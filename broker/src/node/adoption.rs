@@ -58,6 +58,29 @@ impl Node {
             .map_err(|refusal| AdoptError::Refused(refusal.to_string()))
     }
 
+    /// Gives out no producer id below `next`: another program did.
+    ///
+    /// # Errors
+    ///
+    /// [`AdoptError`]; ids begin where they would have.
+    pub async fn skip_producer_ids(&self, next: i64) -> Result<(), AdoptError> {
+        let (controller, broker) = {
+            let running = self.running.lock();
+            let running = running.as_ref().ok_or(AdoptError::Stopped)?;
+            (running.controller.clone(), running.shared.broker)
+        };
+        let (reply, done) = oneshot::channel();
+        let command = Command::AllocateProducerIds {
+            broker,
+            count: next,
+        };
+        supervision::tell(&controller, Propose { command, reply });
+        let outcome = done.await.map_err(|_| AdoptError::Stopped)?;
+        outcome
+            .map(drop)
+            .map_err(|refusal| AdoptError::Refused(refusal.to_string()))
+    }
+
     /// Waits until all partitions of a topic are led; how many offsets they hold together.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use crate::net::admission::Admission;
 use crate::net::throttle::Throttle;
 use crate::net::{http, kafka, quic};
 use crate::security::image::SecurityChange;
-use crate::security::scram::{ITERATIONS_MIN, ScramCredential};
+use crate::security::scram::{ITERATIONS, ScramCredential};
 use crate::status;
 use crate::storage::StorageError;
 use crate::storage::disk::{read_whole, replace_whole};
@@ -79,13 +79,9 @@ impl Starting {
         )
         .map_err(StorageError::io("writing", &path))?;
         let of = |mechanism| {
-            let salt = Uuid::random().0;
-            let credential = ScramCredential::from_password(
-                mechanism,
-                &salt,
-                ITERATIONS_MIN,
-                password.as_bytes(),
-            );
+            let salt = [Uuid::random().0, Uuid::random().0].concat();
+            let credential =
+                ScramCredential::from_password(mechanism, &salt, ITERATIONS, password.as_bytes());
             (mechanism, Some(credential))
         };
         let change = SecurityChange::Credentials {

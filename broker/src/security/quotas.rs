@@ -124,12 +124,15 @@ impl Quotas {
             .min(THROTTLE_MAX)
     }
 
-    /// Forgets buckets that have been full for long, and all if there are none.
+    /// Forgets buckets that have been full for long, or the one that was not used for longest.
     fn forget(&mut self, now: Now) {
         self.buckets
             .retain(|_, b| now.monotonic.since(b.filled) < THROTTLE_MAX);
         if self.buckets.len() >= BUCKETS_MAX {
-            self.buckets.clear();
+            let oldest = self.buckets.iter().min_by_key(|(_, bucket)| bucket.filled);
+            if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+                let _forgotten = self.buckets.remove(&key);
+            }
         }
     }
 }

@@ -284,7 +284,7 @@ mod tests {
         assert!(challenge("ann").starts_with("r=abcxyz,s="));
         assert!(
             challenge("ghost").starts_with("r=abcxyz,s=")
-                && challenge("ghost").ends_with(",i=4096")
+                && challenge("ghost").ends_with(",i=8192")
         );
         assert_eq!(challenge("ghost"), challenge("ghost"));
         assert_ne!(challenge("ghost"), challenge("phantom"));

@@ -9,6 +9,10 @@ use callboard_common::protocol::security::ScramMechanism;
 
 /// Fewest hash rounds of a credential, as in Kafka.
 pub const ITERATIONS_MIN: u32 = 4096;
+/// Hash rounds of passwords that are made here, and of users that are not there.
+pub const ITERATIONS: u32 = 8192;
+/// Bytes of their salt.
+pub const SALT_BYTES: usize = 32;
 /// Most of them, as in Kafka: more would be an attack on this node.
 pub const ITERATIONS_MAX: u32 = 16_384;
 /// Longest message of a client.
@@ -68,10 +72,10 @@ impl ScramCredential {
     pub fn nobody(mechanism: ScramMechanism, secret: &[u8], user: &str) -> Self {
         let made_up = hmac(mechanism, secret, user.as_bytes());
         Self {
-            salt: made_up[..16].to_vec(),
+            salt: made_up[..SALT_BYTES].to_vec(),
             stored_key: made_up.clone(),
             server_key: made_up,
-            iterations: ITERATIONS_MIN,
+            iterations: ITERATIONS,
         }
     }
 

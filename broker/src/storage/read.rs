@@ -311,6 +311,10 @@ impl ReadPlan {
             end += size;
             next_offset = header.next_offset();
         }
+        // A small answer does not hold on to a large buffer for as long as its reader likes.
+        if end < window.bytes.len() / 2 {
+            return Bytes::copy_from_slice(&bytes[..end]);
+        }
         bytes.slice(..end)
     }
 }

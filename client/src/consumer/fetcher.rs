@@ -27,6 +27,8 @@ pub(crate) struct Piece {
     pub(crate) records: Result<Vec<Record>, Error>,
     /// The partition's end when it was fetched.
     pub(crate) high_watermark: Option<Offset>,
+    /// Where reading began, told once before anything is read.
+    pub(crate) begun_at: Option<Offset>,
 }
 
 /// The task of one partition.
@@ -46,6 +48,7 @@ impl Fetcher {
             Ok(position) => position,
             Err(error) => return self.give(Err(error), None).await,
         };
+        self.tell_begin(position).await;
         loop {
             match self.fetch(position).await {
                 Ok(fetched) => match self.take(fetched, &mut position).await {
@@ -83,9 +86,22 @@ impl Fetcher {
                     version,
                     records,
                     high_watermark,
+                    begun_at: None,
                 })
                 .await,
         );
+    }
+
+    async fn tell_begin(&self, position: Offset) {
+        let piece = Piece {
+            partition: self.partition.clone(),
+            version: self.version,
+            records: Ok(Vec::new()),
+            high_watermark: None,
+            begun_at: Some(position),
+        };
+        // A consumer that is gone wants nothing.
+        drop(self.pieces.send(piece).await);
     }
 
     /// Where to begin.

@@ -339,6 +339,10 @@ impl Consumer {
         if !is_current {
             return Ok(());
         }
+        if let Some(begun_at) = piece.begun_at {
+            let start = StartAt::Offset(begun_at);
+            let _before = self.starts.insert(piece.partition.clone(), start);
+        }
         if let Some(end) = piece.high_watermark {
             let _before = self.ends.insert(piece.partition.clone(), end);
         }
@@ -399,6 +403,13 @@ impl Consumer {
     pub fn seek(&mut self, partition: &TopicPartition, to: StartAt) -> Result<(), Error> {
         if let Some(start) = self.paused.get_mut(partition) {
             *start = to;
+            self.last.take_if(|(p, _)| p == partition);
+            let _position = match to {
+                StartAt::Offset(offset) => self.positions.insert(partition.clone(), offset),
+                StartAt::Beginning | StartAt::End | StartAt::Timestamp(_) | StartAt::Reset => {
+                    self.positions.remove(partition)
+                }
+            };
             return Ok(());
         }
         if !self.reading.contains_key(partition) {

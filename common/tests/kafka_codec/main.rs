@@ -19,7 +19,8 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use proptest::prelude::*;
 
 fn our_round_trip<M: Message + PartialEq + std::fmt::Debug>(bytes: &Bytes, version: i16) -> Bytes {
-    let message = M::from_bytes(bytes.clone(), version).expect("valid by the schema");
+    let message = M::from_bytes(bytes.clone(), version)
+        .unwrap_or_else(|e| panic!("{} {version}: {e}", M::NAME));
     let encoded = message.to_bytes(version).expect("it fits, it came in");
     assert_eq!(
         M::from_bytes(encoded.clone(), version).as_ref(),
@@ -63,6 +64,27 @@ fn requests_and_responses() -> Vec<(&'static str, Ours, Theirs, i16)> {
         CreateTopicsRequest 7; CreateTopicsResponse 7;
         DeleteTopicsRequest 6; DeleteTopicsResponse 6;
         InitProducerIdRequest 5; InitProducerIdResponse 5;
+        DescribeGroupsRequest 6; DescribeGroupsResponse 6;
+        ListGroupsRequest 5; ListGroupsResponse 5;
+        SaslHandshakeRequest 1; SaslHandshakeResponse 1;
+        SaslAuthenticateRequest 2; SaslAuthenticateResponse 2;
+        DeleteRecordsRequest 2; DeleteRecordsResponse 2;
+        OffsetForLeaderEpochRequest 4; OffsetForLeaderEpochResponse 4;
+        DescribeAclsRequest 3; DescribeAclsResponse 3;
+        CreateAclsRequest 3; CreateAclsResponse 3;
+        DeleteAclsRequest 3; DeleteAclsResponse 3;
+        DescribeConfigsRequest 4; DescribeConfigsResponse 4;
+        AlterConfigsRequest 2; AlterConfigsResponse 2;
+        CreatePartitionsRequest 3; CreatePartitionsResponse 3;
+        DeleteGroupsRequest 2; DeleteGroupsResponse 2;
+        IncrementalAlterConfigsRequest 1; IncrementalAlterConfigsResponse 1;
+        OffsetDeleteRequest 0; OffsetDeleteResponse 0;
+        DescribeClientQuotasRequest 1; DescribeClientQuotasResponse 1;
+        AlterClientQuotasRequest 1; AlterClientQuotasResponse 1;
+        DescribeUserScramCredentialsRequest 0; DescribeUserScramCredentialsResponse 0;
+        AlterUserScramCredentialsRequest 0; AlterUserScramCredentialsResponse 0;
+        DescribeClusterRequest 2; DescribeClusterResponse 2;
+        DescribeTopicPartitionsRequest 0; DescribeTopicPartitionsResponse 0;
     }
     .into()
 }

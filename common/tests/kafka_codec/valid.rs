@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use crate::schema::{Field, Kind, Message};
+use crate::schema::{Field, Kind, Message, Versions};
 
 /// SplitMix64.
 struct Random(u64);
@@ -87,6 +87,13 @@ impl Writer<'_> {
 
     fn field(&mut self, out: &mut Vec<u8>, field: &Field) {
         let null = field.nullable.contains(self.version) && self.random.below(3) == 0;
+        // A struct that may be null says whether it is there.
+        if matches!(field.kind, Kind::Struct(_)) && field.nullable != Versions::NONE {
+            out.put_i8(if null { -1 } else { 1 });
+            if null {
+                return;
+            }
+        }
         self.value(out, &field.kind, null);
     }
 

@@ -127,7 +127,7 @@ async fn begin(
         throttle: doors.throttle,
         door,
         peer,
-        host: Text::from(format!("/{}", peer.ip())),
+        host: Text::from(format!("/{}", peer.ip().to_canonical())),
         logger: logger.clone(),
     };
     let Some(tls) = doors.tls else {

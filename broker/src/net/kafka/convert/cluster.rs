@@ -78,6 +78,7 @@ pub(in crate::net::kafka) struct Page {
 }
 
 pub(super) fn topic_partitions(request: DescribeTopicPartitionsRequest) -> Converted {
+    let named = !request.topics.is_empty();
     let names = request.topics.into_iter().map(|t| t.name);
     let from = request.cursor.map(|c| (c.topic_name, c.partition_index));
     // What lies before the cursor was told by earlier pages.
@@ -86,7 +87,6 @@ pub(super) fn topic_partitions(request: DescribeTopicPartitionsRequest) -> Conve
         .collect();
     names.sort();
     names.dedup();
-    let named = !names.is_empty();
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
     let page = Page {
         limit: limit.clamp(1, PAGE_MAX),
