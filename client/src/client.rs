@@ -15,6 +15,7 @@ use crate::config::ClientConfig;
 use crate::connection::{Connection, Lane};
 use crate::error::{Error, check};
 use crate::metadata::Metadata;
+use crate::metrics::{ClientMetrics, Counters};
 
 #[derive(Debug)]
 struct Inner {
@@ -23,6 +24,7 @@ struct Inner {
     /// Nodes that were met, by address.
     nodes: Mutex<BTreeMap<String, Connection>>,
     metadata: Metadata,
+    counters: Arc<Counters>,
 }
 
 /// Connections to a cluster; clones share them. Producers and consumers are made from it.
@@ -46,6 +48,7 @@ impl Client {
             bootstrap,
             nodes: Mutex::default(),
             metadata: Metadata::default(),
+            counters: Arc::default(),
         }));
         let request = MetadataRequest {
             topics: Some(Vec::new()),
@@ -64,6 +67,16 @@ impl Client {
     #[must_use]
     pub fn config(&self) -> &ClientConfig {
         &self.0.config
+    }
+
+    /// What was done with this client so far.
+    #[must_use]
+    pub fn metrics(&self) -> ClientMetrics {
+        self.0.counters.read()
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.0.counters
     }
 
     /// Administrative calls.

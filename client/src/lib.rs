@@ -39,7 +39,9 @@ mod config;
 mod connection;
 mod consumer;
 mod error;
+mod interceptor;
 mod metadata;
+mod metrics;
 mod producer;
 mod profile;
 mod spawn;
@@ -49,6 +51,8 @@ pub use client::Client;
 pub use config::{Acks, ClientConfig, ConsumerConfig, Credentials, OffsetReset, ProducerConfig};
 pub use consumer::{ConsumedRecord, Consumer, RebalanceListener, StartAt};
 pub use error::Error;
+pub use interceptor::{ConsumerInterceptor, ProducerInterceptor};
+pub use metrics::ClientMetrics;
 pub use producer::{Delivery, PendingDelivery, Producer, Record};
 pub use profile::Profile;
 

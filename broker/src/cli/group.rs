@@ -1,16 +1,22 @@
 //! `callboard group`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use callboard_client::protocol::groups::MemberDescription;
 use callboard_client::protocol::list_offsets::OffsetTarget;
-use callboard_client::{Admin, Offset, StartAt, Text, TopicName, TopicPartition};
+use callboard_client::{
+    Admin, Client, Consumer, ConsumerConfig, Offset, StartAt, Text, TopicName, TopicPartition,
+};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::connect::Connect;
 use super::output::{Failure, line, note, table};
 use super::time::start_at;
+
+/// How long the age of a record is waited for.
+const AGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// List, describe, reset and delete consumer groups.
 #[derive(Debug, Subcommand)]
@@ -89,7 +95,7 @@ pub(crate) async fn run(group: Group) -> Result<(), Failure> {
             connect,
         } => {
             let client = connect.client().await?;
-            describe(&client.admin(), &group, json).await?;
+            describe(&client, &group, json).await?;
             client.close().await;
         }
         Group::Delete { group, connect } => {
@@ -116,33 +122,70 @@ pub(crate) async fn run(group: Group) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A partition of a group: committed, end, lag.
-async fn progress(
-    admin: &Admin,
-    group: &str,
-) -> Result<Vec<(TopicPartition, Offset, Option<Offset>)>, Failure> {
-    let mut progress = Vec::new();
-    for (partition, committed) in admin.group_offsets(group).await? {
-        let end = admin.offset(&partition, OffsetTarget::Latest).await;
-        // The topic may have been deleted since: then nobody knows.
-        let end = end.ok().flatten();
-        progress.push((partition, committed, end));
-    }
-    Ok(progress)
+/// How far a group has come in one partition.
+struct Progress {
+    partition: TopicPartition,
+    committed: Offset,
+    /// `None` if nobody knows: the topic may have been deleted since.
+    end: Option<Offset>,
+    /// Age of the first record that was not committed; `None` without one, or if it does not come in time.
+    lag_seconds: Option<f64>,
 }
 
-async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> {
-    let group = admin.describe_group(name).await?;
-    let progress = progress(admin, name).await?;
+impl Progress {
+    fn lag(&self) -> Option<i64> {
+        self.end.map(|end| (end - self.committed).max(0))
+    }
+}
+
+async fn progress(client: &Client, group: &str) -> Result<Vec<Progress>, Failure> {
+    let admin = client.admin();
+    let mut all = Vec::new();
+    for (partition, committed) in admin.group_offsets(group).await? {
+        let end = admin.offset(&partition, OffsetTarget::Latest).await;
+        let mut progress = Progress {
+            partition,
+            committed,
+            end: end.ok().flatten(),
+            lag_seconds: None,
+        };
+        if progress.lag().is_some_and(|lag| lag > 0) {
+            progress.lag_seconds = age(client, &progress.partition, committed).await;
+        }
+        all.push(progress);
+    }
+    Ok(all)
+}
+
+/// How old the record at an offset is, in seconds.
+async fn age(client: &Client, partition: &TopicPartition, offset: Offset) -> Option<f64> {
+    let config = ConsumerConfig {
+        fetch_bytes: 1,
+        ..ConsumerConfig::default()
+    };
+    let from = [(partition.clone(), StartAt::Offset(offset))];
+    let mut consumer = Consumer::assign(client, config, from);
+    let record = tokio::time::timeout(AGE_TIMEOUT, consumer.recv())
+        .await
+        .ok()?
+        .ok()?;
+    let now = callboard_common::Clock::machine().now().wall.0;
+    Some((now - record.timestamp).max(0) as f64 / 1000.0)
+}
+
+async fn describe(client: &Client, name: &str, json: bool) -> Result<(), Failure> {
+    let group = client.admin().describe_group(name).await?;
+    let progress = progress(client, name).await?;
     if group.state == "Dead" && progress.is_empty() {
         return Err(Failure::new(format!(
             "there is no group {name}; `callboard group list` shows those that are"
         )));
     }
     if json {
-        let offset = |(p, committed, end): &(TopicPartition, Offset, Option<Offset>)| {
-            json!({"topic": p.topic.as_str(), "partition": p.partition, "committed": committed.get(),
-                "end": end.map(Offset::get), "lag": end.map(|end| end - *committed)})
+        let offset = |p: &Progress| {
+            json!({"topic": p.partition.topic.as_str(), "partition": p.partition.partition,
+                "committed": p.committed.get(), "end": p.end.map(Offset::get), "lag": p.lag(),
+                "lag_seconds": p.lag_seconds})
         };
         let member = |m: &MemberDescription| {
             json!({"member": m.member.as_str(), "instance": m.instance.as_ref().map(Text::as_str),
@@ -158,18 +201,26 @@ async fn describe(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> 
         "{name}: {}, generation {}, {}",
         group.state, group.generation, group.protocol
     ))?;
-    let offset = |(p, committed, end): &(TopicPartition, Offset, Option<Offset>)| {
+    let offset = |p: &Progress| {
         let shown = |value: Option<i64>| value.map_or("-".to_owned(), |v| v.to_string());
         vec![
-            p.topic.to_string(),
-            p.partition.to_string(),
-            committed.to_string(),
-            shown(end.map(Offset::get)),
-            shown(end.map(|end| end - *committed)),
+            p.partition.topic.to_string(),
+            p.partition.partition.to_string(),
+            p.committed.to_string(),
+            shown(p.end.map(Offset::get)),
+            shown(p.lag()),
+            p.lag_seconds.map_or("-".to_owned(), |s| format!("{s:.1}")),
         ]
     };
     table(
-        &["topic", "partition", "committed", "end", "lag"],
+        &[
+            "topic",
+            "partition",
+            "committed",
+            "end",
+            "lag",
+            "lag seconds",
+        ],
         &progress.iter().map(offset).collect::<Vec<_>>(),
     )?;
     let member = |m: &MemberDescription| {

@@ -127,6 +127,9 @@ impl Consumer {
             .ask_patiently(Lane::Group, request, accept)
             .await?;
         committed.map_err(Error::refused)?;
+        if let Some(interceptor) = &self.interceptor {
+            interceptor.on_commit(&offsets);
+        }
         self.committed.extend(offsets);
         Ok(())
     }

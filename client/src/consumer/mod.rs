@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::ConsumerConfig;
 use crate::error::Error;
+use crate::interceptor::ConsumerInterceptor;
 use crate::{Client, spawn};
 use fetcher::{Fetcher, Piece};
 use membership::Membership;
@@ -92,6 +93,7 @@ pub struct Consumer {
     client: Client,
     config: ConsumerConfig,
     listener: Arc<dyn RebalanceListener>,
+    interceptor: Option<Arc<dyn ConsumerInterceptor>>,
     /// Counts assignments and seeks.
     version: u64,
     /// What is read, under which version.
@@ -210,6 +212,7 @@ impl Consumer {
             client: client.clone(),
             config,
             listener,
+            interceptor: None,
             version: 0,
             reading: BTreeMap::new(),
             starts: BTreeMap::new(),
@@ -288,7 +291,7 @@ impl Consumer {
         loop {
             if let Some(record) = self.buffered.pop_front() {
                 self.last = Some((record.partition.clone(), record.offset + 1));
-                return Ok(record);
+                return Ok(self.handed_out(record));
             }
             let commit_at = self.commit_at;
             let commit_due = async {
@@ -309,6 +312,22 @@ impl Consumer {
                 () = commit_due => self.commit_by_time().await?,
                 piece = self.pieces.recv() => self.take(piece.ok_or(Error::Closed)?)?,
             }
+        }
+    }
+
+    /// Shows every record to a hook before it is handed out, and what is committed.
+    pub fn intercept(&mut self, interceptor: impl ConsumerInterceptor) {
+        self.interceptor = Some(Arc::new(interceptor));
+    }
+
+    fn handed_out(&self, record: ConsumedRecord) -> ConsumedRecord {
+        let size = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        self.client
+            .counters()
+            .received(size(&record.key) + size(&record.value));
+        match &self.interceptor {
+            Some(interceptor) => interceptor.on_receive(record),
+            None => record,
         }
     }
 

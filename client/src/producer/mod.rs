@@ -18,6 +18,8 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::config::ProducerConfig;
 use crate::error::Error;
+use crate::interceptor::ProducerInterceptor;
+use crate::metrics::Counters;
 use crate::{Client, spawn};
 use accumulator::Queued;
 use partitioner::Partitioner;
@@ -99,10 +101,29 @@ pub struct Delivery {
 }
 
 /// What a record's sender is told, and the buffer space that the record holds until then.
-#[derive(Debug)]
 pub(crate) struct Tell {
     delivered: oneshot::Sender<Result<Delivery, Error>>,
+    interceptor: Option<Arc<dyn ProducerInterceptor>>,
+    counters: Arc<Counters>,
     _space: OwnedSemaphorePermit,
+}
+
+impl Tell {
+    /// Tells what came of the record.
+    pub(crate) fn done(self, delivered: Result<Delivery, Error>) {
+        self.counters.delivered(delivered.is_ok());
+        if let Some(interceptor) = &self.interceptor {
+            interceptor.on_delivery(&delivered);
+        }
+        // Who sent it may not be waiting.
+        drop(self.delivered.send(delivered));
+    }
+}
+
+impl std::fmt::Debug for Tell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tell")
+    }
 }
 
 /// A delivery that is under way; dropping it does not stop the record.
@@ -132,6 +153,7 @@ struct Inner {
     partitioner: Partitioner,
     space: Arc<Semaphore>,
     clock: Clock,
+    interceptor: Option<Arc<dyn ProducerInterceptor>>,
     partitions: Mutex<Option<BTreeMap<TopicPartition, mpsc::UnboundedSender<Order>>>>,
 }
 
@@ -154,10 +176,26 @@ impl Producer {
     /// A producer over a client's connections.
     #[must_use]
     pub fn new(client: &Client, config: ProducerConfig) -> Self {
+        Self::with(client.clone(), config, None)
+    }
+
+    /// The same producer before anything was sent, with a hook around its records.
+    #[must_use]
+    pub fn intercepted_by(&self, interceptor: impl ProducerInterceptor) -> Self {
+        let (client, config) = (self.0.client.clone(), self.0.config.clone());
+        Self::with(client, config, Some(Arc::new(interceptor)))
+    }
+
+    fn with(
+        client: Client,
+        config: ProducerConfig,
+        interceptor: Option<Arc<dyn ProducerInterceptor>>,
+    ) -> Self {
         let space = Arc::new(Semaphore::new(config.buffer_bytes));
         Self(Arc::new(Inner {
-            client: client.clone(),
+            client,
             config,
+            interceptor,
             partitioner: Partitioner::default(),
             space,
             clock: Clock::machine(),
@@ -195,6 +233,10 @@ impl Producer {
     /// Cancel safe: a record whose future was dropped is not sent.
     pub async fn enqueue(&self, record: Record) -> Result<PendingDelivery, Error> {
         let inner = &self.0;
+        let record = match &inner.interceptor {
+            Some(interceptor) => interceptor.on_send(record),
+            None => record,
+        };
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let size_bytes = BatchBuilder::record_size_bound(key, value, &record.headers);
         let limit_bytes = inner.config.record_max_bytes.min(inner.config.buffer_bytes);
@@ -227,6 +269,8 @@ impl Producer {
             headers: record.headers,
             tell: Tell {
                 delivered,
+                interceptor: inner.interceptor.clone(),
+                counters: inner.client.counters().clone(),
                 _space: space,
             },
         };
@@ -235,6 +279,7 @@ impl Producer {
             Order::Record(Box::new(queued)),
         )
         .await?;
+        inner.client.counters().queued();
         Ok(PendingDelivery(delivery))
     }
 

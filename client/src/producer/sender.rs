@@ -363,12 +363,12 @@ fn deliver(numbered: Numbered, partition: &TopicPartition, produced: &ProducedPa
             append_time: produced.append_time,
         };
         // Who sent it may not wait for it.
-        drop(tell.delivered.send(Ok(delivery)));
+        tell.done(Ok(delivery));
     }
 }
 
 fn fail(numbered: Numbered, error: &Error) {
     for tell in numbered.ready.tell {
-        drop(tell.delivered.send(Err(error.clone())));
+        tell.done(Err(error.clone()));
     }
 }
