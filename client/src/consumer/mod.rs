@@ -14,7 +14,7 @@ use bytes::Bytes;
 use callboard_common::kafka::Text;
 use callboard_common::record::{Header, Record};
 use callboard_common::{Offset, TopicName, TopicPartition};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::ConsumerConfig;
@@ -104,6 +104,8 @@ pub struct Consumer {
     paused: BTreeMap<TopicPartition, StartAt>,
     /// Each partition's end when it was fetched last.
     ends: BTreeMap<TopicPartition, Offset>,
+    /// Who wants to know how far behind the consumer is.
+    lags: watch::Sender<BTreeMap<TopicPartition, i64>>,
     pieces: mpsc::Receiver<Piece>,
     piece_sender: mpsc::Sender<Piece>,
     buffered: VecDeque<ConsumedRecord>,
@@ -218,6 +220,7 @@ impl Consumer {
             starts: BTreeMap::new(),
             paused: BTreeMap::new(),
             ends: BTreeMap::new(),
+            lags: watch::Sender::default(),
             pieces,
             piece_sender,
             buffered: VecDeque::new(),
@@ -291,6 +294,9 @@ impl Consumer {
         loop {
             if let Some(record) = self.buffered.pop_front() {
                 self.last = Some((record.partition.clone(), record.offset + 1));
+                if self.buffered.is_empty() {
+                    self.show_lag();
+                }
                 return Ok(self.handed_out(record));
             }
             let commit_at = self.commit_at;
@@ -376,6 +382,7 @@ impl Consumer {
         };
         self.buffered
             .extend(piece.records?.into_iter().map(consumed));
+        self.show_lag();
         Ok(())
     }
 

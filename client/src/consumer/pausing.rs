@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use callboard_common::TopicPartition;
+use futures::Stream;
 
 use super::{Consumer, StartAt};
 
@@ -80,5 +81,42 @@ impl Consumer {
             Some((partition.clone(), (*end - next).max(0)))
         };
         self.ends.iter().filter_map(behind).collect()
+    }
+
+    /// [`Consumer::lag`] each time it changes by a fetch, for a task beside the one that receives: what is not taken
+    /// in time is replaced by what is newer. Ends with the consumer.
+    ///
+    /// ```
+    /// # use callboard_broker::Node;
+    /// # use callboard_client::{Client, ClientConfig, Consumer, ConsumerConfig, Producer, ProducerConfig, Record, StartAt, TopicPartition, Trust};
+    /// use futures::StreamExt;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder().in_memory().start().await?;
+    /// # let client = Client::connect(ClientConfig::new(node.quic(), Trust::Ca(node.ca_pem().into()))).await?;
+    /// # client.admin().create_topic("jobs", 1).await?;
+    /// # let producer = Producer::new(&client, ProducerConfig::default());
+    /// # for _ in 0..3 { producer.send(Record::to("jobs").value("job")).await?; }
+    /// let jobs = TopicPartition::parse("jobs-0").expect("valid");
+    /// let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), [(jobs.clone(), StartAt::Beginning)]);
+    /// let mut lags = Box::pin(consumer.lags());
+    /// for _ in 0..3 {
+    ///     let _job = consumer.recv().await?;
+    /// }
+    /// let newest = lags.next().await.expect("the consumer is there");
+    /// assert_eq!(newest[&jobs], 0);
+    /// # Ok(()) }
+    /// ```
+    pub fn lags(&self) -> impl Stream<Item = BTreeMap<TopicPartition, i64>> + Send + use<> {
+        futures::stream::unfold(self.lags.subscribe(), |mut lags| async move {
+            lags.changed().await.ok()?;
+            let newest = lags.borrow_and_update().clone();
+            Some((newest, lags))
+        })
+    }
+
+    pub(super) fn show_lag(&self) {
+        if self.lags.receiver_count() > 0 {
+            let _before = self.lags.send_replace(self.lag());
+        }
     }
 }
