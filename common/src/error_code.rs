@@ -104,10 +104,15 @@ codes! {
     FencedLeaderEpoch 74 true "The leader epoch is older than the server's.";
     UnknownLeaderEpoch 75 true "The leader epoch is newer than the server's.";
     UnsupportedCompressionType 76 false "The compression type is not supported in this version of the request.";
+    StaleBrokerEpoch 77 false "The broker epoch is older than the controller's.";
     OffsetNotAvailable 78 true "The leader's high watermark has not caught up.";
     MemberIdRequired 79 false "The member joins again with the id it was given.";
+    PreferredLeaderNotAvailable 80 true "The preferred leader is not available.";
     GroupMaxSizeReached 81 false "The group is full.";
     FencedInstanceId 82 false "Another member took over this static instance id.";
+    EligibleLeadersNotAvailable 83 true "No eligible leader is available.";
+    ElectionNotNeeded 84 true "The partition is led as it should be.";
+    NoReassignmentInProgress 85 false "The partition does not move.";
     GroupSubscribedToTopic 86 false "Members of the group read this topic.";
     InvalidRecord 87 false "A record is invalid.";
     UnstableOffsetCommit 88 true "Some offsets are pending in a transaction.";
@@ -115,9 +120,13 @@ codes! {
     ProducerFenced 90 false "A newer producer took over.";
     ResourceNotFound 91 false "There is no such resource.";
     DuplicateResource 92 false "The request names the same resource twice.";
+    InvalidUpdateVersion 95 false "The partition has changed meanwhile.";
     UnacceptableCredential 93 false "The credential does not meet the requirements.";
+    BrokerIdNotRegistered 102 false "There is no such node.";
     UnknownTopicId 100 true "This server does not host a topic of this id.";
+    InconsistentClusterId 104 false "The node belongs to another cluster.";
     FetchSessionTopicIdError 106 true "The fetch session mixes topic names and topic ids.";
+    IneligibleReplica 107 false "The replica is not eligible to be in sync.";
     StaleMemberEpoch 113 false "The member's epoch is old.";
     RebootstrapRequired 129 false "The client asks the wrong cluster or node; it must start again from its bootstrap servers.";
 }

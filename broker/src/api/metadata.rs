@@ -112,7 +112,7 @@ fn one(api: &Api, caller: &Caller, image: &MetadataImage, topic: &TopicRef) -> T
 }
 
 fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
-    let partition = |(number, partition): (i32, &crate::controller::image::PartitionImage)| {
+    let partition = |(number, partition): (i32, &crate::controller::PartitionImage)| {
         let of = TopicPartition::new(name.clone(), number);
         // The leader's own epoch: after a restart it may be ahead of the image that was loaded.
         let led = api
@@ -127,9 +127,9 @@ fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
             } else {
                 ErrorCode::LeaderNotAvailable
             },
-            leader: led.map(|_| partition.leader),
+            leader: led.and(partition.leader),
             epoch: led.unwrap_or(partition.epoch),
-            replicas: vec![partition.leader],
+            replicas: partition.replicas.clone(),
         }
     };
     TopicMetadata {

@@ -53,7 +53,12 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::NotMorePartitions { .. } => ErrorCode::InvalidPartitions,
         Refusal::TooLarge { .. } => ErrorCode::PolicyViolation,
         Refusal::NoProducerIds => ErrorCode::PolicyViolation,
-        Refusal::Stopped => ErrorCode::NotController,
+        Refusal::Stopped | Refusal::NoQuorum => ErrorCode::NotController,
+        Refusal::Outdated { .. } => ErrorCode::InvalidUpdateVersion,
+        Refusal::Ineligible => ErrorCode::IneligibleReplica,
+        Refusal::UnknownBroker => ErrorCode::BrokerIdNotRegistered,
+        Refusal::NotElected => ErrorCode::ElectionNotNeeded,
+        Refusal::Quorum(_) | Refusal::InUse(_) => ErrorCode::InvalidRequest,
     }
 }
 

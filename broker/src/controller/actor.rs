@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::image::MetadataImage;
 use super::log_file::MetadataLog;
 use super::records::{Command, Outcome, Refusal};
-use super::state::{Controller, Effect, Effects, Input, Ticket};
+use super::state::{Controller, Effect, Effects, Identity, Input, Led, Ticket};
 use crate::storage::{Disk, StorageError};
 use crate::supervision;
 
@@ -44,6 +44,8 @@ pub struct Published {
     pub image: Arc<ArcSwap<MetadataImage>>,
     /// Its index, for who wants to be woken.
     pub version: watch::Sender<u64>,
+    /// Who leads the quorum.
+    pub led: watch::Sender<Led>,
 }
 
 impl Default for Published {
@@ -51,6 +53,7 @@ impl Default for Published {
         Self {
             image: Arc::default(),
             version: watch::Sender::new(0),
+            led: watch::Sender::default(),
         }
     }
 }
@@ -62,6 +65,8 @@ pub struct ControllerStart {
     pub disk: Arc<dyn Disk>,
     /// The data directory.
     pub dir: PathBuf,
+    /// Who it is in the quorum.
+    pub identity: Identity,
     /// Pools.
     pub runtime: Runtime,
     /// Time.
@@ -126,7 +131,9 @@ impl ControllerActor {
                     let logger = raft_logger(&actor.start.logger);
                     let controller = Controller::restore(
                         &logger,
-                        restored.snapshot,
+                        actor.start.identity,
+                        actor.start.clock.now(),
+                        restored.saved,
                         &restored.writes,
                         &mut effects,
                     );
@@ -170,8 +177,8 @@ impl ControllerActor {
         let Some(open) = &mut self.state else { return };
         while let Some(effect) = open.effects.pop_front() {
             match effect {
-                Effect::Persist(..) | Effect::Snapshot { .. } => open.writes.push_back(effect),
-                Effect::Answer(ticket, outcome) => {
+                Effect::Persist(..) | Effect::Snapshot(..) => open.writes.push_back(effect),
+                Effect::Answer(ticket, _, outcome) => {
                     if let Some(reply) = open.waiting.remove(&ticket) {
                         drop(reply.send(outcome));
                     }
@@ -180,6 +187,15 @@ impl ControllerActor {
                     let version = image.applied;
                     self.start.published.image.store(image);
                     let _before = self.start.published.version.send_replace(version);
+                }
+                Effect::Led(led) => {
+                    let _before = self.start.published.led.send_replace(led);
+                }
+                Effect::Send(..) => {}
+                Effect::Forward(ticket, ..) => {
+                    if let Some(reply) = open.waiting.remove(&ticket) {
+                        drop(reply.send(Err(Refusal::NoQuorum)));
+                    }
                 }
             }
         }
@@ -200,12 +216,12 @@ impl ControllerActor {
         self.start.runtime.sync().run(move || {
             let (written, result) = match effect {
                 Effect::Persist(number, write) => (Some(number), log.persist(&write)),
-                Effect::Snapshot {
-                    term,
-                    image,
-                    hard_state,
-                } => (None, log.snapshot(term, &image, hard_state)),
-                Effect::Answer(..) | Effect::Publish(_) => (None, Ok(())),
+                Effect::Snapshot(saved, rest) => (None, log.snapshot(&saved, &rest)),
+                Effect::Answer(..)
+                | Effect::Publish(_)
+                | Effect::Led(_)
+                | Effect::Send(..)
+                | Effect::Forward(..) => (None, Ok(())),
             };
             supervision::tell(
                 &actor,

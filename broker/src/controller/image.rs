@@ -3,14 +3,18 @@
 //! An image is immutable once published: requests read it without locks. Equal commands in equal order give
 //! equal images on every node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
-use super::records::{Command, Outcome, Refusal};
+use super::partition::{Electorate, PartitionImage};
+use super::records::{Command, Endpoints, Member, Outcome, Refusal};
 use crate::security::image::SecurityImage;
+
+/// Kafka's name of the setting that elections must know.
+pub const MIN_ISR: &str = "min.insync.replicas";
 
 /// A registered node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -21,15 +25,23 @@ pub struct BrokerImage {
     pub incarnation: Uuid,
     /// Increases with every start.
     pub epoch: i64,
+    /// Where it is found; `None` if it was registered before nodes said so.
+    pub endpoints: Option<Endpoints>,
+    /// Where it stands.
+    pub rack: Option<String>,
+    /// Whether it is alive.
+    pub standing: Standing,
 }
 
-/// One partition.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct PartitionImage {
-    /// Who leads it.
-    pub leader: BrokerId,
-    /// The leader's reign.
-    pub epoch: LeaderEpoch,
+/// Whether a node is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Standing {
+    /// It is heard of.
+    Alive,
+    /// It was not heard of for too long.
+    Silent,
+    /// It said that it stops.
+    Stopped,
 }
 
 /// One topic.
@@ -56,7 +68,11 @@ pub struct MetadataImage {
     pub names: BTreeMap<Uuid, TopicName>,
     /// The next producer id that was not given out.
     pub next_producer_id: i64,
-    /// Users, rules and quotas. Last, because images that were written before there was such a thing end here.
+    /// Who follows the metadata log, by number in Raft.
+    pub members: BTreeMap<u64, Member>,
+    /// Those of them that vote.
+    pub voters: BTreeSet<u64>,
+    /// Users, rules and quotas.
     pub security: Arc<SecurityImage>,
 }
 
@@ -79,6 +95,7 @@ impl MetadataImage {
     /// # Errors
     ///
     /// [`Refusal`] says which precondition does not hold; only `applied` has changed then.
+    #[expect(clippy::too_many_lines, reason = "a row of commands, each a few lines")]
     pub fn apply(&mut self, index: u64, command: Command) -> Result<Outcome, Refusal> {
         self.applied = index;
         match command {
@@ -86,7 +103,89 @@ impl MetadataImage {
                 broker,
                 directory,
                 incarnation,
-            } => Ok(self.register(broker, directory, incarnation)),
+            } => Ok(self.register(broker, directory, incarnation, None, None)),
+            Command::RegisterNode {
+                broker,
+                directory,
+                incarnation,
+                endpoints,
+                rack,
+            } => Ok(self.register(broker, directory, incarnation, Some(endpoints), rack)),
+            Command::FenceBroker {
+                broker,
+                epoch,
+                stops,
+            } => {
+                let standing = if stops {
+                    Standing::Stopped
+                } else {
+                    Standing::Silent
+                };
+                self.stand(broker, epoch, standing)
+            }
+            Command::UnfenceBroker { broker, epoch } => self.stand(broker, epoch, Standing::Alive),
+            Command::SetMember { raft_id, member } => {
+                let _before = self.members.insert(raft_id, member);
+                Ok(Outcome::Done)
+            }
+            Command::UnregisterBroker { broker } => self.unregister(broker),
+            Command::PlaceTopic {
+                name,
+                id,
+                replicas,
+                configs,
+            } => {
+                let placed = replicas.into_iter().map(|r| (r, LeaderEpoch(0))).collect();
+                self.create_topic(name, id, placed, configs)
+            }
+            Command::PlacePartitions {
+                id,
+                there,
+                replicas,
+            } => self.add_partitions(&id, Some(there), replicas),
+            Command::AlterIsr {
+                topic_id,
+                partition,
+                leader,
+                epoch,
+                version,
+                isr,
+            } => {
+                let is_current = |(b, epoch): &(BrokerId, i64)| {
+                    self.brokers.get(b).is_some_and(|b| b.epoch == *epoch)
+                };
+                if !isr.iter().all(is_current) {
+                    return Err(Refusal::Ineligible);
+                }
+                let isr = isr.into_iter().map(|(b, _)| b).collect();
+                self.change(&topic_id, partition, |p, of| {
+                    p.alter_isr(leader, epoch, version, isr, of)
+                })
+            }
+            Command::Reassign {
+                topic_id,
+                partition,
+                replicas,
+            } => {
+                let known = |b: &BrokerId| self.brokers.contains_key(b);
+                let named = replicas.iter().flatten();
+                let distinct: BTreeSet<_> = replicas.iter().flatten().collect();
+                let count = named.clone().count();
+                if !named.clone().all(known) || distinct.len() != count {
+                    return Err(Refusal::Ineligible);
+                }
+                if replicas.is_some() && count == 0 {
+                    return Err(Refusal::Ineligible);
+                }
+                self.change(&topic_id, partition, |p, of| {
+                    p.reassign(replicas, of);
+                    Ok(())
+                })
+            }
+            Command::Elect {
+                partitions,
+                unclean,
+            } => self.elect(partitions, unclean),
             Command::CreateTopic {
                 name,
                 id,
@@ -94,8 +193,9 @@ impl MetadataImage {
                 leader,
                 configs,
             } => {
-                let epochs = vec![LeaderEpoch(0); usize::try_from(partitions).unwrap_or(0)];
-                self.create_topic(name, id, epochs, leader, configs)
+                let count = usize::try_from(partitions).unwrap_or(0);
+                let placed = vec![(vec![leader], LeaderEpoch(0)); count];
+                self.create_topic(name, id, placed, configs)
             }
             Command::AdoptTopic {
                 name,
@@ -103,7 +203,10 @@ impl MetadataImage {
                 epochs,
                 leader,
                 configs,
-            } => self.create_topic(name, id, epochs, leader, configs),
+            } => {
+                let placed = epochs.into_iter().map(|e| (vec![leader], e)).collect();
+                self.create_topic(name, id, placed, configs)
+            }
             Command::DeleteTopic { id } => {
                 let name = self.names.remove(&id).ok_or(Refusal::UnknownTopic)?;
                 drop(self.topics.remove(&name));
@@ -132,16 +235,9 @@ impl MetadataImage {
                 Ok(Outcome::Done)
             }
             Command::CreatePartitions { id, count, leader } => {
-                let topic = self.topic_mut(&id)?;
-                let (there, count) = (topic.partitions.len(), usize::try_from(count).unwrap_or(0));
-                if count <= there {
-                    return Err(Refusal::NotMorePartitions { there });
-                }
-                let epoch = LeaderEpoch(0);
-                topic
-                    .partitions
-                    .resize(count, PartitionImage { leader, epoch });
-                Ok(Outcome::Done)
+                let there = self.topic_mut(&id)?.partitions.len();
+                let more = usize::try_from(count).unwrap_or(0).saturating_sub(there);
+                self.add_partitions(&id, None, vec![vec![leader]; more])
             }
             Command::Security(change) => {
                 Arc::make_mut(&mut self.security).apply(change);
@@ -166,10 +262,11 @@ impl MetadataImage {
             .partitions
             .get_mut(number)
             .ok_or(Refusal::UnknownTopic)?;
-        if led.leader != broker {
+        if led.leader != Some(broker) {
             return Err(Refusal::NotLeader(broker));
         }
         led.epoch = led.epoch.next();
+        led.version = led.version.saturating_add(1);
         Ok(Outcome::LeaderEpoch(led.epoch))
     }
 
@@ -179,37 +276,29 @@ impl MetadataImage {
         Ok(Arc::make_mut(topic))
     }
 
-    fn register(&mut self, broker: BrokerId, directory: Uuid, incarnation: Uuid) -> Outcome {
-        let epoch = i64::try_from(self.applied).unwrap_or(i64::MAX);
-        let _before = self.brokers.insert(
-            broker,
-            BrokerImage {
-                directory,
-                incarnation,
-                epoch,
-            },
-        );
-        // Followers may hold records that the earlier incarnation never synced: each reign begins anew.
-        for topic in self.topics.values_mut() {
-            if topic.partitions.iter().any(|p| p.leader == broker) {
-                let led = Arc::make_mut(topic)
-                    .partitions
-                    .iter_mut()
-                    .filter(|p| p.leader == broker);
-                led.for_each(|p| p.epoch = p.epoch.next());
-            }
+    fn add_partitions(
+        &mut self,
+        id: &Uuid,
+        expected: Option<i32>,
+        replicas: Vec<Vec<BrokerId>>,
+    ) -> Result<Outcome, Refusal> {
+        let unfenced = self.unfenced();
+        let topic = self.topic_mut(id)?;
+        let there = topic.partitions.len();
+        let is_expected = expected.is_none_or(|e| usize::try_from(e) == Ok(there));
+        if replicas.is_empty() || !is_expected {
+            return Err(Refusal::NotMorePartitions { there });
         }
-        Outcome::Registered {
-            broker_epoch: epoch,
-        }
+        let new = |replicas| PartitionImage::new(replicas, LeaderEpoch(0), &unfenced);
+        topic.partitions.extend(replicas.into_iter().map(new));
+        Ok(Outcome::Done)
     }
 
     fn create_topic(
         &mut self,
         name: TopicName,
         id: Uuid,
-        epochs: Vec<LeaderEpoch>,
-        leader: BrokerId,
+        placed: Vec<(Vec<BrokerId>, LeaderEpoch)>,
         configs: BTreeMap<String, String>,
     ) -> Result<Outcome, Refusal> {
         if self.topics.contains_key(&name) {
@@ -222,8 +311,9 @@ impl MetadataImage {
                 existing: existing.clone(),
             });
         }
-        let partition = |epoch| PartitionImage { leader, epoch };
-        let partitions = epochs.into_iter().map(partition).collect();
+        let unfenced = self.unfenced();
+        let partition = |(replicas, epoch)| PartitionImage::new(replicas, epoch, &unfenced);
+        let partitions = placed.into_iter().map(partition).collect();
         drop(self.names.insert(id, name.clone()));
         drop(self.topics.insert(
             name,
@@ -234,6 +324,61 @@ impl MetadataImage {
             }),
         ));
         Ok(Outcome::Done)
+    }
+
+    /// Changes one partition.
+    fn change(
+        &mut self,
+        topic_id: &Uuid,
+        partition: i32,
+        change: impl FnOnce(&mut PartitionImage, Electorate<'_>) -> Result<(), Refusal>,
+    ) -> Result<Outcome, Refusal> {
+        let unfenced = self.unfenced();
+        let topic = self.topic_mut(topic_id)?;
+        let min_isr = topic.min_isr();
+        let number = usize::try_from(partition).map_err(|_| Refusal::UnknownTopic)?;
+        let partition = topic.partitions.get_mut(number);
+        let partition = partition.ok_or(Refusal::UnknownTopic)?;
+        let of = Electorate {
+            unfenced: &unfenced,
+            min_isr: min_isr.min(partition.replicas.len()),
+        };
+        change(partition, of)?;
+        Ok(Outcome::Done)
+    }
+
+    /// Changes all partitions that a change concerns; the others are not copied.
+    pub(super) fn change_all(
+        &mut self,
+        concerns: impl Fn(&PartitionImage) -> bool,
+        mut change: impl FnMut(&mut PartitionImage, Electorate<'_>) -> bool,
+    ) -> bool {
+        let unfenced = self.unfenced();
+        let mut changed = false;
+        for topic in self.topics.values_mut() {
+            if !topic.partitions.iter().any(&concerns) {
+                continue;
+            }
+            let topic = Arc::make_mut(topic);
+            let min_isr = topic.min_isr();
+            for partition in topic.partitions.iter_mut().filter(|p| concerns(p)) {
+                let of = Electorate {
+                    unfenced: &unfenced,
+                    min_isr: min_isr.min(partition.replicas.len()),
+                };
+                changed |= change(partition, of);
+            }
+        }
+        changed
+    }
+}
+
+impl TopicImage {
+    /// `min.insync.replicas` as the topic has it; 1 if it does not choose.
+    #[must_use]
+    pub fn min_isr(&self) -> usize {
+        let chosen = self.configs.get(MIN_ISR).and_then(|v| v.parse().ok());
+        chosen.unwrap_or(1).max(1)
     }
 }
 
@@ -286,13 +431,13 @@ mod tests {
     fn every_reign_has_an_epoch_of_its_own() {
         let mut image = MetadataImage::default();
         create(&mut image, "t", 1).expect("created");
-        let register = Command::RegisterBroker {
+        let register = |start| Command::RegisterBroker {
             broker: B1,
             directory: Uuid::ZERO,
-            incarnation: Uuid([5; 16]),
+            incarnation: Uuid([start; 16]),
         };
         assert_eq!(
-            image.apply(7, register),
+            image.apply(7, register(5)),
             Ok(Outcome::Registered { broker_epoch: 7 })
         );
         let partition = TopicPartition::new(name("t"), 1);
@@ -309,12 +454,13 @@ mod tests {
             image.apply(9, next(BrokerId(2))),
             Err(Refusal::NotLeader(BrokerId(2)))
         );
-        let epochs: Vec<_> = image.topics[&name("t")]
-            .partitions
-            .iter()
-            .map(|p| p.epoch.0)
-            .collect();
-        assert_eq!(epochs, [1, 2]);
+        let epochs = |image: &MetadataImage| -> Vec<_> {
+            let partitions = image.topics[&name("t")].partitions.iter();
+            partitions.map(|p| p.epoch.0).collect()
+        };
+        assert_eq!(epochs(&image), [1, 2]);
+        image.apply(10, register(6)).expect("registered");
+        assert_eq!(epochs(&image), [2, 3]);
     }
 
     #[test]

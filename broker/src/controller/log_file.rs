@@ -1,4 +1,4 @@
-//! The metadata log on disk: `metadata.log` and `metadata.snapshot` in the data directory.
+//! The metadata log on disk: `metadata.log` and `metadata.image` in the data directory.
 //!
 //! The log is a row of frames: length (4 bytes), CRC-32C (4), content. Every write is one frame and is synced
 //! before the next is written, so only the last frame can be torn: it is cut off, its bytes are kept. A bad frame
@@ -13,13 +13,17 @@ use std::sync::Arc;
 use callboard_common::record::batch::checksum;
 
 use super::image::MetadataImage;
+use super::old_image::OldImage;
+use super::raft_wire::Quorum;
 use super::records::bincode_config;
-use super::state::Persisted;
+use super::state::{Persisted, SavedImage};
 use crate::storage::disk::{self, Disk, File};
 use crate::storage::{StorageError, disk::is_full};
 
 const LOG: &str = "metadata.log";
-const SNAPSHOT: &str = "metadata.snapshot";
+const SNAPSHOT: &str = "metadata.image";
+/// What images were called before partitions had replicas.
+const OLD_SNAPSHOT: &str = "metadata.snapshot";
 const RESERVE: &str = "metadata.reserve";
 const RESERVE_BYTES: usize = 4 << 20;
 /// Frames are as large as a write of Raft at most.
@@ -38,8 +42,8 @@ pub struct MetadataLog {
 /// What was found on disk.
 #[derive(Debug)]
 pub struct Restored {
-    /// Term of its last entry, and the image.
-    pub snapshot: Option<(u64, MetadataImage)>,
+    /// The newest image.
+    pub saved: Option<SavedImage>,
     /// The writes after it.
     pub writes: Vec<Persisted>,
     /// Bytes of a torn last write that were cut off and kept.
@@ -98,7 +102,7 @@ impl MetadataLog {
     /// [`StorageError::Contradiction`] if it is damaged before its end.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Restored), StorageError> {
         let path = dir.join(LOG);
-        let snapshot = Self::read_snapshot(&*disk, dir)?;
+        let saved = Self::read_snapshot(&*disk, dir)?;
         let file = disk
             .create(&path)
             .map_err(StorageError::io("opening", &path))?;
@@ -133,37 +137,52 @@ impl MetadataLog {
         Ok((
             log,
             Restored {
-                snapshot,
+                saved,
                 writes,
                 torn_bytes,
             },
         ))
     }
 
-    fn read_snapshot(
-        disk: &dyn Disk,
-        dir: &Path,
-    ) -> Result<Option<(u64, MetadataImage)>, StorageError> {
-        let path = dir.join(SNAPSHOT);
-        let bytes = match disk::read_whole(disk, &path, LOG_LIMIT_BYTES) {
+    fn read_snapshot(disk: &dyn Disk, dir: &Path) -> Result<Option<SavedImage>, StorageError> {
+        if let Some(content) = Self::read_framed(disk, &dir.join(SNAPSHOT))? {
+            let decoded = bincode::decode_from_slice(&content, bincode_config());
+            let damaged = |_| Self::damaged(dir.join(SNAPSHOT));
+            return decoded.map(|(saved, _)| Some(saved)).map_err(damaged);
+        }
+        let path = dir.join(OLD_SNAPSHOT);
+        let Some(content) = Self::read_framed(disk, &path)? else {
+            return Ok(None);
+        };
+        // The oldest lack the part about users; an empty one is zeros.
+        let padded = [&*content, &[0; 3]].concat();
+        let decoded = bincode::decode_from_slice::<(u64, OldImage), _>(&padded, bincode_config());
+        let ((term, image), _) = decoded.map_err(|_| Self::damaged(path))?;
+        Ok(Some(SavedImage {
+            term,
+            quorum: Quorum::default(),
+            image: Arc::new(MetadataImage::from(image)),
+        }))
+    }
+
+    /// It is replaced as a whole, so it cannot be torn.
+    fn damaged(path: PathBuf) -> StorageError {
+        StorageError::Contradiction {
+            path,
+            what: "the image is damaged".into(),
+        }
+    }
+
+    /// The one frame of a file, if there is such a file.
+    fn read_framed(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+        let bytes = match disk::read_whole(disk, path, LOG_LIMIT_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StorageError::io("reading", &path)(error)),
+            Err(error) => return Err(StorageError::io("reading", path)(error)),
         };
-        let content = split_frame(&bytes)
-            .filter(|(_, rest)| rest.is_empty())
-            .map(|(content, _)| content);
-        // Images that were written before there were users lack that part; an empty one is zeros.
-        let padded = content.map(|c| [c, &[0; 3]].concat());
-        let decoded = padded.and_then(|c| bincode::decode_from_slice(&c, bincode_config()).ok());
-        match decoded {
-            Some((snapshot, _)) => Ok(Some(snapshot)),
-            // It is replaced as a whole, so it cannot be torn.
-            None => Err(StorageError::Contradiction {
-                path,
-                what: "the snapshot is damaged".into(),
-            }),
-        }
+        let content = split_frame(&bytes).filter(|(_, rest)| rest.is_empty());
+        let content = content.ok_or_else(|| Self::damaged(path.to_owned()))?.0;
+        Ok(Some(content.to_vec()))
     }
 
     /// Appends a write and syncs it. Blocks.
@@ -173,6 +192,9 @@ impl MetadataLog {
     /// [`StorageError`]: the write is not in the log, or nothing is known of it after a failed sync. Metadata
     /// must not go on then.
     pub fn persist(&mut self, write: &Persisted) -> Result<(), StorageError> {
+        if *write == Persisted::default() {
+            return Ok(());
+        }
         let content = encode(write);
         let frame = frame(&content);
         let path = self.dir.join(LOG);
@@ -202,22 +224,13 @@ impl MetadataLog {
     /// # Errors
     ///
     /// [`StorageError`]: the old snapshot and log are still there.
-    pub fn snapshot(
-        &mut self,
-        term: u64,
-        image: &MetadataImage,
-        hard_state: Vec<u8>,
-    ) -> Result<(), StorageError> {
-        let content = encode(&(term, image));
+    pub fn snapshot(&mut self, saved: &SavedImage, rest: &Persisted) -> Result<(), StorageError> {
+        let content = encode(saved);
         let path = self.dir.join(SNAPSHOT);
         disk::replace_whole(&*self.disk, &path, &frame(&content))
             .map_err(StorageError::io("writing", &path))?;
         // A crash here leaves a log that the snapshot has overtaken, which restoring understands.
-        let rest = Persisted {
-            hard_state: Some(hard_state),
-            entries: Vec::new(),
-        };
-        let content = encode(&rest);
+        let content = encode(rest);
         let (path, frame) = (self.dir.join(LOG), frame(&content));
         disk::replace_whole(&*self.disk, &path, &frame)
             .map_err(StorageError::io("writing", &path))?;
@@ -329,15 +342,20 @@ mod tests {
             next_producer_id: 9,
             ..MetadataImage::default()
         };
-        log.snapshot(3, &image, vec![7]).expect("written");
+        let saved = SavedImage {
+            term: 3,
+            quorum: Quorum::default(),
+            image: Arc::new(image),
+        };
+        let rest = Persisted {
+            hard_state: Some(vec![7]),
+            entries: vec![vec![8]],
+        };
+        log.snapshot(&saved, &rest).expect("written");
         log.persist(&write(9)).expect("written");
         disk.crash();
         let (_, restored) = open(&disk).expect("opens");
-        assert_eq!(restored.snapshot, Some((3, image)));
-        let rest = Persisted {
-            hard_state: Some(vec![7]),
-            entries: vec![],
-        };
+        assert_eq!(restored.saved, Some(saved));
         assert_eq!(restored.writes, [rest, write(9)]);
         disk.rot(&Path::new(DIR).join(SNAPSHOT), 9, 1);
         assert!(open(&disk).is_err());

@@ -1,8 +1,8 @@
 //! Metadata of the cluster: brokers, topics, leader epochs, producer ids, agreed on by Raft.
 //!
-//! [`state`] holds raft-rs' `RawNode`; [`image`] is what the committed commands add up to; [`log_file`] keeps
-//! entries, votes and snapshots on disk; [`actor`] is the shell. With one voter a command is committed once it is
-//! synced here; a cluster will replace the transport, not this design.
+//! [`state`] holds raft-rs' `RawNode`; [`image`] is what the committed commands add up to, with the rules of one
+//! [`partition`] and the choice of its replicas in [`placement`]; [`log_file`] keeps entries, votes and images on disk;
+//! [`actor`] is the shell. With one voter a command is committed once it is synced here.
 //!
 //! Invariants:
 //! - a command takes effect when it is committed, in one order, and its preconditions are checked then;
@@ -11,13 +11,26 @@
 //! Sources: Ongaro, "Consensus: bridging theory and practice" (2014); raft-rs; KIP-500.
 
 pub mod actor;
+mod applying;
+mod brokers;
 pub mod image;
 pub mod kafka_metadata;
+mod liveness;
 pub mod log_file;
+mod old_image;
+pub mod partition;
+pub mod placement;
+mod quorum;
+mod quorum_storage;
+pub mod raft_wire;
 pub mod records;
 mod state;
 
 pub use actor::{ControllerActor, Propose};
 pub use image::{MetadataImage, TopicImage};
-pub use records::{Command, Outcome, Refusal};
-pub use state::{Controller, Effect, Effects, Input, Persisted, RestoreError, Ticket};
+pub use partition::PartitionImage;
+pub use records::{Command, Endpoint, Endpoints, Member, Outcome, Refusal};
+pub use state::{
+    Controller, Effect, Effects, Identity, Input, Led, Persisted, QuorumChange, RestoreError,
+    SavedImage, TICK, Ticket, raft_id,
+};

@@ -84,6 +84,131 @@ pub enum Command {
         /// Settings that differ from the defaults.
         configs: BTreeMap<String, String>,
     },
+    /// A node starts, as [`Command::RegisterBroker`], and says where it is found. It is alive from then on.
+    RegisterNode {
+        /// Its number.
+        broker: BrokerId,
+        /// Its data directory: another one than before means that the old one is lost.
+        directory: Uuid,
+        /// This start.
+        incarnation: Uuid,
+        /// Where clients and nodes find it.
+        endpoints: Endpoints,
+        /// Where it stands, for placement.
+        rack: Option<String>,
+    },
+    /// A node is not heard of any more, or stops: others lead what it led.
+    FenceBroker {
+        /// Its number.
+        broker: BrokerId,
+        /// The incarnation that was alive: a newer one is not meant.
+        epoch: i64,
+        /// Whether it stops by itself: only a new start makes it alive again.
+        stops: bool,
+    },
+    /// A node that was fenced is heard of again, in the same incarnation.
+    UnfenceBroker {
+        /// Its number.
+        broker: BrokerId,
+        /// Its incarnation.
+        epoch: i64,
+    },
+    /// A node leaves for good.
+    UnregisterBroker {
+        /// Its number.
+        broker: BrokerId,
+    },
+    /// A topic is created with these replicas, by partition; the first of each leads.
+    PlaceTopic {
+        /// Its name.
+        name: TopicName,
+        /// Its identifier.
+        id: Uuid,
+        /// Who keeps each partition.
+        replicas: Vec<Vec<BrokerId>>,
+        /// Settings that differ from the defaults.
+        configs: BTreeMap<String, String>,
+    },
+    /// A topic gets more partitions, with these replicas.
+    PlacePartitions {
+        /// The topic's identifier.
+        id: Uuid,
+        /// How many it has now.
+        there: i32,
+        /// Who keeps each new one.
+        replicas: Vec<Vec<BrokerId>>,
+    },
+    /// A leader changes who is in sync (KIP-497).
+    AlterIsr {
+        /// The topic's identifier.
+        topic_id: Uuid,
+        /// The partition.
+        partition: i32,
+        /// Who leads it.
+        leader: BrokerId,
+        /// Its reign.
+        epoch: LeaderEpoch,
+        /// The partition's version that the leader knows.
+        version: i32,
+        /// Who is in sync, with the incarnation that is (KIP-903).
+        isr: Vec<(BrokerId, i64)>,
+    },
+    /// Partitions get other replicas, or a move is given up (KIP-455).
+    Reassign {
+        /// The topic's identifier.
+        topic_id: Uuid,
+        /// The partition.
+        partition: i32,
+        /// Who shall keep it; `None` gives a move up.
+        replicas: Option<Vec<BrokerId>>,
+    },
+    /// Elects leaders anew.
+    Elect {
+        /// Topic and partition; `None` means all.
+        partitions: Option<Vec<(Uuid, i32)>>,
+        /// Whether a replica may lead that may lack acknowledged records.
+        unclean: bool,
+    },
+    /// Where a member of the quorum is found.
+    SetMember {
+        /// Its number in Raft.
+        raft_id: u64,
+        /// What is known of it.
+        member: Member,
+    },
+}
+
+/// A data directory that follows the metadata log, as a voter or a learner.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Member {
+    /// Whose it is.
+    pub broker: BrokerId,
+    /// The directory's identifier.
+    pub directory: Uuid,
+    /// Where other nodes find it.
+    pub peer: Endpoint,
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Endpoint {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// Where a node is found, by door.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Endpoints {
+    /// Kafka clients.
+    pub kafka: Endpoint,
+    /// Kafka clients with TLS.
+    pub kafka_tls: Endpoint,
+    /// Callboard's clients.
+    pub quic: Endpoint,
+    /// Other nodes, if it has that door.
+    pub peer: Option<Endpoint>,
 }
 
 /// Largest command: what is written is what the reader takes.
@@ -107,7 +232,7 @@ impl Command {
 }
 
 /// What a committed command came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Outcome {
     /// It took effect.
     Done,
@@ -126,7 +251,7 @@ pub enum Outcome {
 }
 
 /// Why a committed command changed nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Encode, Decode)]
 pub enum Refusal {
     /// A topic of this name exists.
     #[error("topic {0} exists")]
@@ -163,6 +288,32 @@ pub enum Refusal {
     /// The controller stopped before it answered; the command may take effect.
     #[error("the controller stopped before it answered")]
     Stopped,
+    /// A leader knows an older state of its partition.
+    #[error("the partition is in leader epoch {epoch}, version {version} by now")]
+    Outdated {
+        /// The reign that is.
+        epoch: LeaderEpoch,
+        /// The version that is.
+        version: i32,
+    },
+    /// Somebody is named who is no replica, or not alive, or an incarnation that is gone.
+    #[error("a replica that is named is not eligible")]
+    Ineligible,
+    /// There is no such node, or this incarnation of it is gone.
+    #[error("there is no such node, or this incarnation of it is gone")]
+    UnknownBroker,
+    /// An election was asked for and nobody else may lead.
+    #[error("no leader was elected: nobody else is eligible, or it was not needed")]
+    NotElected,
+    /// There is no quorum, or no leader of it is known.
+    #[error("no majority of the metadata's voters can be reached")]
+    NoQuorum,
+    /// The quorum is changing already, or the change is not possible.
+    #[error("{0}")]
+    Quorum(String),
+    /// The node still keeps partitions.
+    #[error("node {0} still keeps partitions; move them away first")]
+    InUse(BrokerId),
 }
 
 /// The settings that everything in the metadata log is written with; commands are small.

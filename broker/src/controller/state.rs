@@ -1,38 +1,69 @@
-//! The pure core of the controller: raft-rs' `RawNode` and the image of what it committed.
+//! The pure core of the controller: raft-rs' `RawNode`, the image of what it committed, and who waits for what.
 //!
 //! Entries are appended to memory at once and handed out to be persisted; what was persisted comes back as an
-//! input, and only then does Raft count it (`advance_append_async`, `on_persist_ready`).
+//! input, and only then does Raft count it (`advance_append_async`, `on_persist_ready`). Election timeouts come from
+//! the member's own seed, not from raft-rs' random numbers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use callboard_common::Now;
+use callboard_common::{BrokerId, Now, Uuid};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, EntryType, HardState, Snapshot};
-use raft::storage::MemStorage;
-use raft::{Config, RawNode};
+use raft::eraftpb::{Entry, HardState, Message};
+use raft::{Config, RawNode, StateRole, Storage};
 
 use super::image::MetadataImage;
-use super::records::{Command, Outcome, Refusal, bincode_config};
+use super::liveness::Liveness;
+use super::quorum_storage::{QuorumStorage, Saved};
+use super::raft_wire::{Known, Quorum, RaftMessage};
+use super::records::{Command, Member, Outcome, Refusal, bincode_config};
 
-/// The node's number in Raft. With one voter there is no other.
-const RAFT_ID: u64 = 1;
 /// So many bytes of commands beyond the snapshot call for a new one: the log stays far below what is read.
-const SNAPSHOT_EVERY_BYTES: usize = 64 << 20;
+pub(super) const SNAPSHOT_EVERY_BYTES: usize = 64 << 20;
 /// So many entries beyond the snapshot call for a new one.
-const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
+pub(super) const SNAPSHOT_EVERY_ENTRIES: u64 = 10_000;
+/// Between two ticks of Raft's clock.
+pub const TICK: std::time::Duration = std::time::Duration::from_millis(50);
+/// An election begins after 10 to 20 ticks of silence; heartbeats come with every second tick.
+pub(super) const ELECTION_TICKS: usize = 10;
+const HEARTBEAT_TICKS: usize = 2;
+/// A proposal waits so long for somebody who leads.
+const LEADER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Names a caller who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
+
+/// A change of the quorum.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum QuorumChange {
+    /// Somebody follows the metadata log, without a vote.
+    Learn(u64, Member),
+    /// A learner votes from now on.
+    Promote(u64),
+    /// A voter votes no more, and follows on.
+    Demote(u64),
+    /// Somebody follows no more.
+    Remove(u64),
+}
 
 /// What happens to the controller.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Somebody wants a change.
     Propose(Ticket, Command),
+    /// Somebody wants a change of the quorum.
+    ChangeQuorum(Ticket, QuorumChange),
+    /// What a forwarded proposal came to, and the entry that must be applied here before its caller hears of it.
+    Forwarded(Ticket, u64, Result<Outcome, Refusal>),
     /// The write with this number is synced.
     Persisted(u64),
+    /// Another member says something.
+    Message(Member, Box<RaftMessage>),
+    /// This incarnation of a node is known to have ended.
+    Died(BrokerId, i64),
+    /// A member cannot be reached at the moment.
+    Unreachable(u64),
     /// Time has passed.
     Tick,
 }
@@ -51,19 +82,40 @@ pub struct Persisted {
 pub enum Effect {
     /// Append to the metadata log and sync, then say so with this number.
     Persist(u64, Persisted),
-    /// Answer a caller.
-    Answer(Ticket, Result<Outcome, Refusal>),
+    /// Answer a caller: what it came to, and the entry that says so.
+    Answer(Ticket, u64, Result<Outcome, Refusal>),
+    /// Ask the leader instead; what it answers is an input.
+    Forward(Ticket, Member, Command),
     /// Show the image to everybody.
     Publish(Arc<MetadataImage>),
-    /// Replace the metadata log by this image, which `term` and the image's index date.
-    Snapshot {
-        /// Term of the last entry in the image.
-        term: u64,
-        /// The image.
-        image: Arc<MetadataImage>,
-        /// Term and vote.
-        hard_state: Vec<u8>,
-    },
+    /// Somebody else leads the quorum, or nobody.
+    Led(Led),
+    /// Send to another member, in order.
+    Send(Member, Box<RaftMessage>),
+    /// Replace the metadata log by this image and what follows it.
+    Snapshot(Box<SavedImage>, Persisted),
+}
+
+/// An image with what Raft must know of it.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct SavedImage {
+    /// Term of the last entry in the image.
+    pub term: u64,
+    /// The quorum at that entry.
+    pub quorum: Quorum,
+    /// The image.
+    pub image: Arc<MetadataImage>,
+}
+
+/// Who leads the quorum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Led {
+    /// The term.
+    pub term: u64,
+    /// The node that leads in it, if it is known.
+    pub leader: Option<BrokerId>,
+    /// Whether it is this one.
+    pub here: bool,
 }
 
 /// Effects in order; the shell reuses the buffer.
@@ -74,15 +126,66 @@ pub type Effects = VecDeque<Effect>;
 #[error("the metadata log cannot be used: {0}")]
 pub struct RestoreError(pub String);
 
+/// A caller and what it is told.
+type Answer = (Ticket, Result<Outcome, Refusal>);
+
+/// Who a controller is.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// The node.
+    pub broker: BrokerId,
+    /// Its data directory, which is what votes.
+    pub directory: Uuid,
+    /// Whether it waits to be taken into a quorum that others formed.
+    pub joins: bool,
+}
+
+impl Identity {
+    /// The directory's number in Raft: a directory that was lost never votes again.
+    #[must_use]
+    pub fn raft_id(&self) -> u64 {
+        raft_id(&self.directory)
+    }
+}
+
+/// The number in Raft of a data directory.
+#[must_use]
+pub fn raft_id(directory: &Uuid) -> u64 {
+    let (head, _) = directory.0.split_at(8);
+    // 0 is nobody.
+    head.iter().fold(0, |id, b| id << 8 | u64::from(*b)).max(1)
+}
+
 /// Raft and its image.
 pub struct Controller {
-    node: RawNode<MemStorage>,
-    image: Arc<MetadataImage>,
-    waiting: BTreeMap<u64, Ticket>,
-    snapshot_index: u64,
+    pub(super) me: Identity,
+    pub(super) node: RawNode<QuorumStorage>,
+    pub(super) image: Arc<MetadataImage>,
+    /// Callers by the entry that answers them, with its term.
+    pub(super) waiting: BTreeMap<u64, (u64, Ticket)>,
+    /// Callers whose answer is known and shown when the entry is applied here.
+    pub(super) answered: BTreeMap<u64, Vec<Answer>>,
+    /// Proposals that wait for a leader.
+    pub(super) homeless: VecDeque<(callboard_common::Monotonic, Ticket, Command)>,
+    /// Messages that may leave when the write with this number is synced.
+    pub(super) held: VecDeque<(u64, Vec<RaftMessage>)>,
+    /// The last write that was asked for, and the last that is synced.
+    pub(super) issued: u64,
+    pub(super) synced: u64,
+    /// Who spoke to this member.
+    pub(super) contacts: BTreeMap<u64, Member>,
+    /// Whether this member asks for votes without waiting, because the leader is dead.
+    pub(super) succeeds: bool,
+    pub(super) liveness: Liveness,
+    pub(super) led: Led,
+    /// State of the numbers that election timeouts are drawn from.
+    pub(super) random: u64,
+    pub(super) timeout_of_term: (u64, usize),
+    pub(super) snapshot_index: u64,
+    pub(super) snapshot_is_due: bool,
     /// Bytes of commands since then.
-    unsnapshot_bytes: usize,
-    logger: slog::Logger,
+    pub(super) unsnapshot_bytes: usize,
+    pub(super) logger: slog::Logger,
 }
 
 impl std::fmt::Debug for Controller {
@@ -93,88 +196,87 @@ impl std::fmt::Debug for Controller {
     }
 }
 
-fn protobuf_error(error: impl std::fmt::Display) -> RestoreError {
+fn unusable(error: impl std::fmt::Display) -> RestoreError {
     RestoreError(error.to_string())
 }
 
+pub(super) fn to_bytes(message: &dyn protobuf::Message) -> Vec<u8> {
+    message.write_to_bytes().expect("it encodes into memory")
+}
+
 impl Controller {
-    /// Restores the controller from its snapshot and the writes after it; the one voter then leads.
+    /// Restores the controller from its snapshot and the writes after it. One that votes alone leads at once.
     ///
     /// # Errors
     ///
     /// [`RestoreError`] if snapshot and writes do not fit.
     pub fn restore(
         logger: &slog::Logger,
-        snapshot: Option<(u64, MetadataImage)>,
+        me: Identity,
+        now: Now,
+        saved: Option<SavedImage>,
         writes: &[Persisted],
         out: &mut Effects,
     ) -> Result<Self, RestoreError> {
-        let storage = MemStorage::new_with_conf_state((vec![RAFT_ID], vec![]));
-        let (term, image) = snapshot.unwrap_or_default();
+        let own = Quorum {
+            voters: if me.joins {
+                Vec::new()
+            } else {
+                vec![me.raft_id()]
+            },
+            ..Quorum::default()
+        };
+        let known = |q: &Quorum| !q.voters.is_empty();
+        let saved = saved.map(|saved| Saved {
+            term: saved.term,
+            quorum: Some(saved.quorum).filter(known).unwrap_or(own.clone()),
+            image: saved.image,
+        });
+        let image = saved.as_ref().map(|s| s.image.clone()).unwrap_or_default();
         let snapshot_index = image.applied;
-        if snapshot_index > 0 {
-            let mut raft_snapshot = Snapshot::default();
-            let metadata = raft_snapshot.mut_metadata();
-            (metadata.index, metadata.term) = (snapshot_index, term);
-            metadata.mut_conf_state().voters = vec![RAFT_ID];
-            storage
-                .wl()
-                .apply_snapshot(raft_snapshot)
-                .map_err(protobuf_error)?;
-        }
-        for write in writes {
-            if let Some(bytes) = &write.hard_state {
-                storage
-                    .wl()
-                    .set_hardstate(HardState::parse_from_bytes(bytes).map_err(protobuf_error)?);
-            }
-            let entries: Result<Vec<Entry>, _> = write
-                .entries
-                .iter()
-                .map(|e| Entry::parse_from_bytes(e))
-                .collect();
-            let entries = entries.map_err(protobuf_error)?;
-            let expected = raft::Storage::last_index(&storage).map_err(protobuf_error)? + 1;
-            // Writes that a snapshot has overtaken are part of it; a gap is not to be bridged.
-            let fresh: Vec<Entry> = entries
-                .into_iter()
-                .filter(|e| e.index > snapshot_index)
-                .collect();
-            match fresh.first() {
-                Some(first) if first.index > expected => {
-                    return Err(RestoreError(format!(
-                        "entry {expected} is missing, {} follows",
-                        first.index
-                    )));
-                }
-                Some(_) => storage.wl().append(&fresh).map_err(protobuf_error)?,
-                None => {}
-            }
-        }
+        let storage = QuorumStorage::new(saved, &own).map_err(unusable)?;
+        replay(&storage, snapshot_index, writes)?;
         let config = Config {
-            id: RAFT_ID,
+            id: me.raft_id(),
             applied: snapshot_index,
-            election_tick: 10,
-            heartbeat_tick: 3,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
             pre_vote: true,
             check_quorum: true,
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 256,
             ..Config::default()
         };
-        let node = RawNode::new(&config, storage, logger).map_err(protobuf_error)?;
-        let image = Arc::new(image);
+        let node = RawNode::new(&config, storage, logger).map_err(unusable)?;
         let mut controller = Self {
+            me,
             node,
             image,
             waiting: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            homeless: VecDeque::new(),
+            held: VecDeque::new(),
+            issued: 0,
+            synced: 0,
+            contacts: BTreeMap::new(),
+            succeeds: false,
+            liveness: Liveness::default(),
+            led: Led::default(),
+            random: me.raft_id(),
+            timeout_of_term: (u64::MAX, 0),
             snapshot_index,
+            snapshot_is_due: false,
             unsnapshot_bytes: 0,
             logger: logger.clone(),
         };
-        // A voter that is alone waits for nobody's heartbeat, so no random timeout is ever drawn.
-        controller.node.campaign().map_err(protobuf_error)?;
-        controller.drain(out);
+        let voters = controller.node.raft.prs().conf().voters().ids();
+        let alone = voters.len() == 1 && voters.contains(me.raft_id());
+        if alone {
+            // Nobody else's heartbeat is to be waited for.
+            controller.node.campaign().map_err(unusable)?;
+        }
+        controller.draw_timeout();
+        controller.drain(now, out);
         Ok(controller)
     }
 
@@ -184,256 +286,280 @@ impl Controller {
         &self.image
     }
 
+    /// Who leads.
+    #[must_use]
+    pub fn led(&self) -> Led {
+        self.led
+    }
+
     /// Advances by one input and puts what must happen next into `out`, in order.
     ///
     /// # Panics
     ///
     /// Panics if an entry that was committed is not one of our commands: the metadata is then of a newer version.
-    pub fn step(&mut self, _now: Now, input: Input, out: &mut Effects) {
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
         match input {
-            Input::Propose(ticket, command) => self.propose(ticket, &command, out),
-            Input::Persisted(number) => self.node.on_persist_ready(number),
-            Input::Tick => {
-                let _has_ready: bool = self.node.tick();
-            }
+            Input::Propose(ticket, command) => self.propose(now, ticket, command, out),
+            Input::ChangeQuorum(ticket, change) => self.change_quorum(ticket, &change, out),
+            Input::Forwarded(ticket, index, result) => self.forwarded(ticket, index, result, out),
+            Input::Persisted(number) => self.persisted(number, out),
+            Input::Message(sender, message) => self.message(now, sender, *message),
+            Input::Died(broker, epoch) => self.died(broker, epoch),
+            Input::Unreachable(raft_id) => self.node.report_unreachable(raft_id),
+            Input::Tick => self.tick(now, out),
         }
-        self.drain(out);
+        self.draw_timeout();
+        self.drain(now, out);
     }
 
-    fn propose(&mut self, ticket: Ticket, command: &Command, out: &mut Effects) {
+    pub(super) fn leads(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    fn propose(&mut self, now: Now, ticket: Ticket, command: Command, out: &mut Effects) {
+        if self.leads() {
+            return self.propose_here(Some(ticket), &command, out);
+        }
+        match self.image.members.get(&self.node.raft.leader_id) {
+            Some(leader) => out.push_back(Effect::Forward(ticket, leader.clone(), command)),
+            None => {
+                let until = now.monotonic.after(LEADER_PATIENCE);
+                self.homeless.push_back((until, ticket, command));
+            }
+        }
+    }
+
+    fn propose_here(&mut self, ticket: Option<Ticket>, command: &Command, out: &mut Effects) {
         let data = bincode::encode_to_vec(command, bincode_config())
             .expect("a command encodes into memory");
         let index = self.node.raft.raft_log.last_index() + 1;
-        match self.node.propose(Vec::new(), data) {
+        let proposed = self.node.propose(Vec::new(), data);
+        self.wait_for(ticket, index, proposed, out);
+    }
+
+    pub(super) fn wait_for(
+        &mut self,
+        ticket: Option<Ticket>,
+        index: u64,
+        proposed: raft::Result<()>,
+        out: &mut Effects,
+    ) {
+        let Some(ticket) = ticket else { return };
+        match proposed {
             Ok(()) => {
-                let _none = self.waiting.insert(index, ticket);
+                let term = self.node.raft.term;
+                let _none = self.waiting.insert(index, (term, ticket));
             }
             Err(error) => {
                 slog::warn!(self.logger, "command is not proposed"; "error" => %error);
-                out.push_back(Effect::Answer(ticket, Err(Refusal::Stopped)));
+                out.push_back(Effect::Answer(ticket, 0, Err(Refusal::NoQuorum)));
+            }
+        }
+    }
+
+    fn forwarded(
+        &mut self,
+        ticket: Ticket,
+        index: u64,
+        result: Result<Outcome, Refusal>,
+        out: &mut Effects,
+    ) {
+        if index <= self.image.applied {
+            return out.push_back(Effect::Answer(ticket, index, result));
+        }
+        self.answered
+            .entry(index)
+            .or_default()
+            .push((ticket, result));
+    }
+
+    fn persisted(&mut self, number: u64, out: &mut Effects) {
+        self.node.on_persist_ready(number);
+        self.note_applied();
+        self.synced = self.synced.max(number).min(self.issued);
+        while let Some((_, messages)) = self.held.pop_front_if(|(held, _)| *held <= number) {
+            self.send(messages, out);
+        }
+    }
+
+    fn message(&mut self, now: Now, sender: Member, message: RaftMessage) {
+        let raft = &self.node.raft;
+        let known = Known {
+            id: self.me.raft_id(),
+            term: raft.term,
+            last_index: raft.raft_log.last_index(),
+            committed: raft.raft_log.committed,
+        };
+        let from = message.from;
+        if from != raft_id(&sender.directory) {
+            return slog::warn!(self.logger, "message of the quorum is not its sender's"; "from" => from, "broker" => %sender.broker);
+        }
+        let checked = message.into_raft(known, |index| raft.raft_log.term(index).ok());
+        match checked {
+            Ok(message) => {
+                self.liveness.heard(from, now.monotonic);
+                let _before = self.contacts.insert(from, sender);
+                if let Err(error) = self.node.step(message) {
+                    slog::debug!(self.logger, "message of the quorum is not taken"; "error" => %error);
+                }
+            }
+            Err(error) => {
+                slog::warn!(self.logger, "message of the quorum is refused"; "from" => from, "error" => %error);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Effects) {
+        let _has_ready: bool = self.node.tick();
+        self.campaign();
+        if self.leads() {
+            for command in self
+                .liveness
+                .judge(now.monotonic, self.me.broker, &self.image)
+            {
+                self.propose_here(None, &command, out);
+            }
+        }
+        while let Some((_, ticket, _)) = self
+            .homeless
+            .pop_front_if(|(until, ..)| *until <= now.monotonic)
+        {
+            out.push_back(Effect::Answer(ticket, 0, Err(Refusal::NoQuorum)));
+        }
+    }
+
+    fn send(&self, messages: Vec<RaftMessage>, out: &mut Effects) {
+        for message in messages {
+            // Who joins knows nobody but those who speak to it.
+            let member = self
+                .image
+                .members
+                .get(&message.to)
+                .or(self.contacts.get(&message.to));
+            if let Some(member) = member {
+                out.push_back(Effect::Send(member.clone(), Box::new(message)));
             }
         }
     }
 
     /// Takes everything that Raft has ready.
-    fn drain(&mut self, out: &mut Effects) {
+    fn drain(&mut self, now: Now, out: &mut Effects) {
         let before = self.image.applied;
         while self.node.has_ready() {
             let mut ready = self.node.ready();
+            if !ready.snapshot().is_empty() {
+                self.install(ready.snapshot(), out);
+            }
+            let sent: Vec<Message> = ready.take_messages();
+            let held: Vec<Message> = ready.take_persisted_messages();
+            self.send(sent.iter().map(RaftMessage::from).collect(), out);
             self.apply(ready.take_committed_entries(), out);
-            let bytes =
-                |m: &dyn protobuf::Message| m.write_to_bytes().expect("it encodes into memory");
+            // What is committed is found out again from the others: only terms and votes must survive.
+            let vote = ready.hs().filter(|_| ready.must_sync());
             let write = Persisted {
-                hard_state: ready.hs().map(|hs| bytes(hs)),
-                entries: ready.entries().iter().map(|e| bytes(e)).collect(),
+                hard_state: vote.map(|hs| to_bytes(hs)),
+                entries: ready.entries().iter().map(|e| to_bytes(e)).collect(),
             };
-            {
-                let mut storage = self.node.raft.raft_log.store.wl();
-                storage
-                    .append(ready.entries())
-                    .expect("entries that Raft appends continue its log");
-                if let Some(hard_state) = ready.hs() {
-                    storage.set_hardstate(hard_state.clone());
-                }
+            let storage = self.node.store();
+            storage
+                .append(ready.entries())
+                .expect("entries that Raft appends continue its log");
+            if let Some(hard_state) = ready.hs() {
+                storage.set_hard_state(hard_state.clone());
             }
             let number = ready.number();
-            let is_empty = write == Persisted::default();
+            let needs_write = write != Persisted::default() || !ready.snapshot().is_empty();
+            if !held.is_empty() {
+                let held = held.iter().map(RaftMessage::from).collect();
+                self.held.push_back((number, held));
+            }
             self.node.advance_append_async(ready);
-            if is_empty {
-                self.node.on_persist_ready(number);
-            } else {
+            // Writes end in order, so one that is empty still waits for those before it.
+            if needs_write || self.issued != self.synced {
+                self.issued = number;
                 out.push_back(Effect::Persist(number, write));
+            } else {
+                self.persisted(number, out);
             }
         }
+        self.notice_leader(now, out);
         if self.image.applied != before {
             out.push_back(Effect::Publish(self.image.clone()));
             self.maybe_snapshot(out);
         }
     }
 
-    fn apply(&mut self, entries: Vec<Entry>, out: &mut Effects) {
-        for entry in entries {
-            let index = entry.index;
-            let image = Arc::make_mut(&mut self.image);
-            // A new leader's first entry is empty.
-            if entry.data.is_empty() || entry.get_entry_type() != EntryType::EntryNormal {
-                image.applied = index;
-                continue;
-            }
-            self.unsnapshot_bytes += entry.data.len();
-            let decoded = bincode::decode_from_slice::<Command, _>(&entry.data, bincode_config());
-            let (command, _) =
-                decoded.expect("committed entries are commands of this or an older version");
-            let outcome = image.apply(index, command);
-            if let Some(ticket) = self.waiting.remove(&index) {
-                out.push_back(Effect::Answer(ticket, outcome));
-            }
-        }
-        self.node.advance_apply_to(self.image.applied);
-    }
-
-    fn maybe_snapshot(&mut self, out: &mut Effects) {
-        let applied = self.image.applied;
-        let few = applied < self.snapshot_index + SNAPSHOT_EVERY_ENTRIES;
-        if few && self.unsnapshot_bytes < SNAPSHOT_EVERY_BYTES {
+    fn notice_leader(&mut self, now: Now, out: &mut Effects) {
+        let raft = &self.node.raft;
+        let (id, here) = (raft.leader_id, self.leads());
+        let leader = match here {
+            true => Some(self.me.broker),
+            false => self.image.members.get(&id).map(|m| m.broker),
+        };
+        let led = Led {
+            term: raft.term,
+            leader,
+            here,
+        };
+        if led == self.led {
             return;
         }
-        self.unsnapshot_bytes = 0;
-        let log = &self.node.raft.raft_log;
-        let term = log.term(applied).expect("an applied entry has a term");
-        let hard_state = self
-            .node
-            .raft
-            .hard_state()
-            .write_to_bytes()
-            .expect("it encodes into memory");
-        log.store
-            .wl()
-            .compact(applied)
-            .expect("what is applied can go");
-        self.snapshot_index = applied;
-        out.push_back(Effect::Snapshot {
-            term,
-            image: self.image.clone(),
-            hard_state,
-        });
+        if here && !self.led.here {
+            // Everybody gets a fresh lease before anybody is judged.
+            self.liveness.begin(now.monotonic);
+        }
+        self.led = led;
+        out.push_back(Effect::Led(led));
+        if leader.is_some() {
+            for (_, ticket, command) in std::mem::take(&mut self.homeless) {
+                self.propose(now, ticket, command, out);
+            }
+            if here {
+                // What was proposed just now is ready too.
+                self.drain(now, out);
+            }
+        }
     }
+}
+
+/// Brings writes back into memory.
+fn replay(
+    storage: &QuorumStorage,
+    snapshot_index: u64,
+    writes: &[Persisted],
+) -> Result<(), RestoreError> {
+    for write in writes {
+        if let Some(bytes) = &write.hard_state {
+            let mut state = HardState::parse_from_bytes(bytes).map_err(unusable)?;
+            // Entries may follow that the write did not know to be committed; nothing above the log is.
+            let last = storage.last_index().map_err(unusable)?;
+            state.commit = state.commit.clamp(snapshot_index, last.max(snapshot_index));
+            storage.set_hard_state(state);
+        }
+        let entries: Result<Vec<Entry>, _> = write
+            .entries
+            .iter()
+            .map(|e| Entry::parse_from_bytes(e))
+            .collect();
+        let entries = entries.map_err(unusable)?;
+        let expected = storage.last_index().map_err(unusable)? + 1;
+        // Writes that a snapshot has overtaken are part of it; a gap is not to be bridged.
+        let fresh = entries.into_iter().filter(|e| e.index > snapshot_index);
+        let fresh: Vec<Entry> = fresh.collect();
+        match fresh.first() {
+            Some(first) if first.index > expected => {
+                let (missing, there) = (expected, first.index);
+                return Err(RestoreError(format!(
+                    "entry {missing} is missing, {there} follows"
+                )));
+            }
+            Some(_) => storage.append(&fresh).map_err(unusable)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use callboard_common::BrokerId;
-
-    fn logger() -> slog::Logger {
-        slog::Logger::root(slog::Discard, slog::o!())
-    }
-
-    struct Disk {
-        snapshot: Option<(u64, MetadataImage)>,
-        writes: Vec<Persisted>,
-    }
-
-    /// Performs effects as a perfect disk would, and collects the answers.
-    fn settle(
-        controller: &mut Controller,
-        out: &mut Effects,
-        disk: &mut Disk,
-    ) -> Vec<Result<Outcome, Refusal>> {
-        let mut answers = Vec::new();
-        while let Some(effect) = out.pop_front() {
-            match effect {
-                Effect::Persist(number, write) => {
-                    disk.writes.push(write);
-                    controller.step(Now::default(), Input::Persisted(number), out);
-                }
-                Effect::Answer(_, answer) => answers.push(answer),
-                Effect::Publish(_) => {}
-                Effect::Snapshot {
-                    term,
-                    image,
-                    hard_state,
-                } => {
-                    disk.snapshot = Some((term, (*image).clone()));
-                    disk.writes = vec![Persisted {
-                        hard_state: Some(hard_state),
-                        entries: vec![],
-                    }];
-                }
-            }
-        }
-        answers
-    }
-
-    fn open(disk: &mut Disk) -> Controller {
-        let mut out = Effects::new();
-        let mut controller =
-            Controller::restore(&logger(), disk.snapshot.clone(), &disk.writes, &mut out)
-                .expect("restores");
-        assert_eq!(settle(&mut controller, &mut out, disk), []);
-        controller
-    }
-
-    fn allocate(controller: &mut Controller, disk: &mut Disk) -> Vec<Result<Outcome, Refusal>> {
-        let mut out = Effects::new();
-        let command = Command::AllocateProducerIds {
-            broker: BrokerId(1),
-            count: 10,
-        };
-        controller.step(Now::default(), Input::Propose(Ticket(1), command), &mut out);
-        settle(controller, &mut out, disk)
-    }
-
-    #[test]
-    fn a_command_is_answered_when_it_is_synced_and_survives() {
-        let mut disk = Disk {
-            snapshot: None,
-            writes: Vec::new(),
-        };
-        let mut controller = open(&mut disk);
-        let mut out = Effects::new();
-        let command = Command::AllocateProducerIds {
-            broker: BrokerId(1),
-            count: 10,
-        };
-        controller.step(Now::default(), Input::Propose(Ticket(1), command), &mut out);
-        assert!(
-            !out.iter().any(|e| matches!(e, Effect::Answer(..))),
-            "not before the sync: {out:?}"
-        );
-        assert_eq!(
-            settle(&mut controller, &mut out, &mut disk),
-            [Ok(Outcome::ProducerIds { first: 0 })]
-        );
-        for first in [10, 20, 30] {
-            let mut controller = open(&mut disk);
-            assert_eq!(controller.image().next_producer_id, first);
-            assert_eq!(
-                allocate(&mut controller, &mut disk),
-                [Ok(Outcome::ProducerIds { first })]
-            );
-        }
-    }
-
-    #[test]
-    fn snapshots_replace_the_log() {
-        let mut disk = Disk {
-            snapshot: None,
-            writes: Vec::new(),
-        };
-        let mut controller = open(&mut disk);
-        for _ in 0..SNAPSHOT_EVERY_ENTRIES + 5 {
-            assert_eq!(allocate(&mut controller, &mut disk).len(), 1);
-        }
-        let image = controller.image().clone();
-        assert!(
-            disk.snapshot.is_some() && disk.writes.len() < 20,
-            "{}",
-            disk.writes.len()
-        );
-        let mut controller = open(&mut disk);
-        assert_eq!(controller.image().next_producer_id, image.next_producer_id);
-        let next = Outcome::ProducerIds {
-            first: image.next_producer_id,
-        };
-        assert_eq!(allocate(&mut controller, &mut disk), [Ok(next)]);
-    }
-
-    #[test]
-    fn a_gap_is_not_bridged() {
-        let mut disk = Disk {
-            snapshot: None,
-            writes: Vec::new(),
-        };
-        let mut controller = open(&mut disk);
-        (0..5).for_each(|_| drop(allocate(&mut controller, &mut disk)));
-        let first = disk
-            .writes
-            .iter()
-            .position(|w| !w.entries.is_empty())
-            .expect("there are entries");
-        let _lost = disk.writes.remove(first);
-        let result = Controller::restore(&logger(), None, &disk.writes, &mut Effects::new());
-        assert!(result.is_err());
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

@@ -35,7 +35,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::BrokerConfig;
 use crate::controller::actor::{ControllerStart, Propose, Published};
-use crate::controller::{Command, ControllerActor, Outcome};
+use crate::controller::{self, Command, ControllerActor, Outcome};
 use crate::directory::Directory;
 use crate::leader::actor::Crash;
 use crate::metrics::Metrics;
@@ -138,7 +138,12 @@ impl Starting {
         let shared = self.shared.clone();
         let (fatal, fatal_seen) = watch::channel(None);
         let published = Published::default();
-        let controller = start_controller(&shared, &published, fatal.clone());
+        let identity = controller::Identity {
+            broker: shared.broker,
+            directory: self.meta.directory_id,
+            joins: false,
+        };
+        let controller = start_controller(&shared, identity, &published, fatal.clone());
         register(
             &shared,
             &controller,
@@ -220,12 +225,14 @@ fn child(
 
 fn start_controller(
     shared: &Shared,
+    identity: controller::Identity,
     published: &Published,
     fatal: watch::Sender<Option<String>>,
 ) -> Addr<ControllerActor> {
     let start = ControllerStart {
         disk: shared.open.disk().clone(),
         dir: shared.dir.clone(),
+        identity,
         runtime: shared.runtime.clone(),
         clock: shared.clock.clone(),
         published: published.clone(),

@@ -85,7 +85,7 @@ impl Replicas {
         for (name, topic) in topics {
             for (number, partition) in (0..).zip(&topic.partitions) {
                 let mine = hash(&topic.id, number) % self.workers == self.worker;
-                if mine && partition.leader == self.broker {
+                if mine && partition.leader == Some(self.broker) {
                     let (topic_id, epoch, configs) =
                         (topic.id, partition.epoch, topic.configs.clone());
                     let partition = TopicPartition::new(name.clone(), number);
@@ -146,6 +146,12 @@ mod tests {
     }
 
     fn create(image: &mut MetadataImage, id: u8) {
+        let register = Command::RegisterBroker {
+            broker: B1,
+            directory: Uuid::ZERO,
+            incarnation: Uuid::ZERO,
+        };
+        image.apply(1, register).expect("registered");
         let name = TopicName::new("t").expect("valid");
         let command = Command::CreateTopic {
             name,

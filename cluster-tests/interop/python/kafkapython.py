@@ -69,9 +69,9 @@ def member(n):
     c.close()
 
 
-threads = [threading.Thread(target=member, args=(n,)) for n in range(3)]
+threads = [threading.Thread(target=member, args=(n,), daemon=True) for n in range(3)]
 [t.start() for t in threads]
-wait("three members with partitions", lambda: all(had))
+wait("three members with partitions", lambda: all(had), lambda: f"had some: {had}")
 p = KafkaProducer(bootstrap_servers=boot, acks="all")
 for i in range(GROUP_RECORDS):
     p.send(groups, b"%d" % i, partition=i % GROUP_PARTITIONS)

@@ -33,9 +33,9 @@ def restart():
         sys.exit("FAILED restart: the driver went away")
 
 
-def wait(what, condition, seconds=60):
+def wait(what, condition, state=lambda: "", seconds=60):
     end = time.time() + seconds
     while not condition():
         if time.time() > end:
-            sys.exit(f"FAILED {what}: not within {seconds} s")
+            sys.exit(f"FAILED {what}: not within {seconds} s {state()}")
         time.sleep(0.02)

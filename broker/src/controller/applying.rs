@@ -1,0 +1,180 @@
+//! What is committed becomes the image; images take the place of the log behind them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use protobuf::Message as _;
+use raft::Storage;
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
+
+use super::image::MetadataImage;
+use super::quorum_storage::Saved;
+use super::records::{Outcome, Refusal, bincode_config};
+use super::state::{
+    Controller, Effect, Effects, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES,
+    SNAPSHOT_EVERY_ENTRIES, SavedImage, to_bytes,
+};
+
+/// Something that was committed, in bincode.
+///
+/// # Panics
+///
+/// Panics if it is of a newer version: the node must not go on without it.
+fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> T {
+    let decoded = bincode::decode_from_slice(bytes, bincode_config());
+    let (value, _) = decoded.expect("what is committed is of this or an older version");
+    value
+}
+
+fn quorum_change(bytes: &[u8]) -> ConfChangeV2 {
+    ConfChangeV2::parse_from_bytes(bytes).expect("committed changes of the quorum are whole")
+}
+
+impl Controller {
+    /// Takes an image from the leader in place of what is here.
+    pub(super) fn install(&mut self, snapshot: &raft::eraftpb::Snapshot, out: &mut Effects) {
+        let image: MetadataImage = decode(&snapshot.data);
+        let metadata = snapshot.get_metadata();
+        self.image = Arc::new(image);
+        let saved = Saved {
+            term: metadata.term,
+            quorum: metadata.get_conf_state().into(),
+            image: self.image.clone(),
+        };
+        let storage = self.node.store();
+        storage
+            .replace(saved.clone())
+            .expect("raft-rs installs no image that is older than what is here");
+        self.snapshot_index = self.image.applied;
+        self.unsnapshot_bytes = 0;
+        out.push_back(self.save(saved));
+        self.answer_applied(out);
+    }
+
+    pub(super) fn save(&self, saved: Saved) -> Effect {
+        let raft = &self.node.raft;
+        let (next, last) = (saved.image.applied + 1, raft.raft_log.last_index());
+        // What is not applied yet may be on disk already, and counted.
+        let rest = match next > last {
+            true => Ok(Vec::new()),
+            false => {
+                raft.store()
+                    .entries(next, last + 1, None, raft::GetEntriesContext::empty(false))
+            }
+        };
+        let rest = rest.expect("entries after an image are in memory");
+        let rest = Persisted {
+            hard_state: Some(to_bytes(&raft.hard_state())),
+            entries: rest.iter().map(|e| to_bytes(e)).collect(),
+        };
+        let saved = SavedImage {
+            term: saved.term,
+            quorum: saved.quorum,
+            image: saved.image,
+        };
+        Effect::Snapshot(Box::new(saved), rest)
+    }
+
+    pub(super) fn apply(&mut self, entries: Vec<Entry>, out: &mut Effects) {
+        for entry in entries {
+            let (index, term) = (entry.index, entry.term);
+            let outcome = match entry.get_entry_type() {
+                EntryType::EntryNormal => self.apply_command(&entry),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    self.apply_quorum_change(&entry)
+                }
+            };
+            if let Some((expected, ticket)) = self.waiting.remove(&index) {
+                // Another leader's entry took the place of what was proposed.
+                let outcome = if expected == term {
+                    outcome
+                } else {
+                    Err(Refusal::Stopped)
+                };
+                out.push_back(Effect::Answer(ticket, index, outcome));
+            }
+        }
+        self.answer_applied(out);
+        self.note_applied();
+    }
+
+    /// Tells Raft how far the image is; an image that was installed counts once it is synced.
+    pub(super) fn note_applied(&mut self) {
+        let (log, applied) = (&self.node.raft.raft_log, self.image.applied);
+        if applied > log.applied && applied <= log.committed.min(log.persisted) {
+            self.node.advance_apply_to(applied);
+        }
+    }
+
+    pub(super) fn answer_applied(&mut self, out: &mut Effects) {
+        while let Some(first) = self.answered.first_entry() {
+            if *first.key() > self.image.applied {
+                break;
+            }
+            let index = *first.key();
+            for (ticket, result) in first.remove() {
+                out.push_back(Effect::Answer(ticket, index, result));
+            }
+        }
+    }
+
+    pub(super) fn apply_command(&mut self, entry: &Entry) -> Result<Outcome, Refusal> {
+        let image = Arc::make_mut(&mut self.image);
+        // A new leader's first entry is empty.
+        if entry.data.is_empty() {
+            image.applied = entry.index;
+            return Ok(Outcome::Done);
+        }
+        self.unsnapshot_bytes += entry.data.len();
+        image.apply(entry.index, decode(&entry.data))
+    }
+
+    pub(super) fn apply_quorum_change(&mut self, entry: &Entry) -> Result<Outcome, Refusal> {
+        let change = quorum_change(&entry.data);
+        let conf = self.node.apply_conf_change(&change);
+        let image = Arc::make_mut(&mut self.image);
+        image.applied = entry.index;
+        let conf = conf.map_err(|e| Refusal::Quorum(e.to_string()))?;
+        let about = bincode::decode_from_slice::<QuorumChange, _>(&entry.context, bincode_config());
+        match about {
+            Ok((QuorumChange::Learn(id, member), _)) => {
+                let _before = image.members.insert(id, member);
+                // Who joins begins with an image, and raft-rs takes none that does not name it.
+                self.snapshot_is_due = true;
+            }
+            Ok((QuorumChange::Remove(id), _)) => drop(image.members.remove(&id)),
+            Ok((QuorumChange::Promote(_) | QuorumChange::Demote(_), _)) | Err(_) => {}
+        }
+        image.voters = conf.voters.iter().copied().collect::<BTreeSet<u64>>();
+        self.node.store().set_quorum(conf);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn maybe_snapshot(&mut self, out: &mut Effects) {
+        let few = self.image.applied < self.snapshot_index + SNAPSHOT_EVERY_ENTRIES;
+        if few && self.unsnapshot_bytes < SNAPSHOT_EVERY_BYTES && !self.snapshot_is_due {
+            return;
+        }
+        self.snapshot(out);
+    }
+
+    pub(super) fn snapshot(&mut self, out: &mut Effects) {
+        let applied = self.image.applied;
+        (self.unsnapshot_bytes, self.snapshot_is_due) = (0, false);
+        let raft = &self.node.raft;
+        let term = raft
+            .raft_log
+            .term(applied)
+            .expect("an applied entry has a term");
+        let saved = Saved {
+            term,
+            quorum: (&raft.prs().conf().to_conf_state()).into(),
+            image: self.image.clone(),
+        };
+        raft.store()
+            .compact(saved.clone())
+            .expect("what is applied can go");
+        self.snapshot_index = applied;
+        out.push_back(self.save(saved));
+    }
+}

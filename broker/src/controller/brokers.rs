@@ -1,0 +1,124 @@
+//! What the start, the end and the silence of nodes change in the metadata; pure.
+
+use std::collections::BTreeSet;
+
+use callboard_common::{BrokerId, Uuid};
+
+use super::image::{BrokerImage, MetadataImage, Standing};
+use super::records::{Endpoints, Outcome, Refusal};
+
+impl MetadataImage {
+    /// Nodes that are alive.
+    #[must_use]
+    pub fn unfenced(&self) -> BTreeSet<BrokerId> {
+        let alive = self
+            .brokers
+            .iter()
+            .filter(|(_, b)| b.standing == Standing::Alive);
+        alive.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn register(
+        &mut self,
+        broker: BrokerId,
+        directory: Uuid,
+        incarnation: Uuid,
+        endpoints: Option<Endpoints>,
+        rack: Option<String>,
+    ) -> Outcome {
+        let epoch = i64::try_from(self.applied).unwrap_or(i64::MAX);
+        let before = self.brokers.remove(&broker);
+        // Whatever the earlier incarnation led, it leads no more: followers may hold what it never synced.
+        let _changed: bool =
+            self.change_all(|p| p.isr.contains(&broker), |p, of| p.fence(broker, of));
+        if before.is_some_and(|b| b.directory != directory) {
+            let known =
+                |p: &super::PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
+            let _changed: bool = self.change_all(known, |p, of| p.forget(broker, of));
+        }
+        let registered = BrokerImage {
+            directory,
+            incarnation,
+            epoch,
+            endpoints,
+            rack,
+            standing: Standing::Alive,
+        };
+        let _none = self.brokers.insert(broker, registered);
+        let _changed: bool = self.change_all(|p| p.leader.is_none(), super::PartitionImage::elect);
+        Outcome::Registered {
+            broker_epoch: epoch,
+        }
+    }
+
+    pub(super) fn stand(
+        &mut self,
+        broker: BrokerId,
+        epoch: i64,
+        standing: Standing,
+    ) -> Result<Outcome, Refusal> {
+        let found = self.brokers.get_mut(&broker).filter(|b| b.epoch == epoch);
+        let found = found.ok_or(Refusal::UnknownBroker)?;
+        // Who said that it stops comes back as a new incarnation.
+        if found.standing == Standing::Stopped && standing != Standing::Stopped {
+            return Err(Refusal::UnknownBroker);
+        }
+        found.standing = standing;
+        let _changed: bool = match standing {
+            Standing::Alive => {
+                self.change_all(|p| p.leader.is_none(), super::PartitionImage::elect)
+            }
+            Standing::Silent | Standing::Stopped => {
+                self.change_all(|p| p.isr.contains(&broker), |p, of| p.fence(broker, of))
+            }
+        };
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn unregister(&mut self, broker: BrokerId) -> Result<Outcome, Refusal> {
+        let mut partitions = self.topics.values().flat_map(|t| &t.partitions);
+        if partitions.any(|p| p.replicas.contains(&broker)) {
+            return Err(Refusal::InUse(broker));
+        }
+        match self.brokers.remove(&broker) {
+            Some(_) => Ok(Outcome::Done),
+            None => Err(Refusal::UnknownBroker),
+        }
+    }
+
+    pub(super) fn elect(
+        &mut self,
+        partitions: Option<Vec<(Uuid, i32)>>,
+        unclean: bool,
+    ) -> Result<Outcome, Refusal> {
+        let named: Option<BTreeSet<(Uuid, i32)>> = partitions.map(|p| p.into_iter().collect());
+        let mut changed = false;
+        let unfenced = self.unfenced();
+        for topic in self.topics.values_mut() {
+            let (id, min_isr) = (topic.id, topic.min_isr());
+            let mut copy = topic.partitions.clone();
+            let mut of_topic = false;
+            for (number, partition) in (0..).zip(&mut copy) {
+                if named.as_ref().is_some_and(|n| !n.contains(&(id, number))) {
+                    continue;
+                }
+                let of = super::partition::Electorate {
+                    unfenced: &unfenced,
+                    min_isr: min_isr.min(partition.replicas.len()),
+                };
+                of_topic |= match unclean {
+                    true => partition.elect_uncleanly(of),
+                    false => partition.elect_preferred(of),
+                };
+            }
+            if of_topic {
+                std::sync::Arc::make_mut(topic).partitions = copy;
+                changed = true;
+            }
+        }
+        match changed {
+            true => Ok(Outcome::Done),
+            false => Err(Refusal::NotElected),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! One partition's replicas: who is in sync, who leads, who may; pure.
+//!
+//! Invariants:
+//! - the leader is in sync;
+//! - leader epochs and partition epochs only grow;
+//! - in-sync and eligible replicas are replicas, and nobody is both;
+//! - nobody leads who may lack an acknowledged record, unless an operator's command says so.
+//!
+//! Sources: KIP-497 (changes with compare-and-set), KIP-966 (eligible leader replicas), KIP-903 (broker epochs),
+//! KIP-455 (reassignment).
+
+use std::collections::BTreeSet;
+
+use bincode::{Decode, Encode};
+use callboard_common::{BrokerId, LeaderEpoch};
+
+use super::records::Refusal;
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PartitionImage {
+    /// Who keeps it; the first one leads by preference.
+    pub replicas: Vec<BrokerId>,
+    /// Who has all that was acknowledged and counts for what will be.
+    pub isr: Vec<BrokerId>,
+    /// Who left the in-sync replicas when they were too few to acknowledge anything more: it lacks nothing either.
+    pub elr: Vec<BrokerId>,
+    /// Who leads it; `None` while nobody may.
+    pub leader: Option<BrokerId>,
+    /// The leader's reign.
+    pub epoch: LeaderEpoch,
+    /// Counts all changes of the partition.
+    pub version: i32,
+    /// Where it moves to, if it moves; `replicas` holds these and those that it moves away from.
+    pub target: Option<Vec<BrokerId>>,
+}
+
+/// What elections need to know beside the partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Electorate<'a> {
+    /// Nodes that are alive and may lead.
+    pub unfenced: &'a BTreeSet<BrokerId>,
+    /// `min.insync.replicas`, already bounded by the number of replicas.
+    pub min_isr: usize,
+}
+
+impl PartitionImage {
+    /// A new partition: all replicas are in sync, because there is nothing yet.
+    #[must_use]
+    pub fn new(replicas: Vec<BrokerId>, epoch: LeaderEpoch, unfenced: &BTreeSet<BrokerId>) -> Self {
+        let alive = |b: &BrokerId| unfenced.contains(b);
+        let mut isr: Vec<BrokerId> = replicas.iter().copied().filter(alive).collect();
+        let leader = isr.first().copied();
+        if isr.is_empty() {
+            isr.clone_from(&replicas);
+        }
+        let (elr, target, version) = (Vec::new(), None, 0);
+        Self {
+            replicas,
+            isr,
+            elr,
+            leader,
+            epoch,
+            version,
+            target,
+        }
+    }
+
+    fn changed(&mut self) {
+        self.version = self.version.saturating_add(1);
+    }
+
+    /// Who may lead, best first: in-sync replicas in the order of preference, then eligible ones.
+    fn candidate(&self, of: Electorate<'_>) -> Option<BrokerId> {
+        let among = |members: &[BrokerId]| {
+            let mut order = self.replicas.iter();
+            order
+                .find(|b| members.contains(b) && of.unfenced.contains(b))
+                .copied()
+        };
+        among(&self.isr).or_else(|| among(&self.elr))
+    }
+
+    /// Gives the partition to `leader`, who begins a new reign.
+    fn crown(&mut self, leader: BrokerId) {
+        if self.elr.contains(&leader) {
+            self.elr.retain(|b| *b != leader);
+            self.isr.push(leader);
+        }
+        self.leader = Some(leader);
+        self.epoch = self.epoch.next();
+        self.changed();
+    }
+
+    /// Finds a leader if there is none; whether that changed anything.
+    pub fn elect(&mut self, of: Electorate<'_>) -> bool {
+        if self.leader.is_some() {
+            return false;
+        }
+        let Some(leader) = self.candidate(of) else {
+            return false;
+        };
+        self.crown(leader);
+        true
+    }
+
+    /// A node is not alive any more: it neither leads nor counts as in sync. `of` no longer holds it.
+    pub fn fence(&mut self, broker: BrokerId, of: Electorate<'_>) -> bool {
+        let was_in_sync = self.isr.contains(&broker);
+        let led = self.leader == Some(broker);
+        if !was_in_sync && !led {
+            return false;
+        }
+        let isr = self.isr.iter().copied().filter(|b| *b != broker).collect();
+        self.shrink(isr, of.min_isr);
+        if led {
+            self.leader = None;
+        }
+        self.changed();
+        let _elected = self.elect(of);
+        true
+    }
+
+    /// Takes the in-sync replicas down to `isr`. Those that leave stay eligible while nothing can be acknowledged
+    /// without them.
+    fn shrink(&mut self, isr: Vec<BrokerId>, min_isr: usize) {
+        if isr.len() >= min_isr {
+            self.elr.clear();
+        } else {
+            let left = self.isr.iter().filter(|b| !isr.contains(b));
+            let left: Vec<BrokerId> = left.copied().collect();
+            // Of those who leave at the same time, the last ones that still made the quorum are whole too.
+            for broker in left {
+                if !self.elr.contains(&broker) {
+                    self.elr.push(broker);
+                }
+            }
+        }
+        self.isr = isr;
+    }
+
+    /// A node has lost its disk: whatever it had, it has no more.
+    pub fn forget(&mut self, broker: BrokerId, of: Electorate<'_>) -> bool {
+        let was_known = self.isr.contains(&broker) || self.elr.contains(&broker);
+        if !was_known {
+            return false;
+        }
+        self.isr.retain(|b| *b != broker);
+        self.elr.retain(|b| *b != broker);
+        if self.leader == Some(broker) {
+            self.leader = None;
+        }
+        self.changed();
+        let _elected = self.elect(of);
+        true
+    }
+
+    /// The leader changes who is in sync, knowing the partition as it was at `version`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if it is not the leader any more, knows an older state, or names somebody who is none of the
+    /// replicas or not alive.
+    pub fn alter_isr(
+        &mut self,
+        by: BrokerId,
+        epoch: LeaderEpoch,
+        version: i32,
+        isr: Vec<BrokerId>,
+        of: Electorate<'_>,
+    ) -> Result<(), Refusal> {
+        if self.leader != Some(by) {
+            return Err(Refusal::NotLeader(by));
+        }
+        if self.epoch != epoch || self.version != version {
+            return Err(Refusal::Outdated {
+                epoch: self.epoch,
+                version: self.version,
+            });
+        }
+        let may = |b: &BrokerId| self.replicas.contains(b) && of.unfenced.contains(b);
+        let distinct: BTreeSet<&BrokerId> = isr.iter().collect();
+        if !isr.contains(&by) || !isr.iter().all(may) || distinct.len() != isr.len() {
+            return Err(Refusal::Ineligible);
+        }
+        let grown: Vec<BrokerId> = isr
+            .iter()
+            .copied()
+            .filter(|b| !self.isr.contains(b))
+            .collect();
+        self.shrink(isr, of.min_isr);
+        self.elr
+            .retain(|b| !grown.contains(b) && !self.isr.contains(b));
+        self.changed();
+        self.finish_move(of);
+        Ok(())
+    }
+
+    /// Begins to move the partition to `target`, or gives a move up with `None`.
+    pub fn reassign(&mut self, target: Option<Vec<BrokerId>>, of: Electorate<'_>) {
+        let stay: Vec<BrokerId> = match (&target, self.target.take()) {
+            // What was added for a move that is given up goes again, unless it is all there is.
+            (None, Some(old)) => {
+                let origin: Vec<_> = self
+                    .replicas
+                    .iter()
+                    .copied()
+                    .filter(|b| !old.contains(b))
+                    .collect();
+                let kept: Vec<_> = old
+                    .iter()
+                    .copied()
+                    .filter(|b| self.isr.contains(b))
+                    .collect();
+                if origin.iter().any(|b| self.isr.contains(b)) {
+                    origin
+                } else {
+                    origin.into_iter().chain(kept).collect()
+                }
+            }
+            (None, None) => return,
+            (Some(target), _) => {
+                let mut all = target.clone();
+                all.extend(
+                    self.replicas
+                        .iter()
+                        .copied()
+                        .filter(|b| !target.contains(b)),
+                );
+                all
+            }
+        };
+        self.target = target;
+        self.become_replicas(stay, of);
+        self.finish_move(of);
+    }
+
+    fn become_replicas(&mut self, replicas: Vec<BrokerId>, of: Electorate<'_>) {
+        self.isr.retain(|b| replicas.contains(b));
+        self.elr.retain(|b| replicas.contains(b));
+        self.replicas = replicas;
+        self.changed();
+        if self.leader.is_some_and(|l| !self.replicas.contains(&l)) {
+            self.leader = None;
+            let _elected = self.elect(of);
+        }
+    }
+
+    /// A move ends when all of its target are in sync.
+    fn finish_move(&mut self, of: Electorate<'_>) {
+        let all_there = |target: &Vec<BrokerId>| target.iter().all(|b| self.isr.contains(b));
+        if self.target.as_ref().is_some_and(all_there)
+            && let Some(target) = self.target.take()
+        {
+            self.become_replicas(target, of);
+        }
+    }
+
+    /// Gives the leadership to the first replica, if it is in sync and alive and does not lead already.
+    pub fn elect_preferred(&mut self, of: Electorate<'_>) -> bool {
+        let preferred = self
+            .target
+            .as_ref()
+            .unwrap_or(&self.replicas)
+            .first()
+            .copied();
+        let may = |b: &BrokerId| self.isr.contains(b) && of.unfenced.contains(b);
+        match preferred.filter(may) {
+            Some(preferred) if self.leader != Some(preferred) => {
+                self.crown(preferred);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// An operator's explicit command: any replica that is alive leads, whatever is lost by that.
+    pub fn elect_uncleanly(&mut self, of: Electorate<'_>) -> bool {
+        if self.elect(of) {
+            return true;
+        }
+        let alive = |b: &&BrokerId| of.unfenced.contains(b);
+        let Some(leader) = self.replicas.iter().find(alive).copied() else {
+            return false;
+        };
+        if self.leader.is_some() {
+            return false;
+        }
+        self.elr.clear();
+        self.isr = vec![leader];
+        self.crown(leader);
+        true
+    }
+}
+
+#[cfg(test)]
+#[path = "partition_tests.rs"]
+mod tests;

@@ -1,0 +1,197 @@
+//! Scenes of one partition's life, by the KIP that tells them.
+
+use super::*;
+
+const B1: BrokerId = BrokerId(1);
+const B2: BrokerId = BrokerId(2);
+const B3: BrokerId = BrokerId(3);
+
+/// A partition on three nodes, and who of them is alive.
+struct Scene {
+    partition: PartitionImage,
+    unfenced: BTreeSet<BrokerId>,
+    min_isr: usize,
+}
+
+impl Scene {
+    fn new(min_isr: usize) -> Self {
+        let unfenced: BTreeSet<BrokerId> = [B1, B2, B3].into();
+        let partition = PartitionImage::new(vec![B1, B2, B3], LeaderEpoch(0), &unfenced);
+        Self {
+            partition,
+            unfenced,
+            min_isr,
+        }
+    }
+
+    fn act<T>(&mut self, act: impl FnOnce(&mut PartitionImage, Electorate<'_>) -> T) -> T {
+        let (epoch, version) = (self.partition.epoch, self.partition.version);
+        let of = Electorate {
+            unfenced: &self.unfenced,
+            min_isr: self.min_isr,
+        };
+        let result = act(&mut self.partition, of);
+        let p = &self.partition;
+        assert!(p.epoch >= epoch && p.version >= version, "{p:?}");
+        assert!(p.leader.is_none_or(|l| p.isr.contains(&l)), "{p:?}");
+        assert!(
+            p.isr.iter().chain(&p.elr).all(|b| p.replicas.contains(b)),
+            "{p:?}"
+        );
+        assert!(p.isr.iter().all(|b| !p.elr.contains(b)), "{p:?}");
+        result
+    }
+
+    fn fence(&mut self, broker: BrokerId) {
+        let _was: bool = self.unfenced.remove(&broker);
+        let _changed: bool = self.act(|p, of| p.fence(broker, of));
+    }
+
+    fn unfence(&mut self, broker: BrokerId) {
+        let _was: bool = self.unfenced.insert(broker);
+        let _changed: bool = self.act(PartitionImage::elect);
+    }
+
+    fn alter(&mut self, isr: &[BrokerId]) -> Result<(), Refusal> {
+        let (epoch, version) = (self.partition.epoch, self.partition.version);
+        let by = self.partition.leader.expect("somebody leads");
+        self.act(|p, of| p.alter_isr(by, epoch, version, isr.to_vec(), of))
+    }
+}
+
+#[test]
+fn a_fenced_leader_is_followed_by_one_that_is_in_sync() {
+    let mut scene = Scene::new(2);
+    scene.alter(&[B1, B3]).expect("the leader may");
+    scene.fence(B1);
+    assert_eq!(scene.partition.leader, Some(B3), "B2 was not in sync");
+    assert_eq!(scene.partition.epoch, LeaderEpoch(1));
+    assert_eq!(scene.partition.isr, [B3]);
+    assert_eq!(
+        scene.partition.elr,
+        [B1],
+        "one is too few: B1 lacks nothing"
+    );
+}
+
+/// KIP-966: the last replica standing crashes without syncing; those who left before it lack nothing.
+#[test]
+fn kip_966_last_replica_standing() {
+    let mut scene = Scene::new(2);
+    scene.fence(B2);
+    assert_eq!(scene.partition.elr, [], "two still acknowledge without B2");
+    scene.fence(B3);
+    assert_eq!(
+        (&*scene.partition.isr, &*scene.partition.elr),
+        (&[B1][..], &[B3][..])
+    );
+    scene.fence(B1);
+    assert_eq!(scene.partition.leader, None);
+    scene.unfence(B2);
+    assert_eq!(
+        scene.partition.leader, None,
+        "B2 may lack what was acknowledged without it"
+    );
+    scene.unfence(B3);
+    assert_eq!(scene.partition.leader, Some(B3), "B3 lacks nothing");
+    assert_eq!(scene.partition.isr, [B3]);
+}
+
+/// KIP-966: a replica that comes back without its disk is not eligible.
+#[test]
+fn kip_966_a_wiped_disk_is_not_eligible() {
+    let mut scene = Scene::new(2);
+    scene.fence(B2);
+    scene.fence(B3);
+    scene.fence(B1);
+    let _changed: bool = scene.act(|p, of| p.forget(B3, of));
+    scene.unfence(B3);
+    assert_eq!(scene.partition.leader, None);
+    scene.unfence(B1);
+    assert_eq!(scene.partition.leader, Some(B1));
+}
+
+/// KIP-497: a leader that knows an older state changes nothing.
+#[test]
+fn kip_497_changes_compare_and_set() {
+    let mut scene = Scene::new(1);
+    let (epoch, version) = (scene.partition.epoch, scene.partition.version);
+    scene.alter(&[B1, B2]).expect("the leader may");
+    let late = scene.act(|p, of| p.alter_isr(B1, epoch, version, vec![B1], of));
+    assert!(matches!(late, Err(Refusal::Outdated { .. })));
+    let other = scene.act(|p, of| p.alter_isr(B2, epoch, version, vec![B2], of));
+    assert_eq!(other, Err(Refusal::NotLeader(B2)));
+    assert_eq!(
+        scene.alter(&[B2]),
+        Err(Refusal::Ineligible),
+        "a leader stays in sync"
+    );
+    assert_eq!(scene.partition.isr, [B1, B2]);
+}
+
+/// KIP-841: a fenced replica is never in sync.
+#[test]
+fn kip_841_fenced_replicas_do_not_join() {
+    let mut scene = Scene::new(1);
+    scene.fence(B3);
+    assert_eq!(scene.alter(&[B1, B2, B3]), Err(Refusal::Ineligible));
+    scene.unfence(B3);
+    scene.alter(&[B1, B2, B3]).expect("alive again");
+}
+
+/// KIP-455: a partition moves when all of its target are in sync, and not before.
+#[test]
+fn kip_455_a_move_ends_when_its_target_is_in_sync() {
+    let mut scene = Scene::new(1);
+    let b4 = BrokerId(4);
+    let _was: bool = scene.unfenced.insert(b4);
+    scene.act(|p, of| p.reassign(Some(vec![b4, B2]), of));
+    assert_eq!(scene.partition.replicas, [b4, B2, B1, B3]);
+    assert_eq!(scene.partition.leader, Some(B1));
+    scene.alter(&[B1, B2, B3, b4]).expect("b4 has caught up");
+    assert_eq!(scene.partition.replicas, [b4, B2]);
+    assert_eq!(scene.partition.target, None);
+    assert_eq!(scene.partition.leader, Some(b4));
+}
+
+#[test]
+fn kip_455_a_move_is_given_up() {
+    let mut scene = Scene::new(1);
+    let b4 = BrokerId(4);
+    let before = scene.partition.replicas.clone();
+    scene.act(|p, of| p.reassign(Some(vec![b4]), of));
+    assert_eq!(scene.partition.replicas, [b4, B1, B2, B3]);
+    scene.act(|p, of| p.reassign(None, of));
+    assert_eq!(
+        (&scene.partition.replicas, &scene.partition.target),
+        (&before, &None)
+    );
+    assert_eq!(scene.partition.leader, Some(B1));
+}
+
+#[test]
+fn only_a_command_elects_uncleanly() {
+    let mut scene = Scene::new(1);
+    scene.alter(&[B1]).expect("the leader may");
+    scene.fence(B1);
+    assert_eq!(scene.partition.leader, None);
+    assert!(scene.act(PartitionImage::elect_uncleanly));
+    assert_eq!(
+        (scene.partition.leader, &*scene.partition.isr),
+        (Some(B2), &[B2][..])
+    );
+}
+
+#[test]
+fn the_preferred_replica_leads_again_when_it_is_in_sync() {
+    let mut scene = Scene::new(1);
+    scene.fence(B1);
+    scene.unfence(B1);
+    assert!(
+        !scene.act(PartitionImage::elect_preferred),
+        "it has not caught up"
+    );
+    scene.alter(&[B1, B2, B3]).expect("caught up");
+    assert!(scene.act(PartitionImage::elect_preferred));
+    assert_eq!(scene.partition.leader, Some(B1));
+}

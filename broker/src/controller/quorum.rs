@@ -1,0 +1,132 @@
+//! Who votes: changes of the quorum, one at a time, and who asks for votes when its leader is dead.
+
+use callboard_common::BrokerId;
+use raft::eraftpb::ConfChangeV2;
+
+use super::records::{Outcome, Refusal, bincode_config};
+use super::state::{Controller, ELECTION_TICKS, Effect, Effects, QuorumChange, Ticket};
+
+impl Controller {
+    pub(super) fn change_quorum(
+        &mut self,
+        ticket: Ticket,
+        change: &QuorumChange,
+        out: &mut Effects,
+    ) {
+        let refuse = |why: &str| Effect::Answer(ticket, 0, Err(Refusal::Quorum(why.to_owned())));
+        if !self.leads() {
+            return out.push_back(Effect::Answer(ticket, 0, Err(Refusal::NoQuorum)));
+        }
+        if self.node.raft.has_pending_conf() {
+            return out.push_back(refuse("another change of the quorum is under way"));
+        }
+        let voters = self.node.raft.prs().conf().voters().ids();
+        let (id, kind) = match change {
+            QuorumChange::Learn(id, _) => (*id, raft::eraftpb::ConfChangeType::AddLearnerNode),
+            QuorumChange::Promote(id) => (*id, raft::eraftpb::ConfChangeType::AddNode),
+            QuorumChange::Demote(id) => (*id, raft::eraftpb::ConfChangeType::AddLearnerNode),
+            QuorumChange::Remove(id) => (*id, raft::eraftpb::ConfChangeType::RemoveNode),
+        };
+        let votes = voters.contains(id);
+        match change {
+            QuorumChange::Promote(_) if !self.image.members.contains_key(&id) => {
+                return out.push_back(refuse("this node does not follow the metadata yet"));
+            }
+            QuorumChange::Promote(_) if !self.has_caught_up(id) => {
+                return out.push_back(refuse("this node has not caught up yet"));
+            }
+            QuorumChange::Learn(..) if votes => {
+                return out.push_back(Effect::Answer(ticket, 0, Ok(Outcome::Done)));
+            }
+            QuorumChange::Demote(_) | QuorumChange::Remove(_) if votes && voters.len() == 1 => {
+                return out.push_back(refuse("it is the last voter"));
+            }
+            QuorumChange::Demote(_) | QuorumChange::Remove(_) if id == self.me.raft_id() => {
+                self.hand_over();
+                return out.push_back(refuse(
+                    "it leads the quorum and hands that over now; try again",
+                ));
+            }
+            QuorumChange::Promote(_)
+            | QuorumChange::Learn(..)
+            | QuorumChange::Demote(_)
+            | QuorumChange::Remove(_) => {}
+        }
+        let single = raft::eraftpb::ConfChangeSingle {
+            node_id: id,
+            change_type: kind,
+            ..Default::default()
+        };
+        let mut conf_change = ConfChangeV2::default();
+        conf_change.changes.push(single);
+        let context =
+            bincode::encode_to_vec(change, bincode_config()).expect("a change encodes into memory");
+        let index = self.node.raft.raft_log.last_index() + 1;
+        let proposed = self.node.propose_conf_change(context, conf_change);
+        self.wait_for(Some(ticket), index, proposed, out);
+    }
+
+    pub(super) fn has_caught_up(&self, id: u64) -> bool {
+        let committed = self.node.raft.raft_log.committed;
+        let progress = self.node.raft.prs().get(id);
+        progress.is_some_and(|p| p.matched + 100 >= committed && p.recent_active)
+    }
+
+    /// Gives the leadership of the quorum to the voter that is furthest.
+    pub(super) fn hand_over(&mut self) {
+        let me = self.me.raft_id();
+        let conf = self.node.raft.prs().conf().voters().ids();
+        let progress = self.node.raft.prs().iter();
+        let others =
+            progress.filter(|(id, p)| **id != me && conf.contains(**id) && p.recent_active);
+        let furthest = others.map(|(id, p)| (p.matched, *id)).max();
+        if let Some((_, id)) = furthest {
+            self.node.transfer_leader(id);
+        }
+    }
+
+    /// A node's process has ended: if it led the quorum, one of the others asks for votes without waiting for silence.
+    pub(super) fn died(&mut self, broker: BrokerId, epoch: i64) {
+        self.liveness.died(broker, epoch);
+        let members = &self.image.members;
+        let is_dead = |id: &u64| members.get(id).is_some_and(|m| m.broker == broker);
+        if self.leads() || !is_dead(&self.node.raft.leader_id) {
+            return;
+        }
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, raft::INVALID_ID);
+        let voters = self.node.raft.prs().conf().voters().ids();
+        let first = voters.iter().filter(|id| !is_dead(id)).min();
+        // One of them at once; should it fail, the others follow after their timeouts.
+        self.succeeds = first == Some(self.me.raft_id());
+        self.campaign();
+    }
+
+    /// Asks for votes if the quorum's leader is known to be dead and this member is the one to do so. Others vote as
+    /// soon as they know it too.
+    pub(super) fn campaign(&mut self) {
+        self.succeeds &= self.node.raft.leader_id == raft::INVALID_ID;
+        if self.succeeds
+            && let Err(error) = self.node.campaign()
+        {
+            slog::debug!(self.logger, "no election is begun"; "error" => %error);
+        }
+    }
+
+    /// Keeps the election timeout that was drawn for this term: raft-rs draws one from random numbers of its own.
+    pub(super) fn draw_timeout(&mut self) {
+        let term = self.node.raft.term;
+        if self.timeout_of_term.0 != term || self.timeout_of_term.1 == 0 {
+            // SplitMix64.
+            self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.random;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let ticks = ELECTION_TICKS + ((z ^ (z >> 31)) % ELECTION_TICKS as u64) as usize;
+            self.timeout_of_term = (term, ticks);
+        }
+        self.node
+            .raft
+            .set_randomized_election_timeout(self.timeout_of_term.1);
+    }
+}

@@ -1,0 +1,451 @@
+//! Controllers that talk to each other over a network that a test holds, on disks that forget nothing.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::controller::image::Standing;
+use crate::controller::{Endpoint, Endpoints};
+use callboard_common::{Monotonic, Timestamp};
+use std::time::Duration;
+
+fn logger() -> slog::Logger {
+    slog::Logger::root(slog::Discard, slog::o!())
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        host: "localhost".into(),
+        port: 1,
+    }
+}
+
+fn identity(broker: i32, joins: bool) -> Identity {
+    Identity {
+        broker: BrokerId(broker),
+        directory: Uuid([broker as u8; 16]),
+        joins,
+    }
+}
+
+fn member(broker: i32) -> Member {
+    Member {
+        broker: BrokerId(broker),
+        directory: identity(broker, false).directory,
+        peer: endpoint(),
+    }
+}
+
+#[derive(Default)]
+struct Disk {
+    saved: Option<SavedImage>,
+    writes: Vec<Persisted>,
+}
+
+struct Machine {
+    me: Identity,
+    disk: Disk,
+    controller: Option<Controller>,
+    answers: BTreeMap<Ticket, Result<Outcome, Refusal>>,
+}
+
+/// A cluster in one thread.
+#[derive(Default)]
+struct Cluster {
+    machines: BTreeMap<i32, Machine>,
+    cut: BTreeSet<i32>,
+    now: u64,
+    tickets: u64,
+    forwarded: Vec<(i32, Ticket, Member, Command)>,
+    /// What is to be done, in order.
+    queue: VecDeque<(i32, Effect)>,
+}
+
+impl Cluster {
+    fn now(&self) -> Now {
+        Now {
+            monotonic: Monotonic(Duration::from_millis(self.now)),
+            wall: Timestamp(0),
+        }
+    }
+
+    fn start(&mut self, broker: i32, joins: bool) {
+        let machine = self.machines.entry(broker).or_insert_with(|| Machine {
+            me: identity(broker, joins),
+            disk: Disk::default(),
+            controller: None,
+            answers: BTreeMap::new(),
+        });
+        let mut out = Effects::new();
+        let saved = machine.disk.saved.clone();
+        let now = Now {
+            monotonic: Monotonic(Duration::from_millis(self.now)),
+            wall: Timestamp(0),
+        };
+        let restored = Controller::restore(
+            &logger(),
+            machine.me,
+            now,
+            saved,
+            &machine.disk.writes,
+            &mut out,
+        );
+        machine.controller = Some(restored.expect("restored"));
+        self.perform(broker, out);
+    }
+
+    fn step(&mut self, broker: i32, input: Input) {
+        let now = self.now();
+        let Some(machine) = self.machines.get_mut(&broker) else {
+            return;
+        };
+        let Some(controller) = &mut machine.controller else {
+            return;
+        };
+        let mut out = Effects::new();
+        controller.step(now, input, &mut out);
+        self.perform(broker, out);
+    }
+
+    fn perform(&mut self, broker: i32, out: Effects) {
+        let is_idle = self.queue.is_empty();
+        self.queue
+            .extend(out.into_iter().map(|effect| (broker, effect)));
+        // Whoever is at it already does these too, after those before them.
+        while is_idle && let Some((broker, effect)) = self.queue.front().cloned() {
+            self.perform_one(broker, effect);
+            let _done = self.queue.pop_front();
+        }
+    }
+
+    fn perform_one(&mut self, broker: i32, effect: Effect) {
+        let machine = self.machines.get_mut(&broker).expect("it is there");
+        match effect {
+            Effect::Persist(number, write) => {
+                machine.disk.writes.push(write);
+                self.step(broker, Input::Persisted(number));
+            }
+            Effect::Answer(ticket, _, answer) => {
+                let before = machine.answers.insert(ticket, answer);
+                assert!(before.is_none(), "answered twice");
+            }
+            Effect::Snapshot(saved, rest) => {
+                machine.disk.saved = Some(*saved);
+                machine.disk.writes = vec![rest];
+            }
+            Effect::Send(to, message) => {
+                let to = to.broker.0;
+                if !self.cut.contains(&to) && !self.cut.contains(&broker) {
+                    self.step(to, Input::Message(member(broker), message));
+                }
+            }
+            Effect::Forward(ticket, to, command) => {
+                self.forwarded.push((broker, ticket, to, command));
+            }
+            Effect::Publish(_) | Effect::Led(_) => {}
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.now += 50;
+            for broker in self.machines.keys().copied().collect::<Vec<_>>() {
+                self.step(broker, Input::Tick);
+            }
+        }
+    }
+
+    fn kill(&mut self, broker: i32) {
+        self.machines
+            .get_mut(&broker)
+            .expect("it is there")
+            .controller = None;
+    }
+
+    fn image(&self, broker: i32) -> &MetadataImage {
+        let controller = self.machines[&broker].controller.as_ref();
+        controller.expect("it runs").image()
+    }
+
+    fn leader(&self) -> Option<i32> {
+        let leads = |(b, m): (&i32, &Machine)| {
+            m.controller
+                .as_ref()
+                .is_some_and(|c| c.led().here)
+                .then_some(*b)
+        };
+        let cut = |b: &i32| !self.cut.contains(b);
+        self.machines.iter().filter_map(leads).find(cut)
+    }
+
+    fn ask(&mut self, broker: i32, make: impl FnOnce(Ticket) -> Input) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.step(broker, make(ticket));
+        ticket
+    }
+
+    fn answer(&self, broker: i32, ticket: Ticket) -> Option<&Result<Outcome, Refusal>> {
+        self.machines[&broker].answers.get(&ticket)
+    }
+
+    fn propose(&mut self, broker: i32, command: Command) -> Ticket {
+        self.ask(broker, |ticket| Input::Propose(ticket, command))
+    }
+
+    fn change(&mut self, change: QuorumChange) -> Result<Outcome, Refusal> {
+        let leader = self.leader().expect("somebody leads");
+        let ticket = self.ask(leader, |ticket| Input::ChangeQuorum(ticket, change));
+        self.pass(200);
+        self.answer(leader, ticket).expect("answered").clone()
+    }
+
+    /// Three voters, as a cluster forms itself: one that is alone takes the others in.
+    fn of_three() -> Self {
+        let mut cluster = Self::default();
+        cluster.start(1, false);
+        let own = Command::SetMember {
+            raft_id: identity(1, false).raft_id(),
+            member: member(1),
+        };
+        let _done = cluster.propose(1, own);
+        for broker in [2, 3] {
+            cluster.start(broker, true);
+            let id = identity(broker, true).raft_id();
+            cluster
+                .change(QuorumChange::Learn(id, member(broker)))
+                .expect("taken in");
+            cluster
+                .change(QuorumChange::Promote(id))
+                .expect("caught up");
+        }
+        for broker in [1, 2, 3] {
+            assert_eq!(cluster.image(broker).voters.len(), 3, "{broker}");
+            let _done = cluster.propose(1, register(broker));
+        }
+        cluster.pass(200);
+        cluster
+    }
+}
+
+fn register(broker: i32) -> Command {
+    let endpoints = Endpoints {
+        kafka: endpoint(),
+        kafka_tls: endpoint(),
+        quic: endpoint(),
+        peer: Some(endpoint()),
+    };
+    Command::RegisterNode {
+        broker: BrokerId(broker),
+        directory: identity(broker, false).directory,
+        incarnation: Uuid::ZERO,
+        endpoints,
+        rack: None,
+    }
+}
+
+fn allocate() -> Command {
+    Command::AllocateProducerIds {
+        broker: BrokerId(1),
+        count: 10,
+    }
+}
+
+#[test]
+fn a_command_is_answered_when_it_is_synced_and_survives() {
+    let mut cluster = Cluster::default();
+    cluster.start(1, false);
+    let controller = cluster
+        .machines
+        .get_mut(&1)
+        .expect("there")
+        .controller
+        .as_mut();
+    let mut out = Effects::new();
+    let controller = controller.expect("it runs");
+    controller.step(
+        Now::default(),
+        Input::Propose(Ticket(900), allocate()),
+        &mut out,
+    );
+    let answered = out.iter().any(|e| matches!(e, Effect::Answer(..)));
+    assert!(!answered, "not before the sync: {out:?}");
+    cluster.perform(1, out);
+    assert_eq!(
+        cluster.answer(1, Ticket(900)),
+        Some(&Ok(Outcome::ProducerIds { first: 0 }))
+    );
+    for first in [10, 20, 30] {
+        cluster.kill(1);
+        cluster.start(1, false);
+        let ticket = cluster.propose(1, allocate());
+        assert_eq!(
+            cluster.answer(1, ticket),
+            Some(&Ok(Outcome::ProducerIds { first }))
+        );
+    }
+}
+
+#[test]
+fn snapshots_replace_the_log() {
+    let mut cluster = Cluster::default();
+    cluster.start(1, false);
+    for _ in 0..SNAPSHOT_EVERY_ENTRIES + 5 {
+        let ticket = cluster.propose(1, allocate());
+        assert!(cluster.answer(1, ticket).is_some());
+    }
+    let next = cluster.image(1).next_producer_id;
+    let disk = &cluster.machines[&1].disk;
+    assert!(
+        disk.saved.is_some() && disk.writes.len() < 20,
+        "{}",
+        disk.writes.len()
+    );
+    cluster.kill(1);
+    cluster.start(1, false);
+    assert_eq!(cluster.image(1).next_producer_id, next);
+    let ticket = cluster.propose(1, allocate());
+    assert_eq!(
+        cluster.answer(1, ticket),
+        Some(&Ok(Outcome::ProducerIds { first: next }))
+    );
+}
+
+#[test]
+fn a_gap_is_not_bridged() {
+    let mut cluster = Cluster::default();
+    cluster.start(1, false);
+    for _ in 0..5 {
+        let _ticket = cluster.propose(1, allocate());
+    }
+    let mut writes = cluster.machines[&1].disk.writes.clone();
+    let first = writes
+        .iter()
+        .position(|w| !w.entries.is_empty())
+        .expect("there are entries");
+    let _lost = writes.remove(first);
+    let me = identity(1, false);
+    let mut out = Effects::new();
+    let result = Controller::restore(&logger(), me, Now::default(), None, &writes, &mut out);
+    assert!(result.is_err());
+}
+
+#[test]
+fn one_grows_to_three_and_survives_the_loss_of_its_leader() {
+    let mut cluster = Cluster::of_three();
+    let ticket = cluster.propose(1, allocate());
+    assert_eq!(
+        cluster.answer(1, ticket),
+        Some(&Ok(Outcome::ProducerIds { first: 0 }))
+    );
+    cluster.kill(1);
+    cluster.pass(2500);
+    let leader = cluster.leader().expect("one of the two leads");
+    assert_ne!(leader, 1);
+    let ticket = cluster.propose(leader, allocate());
+    assert_eq!(
+        cluster.answer(leader, ticket),
+        Some(&Ok(Outcome::ProducerIds { first: 10 }))
+    );
+    let standing = |cluster: &Cluster, of| cluster.image(leader).brokers[&BrokerId(of)].standing;
+    assert_eq!(
+        standing(&cluster, 1),
+        Standing::Silent,
+        "its session is over"
+    );
+    cluster.start(1, false);
+    cluster.pass(1000);
+    assert_eq!(cluster.image(1).next_producer_id, 20);
+    assert_eq!(standing(&cluster, 1), Standing::Alive);
+}
+
+/// A tripwire tells that the leader is dead: nobody waits for silence.
+#[test]
+fn a_dead_leader_is_followed_at_once() {
+    let mut cluster = Cluster::of_three();
+    let epoch = cluster.image(2).brokers[&BrokerId(1)].epoch;
+    cluster.kill(1);
+    for broker in [2, 3] {
+        cluster.step(broker, Input::Died(BrokerId(1), epoch));
+    }
+    cluster.pass(50);
+    let leader = cluster.leader().expect("one of the two leads at once");
+    cluster.pass(50);
+    let standing = cluster.image(leader).brokers[&BrokerId(1)].standing;
+    assert_eq!(standing, Standing::Silent, "fenced with the next tick");
+}
+
+#[test]
+fn a_leader_without_a_majority_answers_nothing() {
+    let mut cluster = Cluster::of_three();
+    let _was: bool = cluster.cut.insert(1);
+    let lost = cluster.propose(1, allocate());
+    cluster.pass(3000);
+    assert_eq!(cluster.answer(1, lost), None, "nothing is known of it");
+    let led = cluster.machines[&1]
+        .controller
+        .as_ref()
+        .expect("it runs")
+        .led();
+    assert!(!led.here, "it gave the leadership up");
+    let leader = cluster.leader().expect("the others elected one");
+    let ticket = cluster.propose(leader, allocate());
+    assert_eq!(
+        cluster.answer(leader, ticket),
+        Some(&Ok(Outcome::ProducerIds { first: 0 }))
+    );
+    cluster.cut.clear();
+    cluster.pass(2000);
+    assert_eq!(
+        cluster.answer(1, lost),
+        Some(&Err(Refusal::Stopped)),
+        "another entry took its place"
+    );
+    assert_eq!(cluster.image(1).next_producer_id, 10);
+}
+
+#[test]
+fn a_follower_forwards_and_answers_when_it_has_applied() {
+    let mut cluster = Cluster::of_three();
+    let ticket = cluster.propose(2, allocate());
+    let (from, forwarded, to, command) = cluster.forwarded.pop().expect("forwarded");
+    assert_eq!((from, forwarded, to.broker), (2, ticket, BrokerId(1)));
+    let at_leader = cluster.propose(1, command);
+    let outcome = cluster.answer(1, at_leader).expect("committed").clone();
+    let ahead = cluster.image(2).applied + 1;
+    cluster.step(2, Input::Forwarded(ticket, ahead, outcome.clone()));
+    assert_eq!(cluster.answer(2, ticket), None, "not yet applied here");
+    let _next = cluster.propose(1, allocate());
+    cluster.pass(200);
+    assert_eq!(cluster.answer(2, ticket), Some(&outcome));
+}
+
+#[test]
+fn voters_leave_and_a_wiped_one_does_not_vote_again() {
+    let mut cluster = Cluster::of_three();
+    let id = identity(3, true).raft_id();
+    cluster
+        .change(QuorumChange::Demote(id))
+        .expect("two are left");
+    assert_eq!(cluster.image(2).voters.len(), 2);
+    cluster.change(QuorumChange::Remove(id)).expect("gone");
+    assert!(!cluster.image(2).members.contains_key(&id));
+    let last = QuorumChange::Remove(identity(2, true).raft_id());
+    cluster.change(last).expect("one is left");
+    let me = identity(1, false).raft_id();
+    assert!(matches!(
+        cluster.change(QuorumChange::Remove(me)),
+        Err(Refusal::Quorum(_))
+    ));
+}
+
+#[test]
+fn a_node_that_is_cut_off_is_fenced_and_comes_back() {
+    let mut cluster = Cluster::of_three();
+    let _was: bool = cluster.cut.insert(3);
+    cluster.pass(1500);
+    let standing = |cluster: &Cluster| cluster.image(1).brokers[&BrokerId(3)].standing;
+    assert_eq!(standing(&cluster), Standing::Silent);
+    cluster.cut.clear();
+    cluster.pass(2000);
+    assert_eq!(standing(&cluster), Standing::Alive);
+}
