@@ -6,19 +6,25 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use arc_swap::ArcSwap;
-use callboard_common::Clock;
 use callboard_common::runtime::Runtime;
+use callboard_common::{BrokerId, Clock};
+use futures::stream;
 use slog::{Drain, Logger, error, warn};
 use tokio::sync::{oneshot, watch};
 
 use super::image::MetadataImage;
 use super::log_file::MetadataLog;
-use super::records::{Command, Outcome, Refusal};
-use super::state::{Controller, Effect, Effects, Identity, Input, Led, Ticket};
+use super::raft_wire::RaftMessage;
+use super::records::Member;
+use super::records::{Command, Endpoint, Outcome, Refusal};
+use super::state::{Controller, Effect, Effects, Identity, Input, Led, Proposal, TICK, Ticket};
+use crate::peer::link::Lane;
+use crate::peer::protocol::{PeerRequest, PeerResponse};
+use crate::peer::{LinkError, Peers};
 use crate::storage::{Disk, StorageError};
 use crate::supervision;
 
-/// Asks for a change of the metadata; answered once it is committed.
+/// Asks for a change of the metadata; answered once it is committed and in the image here.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Propose {
@@ -26,6 +32,77 @@ pub struct Propose {
     pub command: Command,
     /// What it came to; dropped if the controller stops.
     pub reply: oneshot::Sender<Result<Outcome, Refusal>>,
+}
+
+/// Asks for a change of the quorum; answered as [`Propose`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChangeQuorum {
+    /// The change.
+    pub change: super::QuorumChange,
+    /// What it came to.
+    pub reply: oneshot::Sender<Result<Outcome, Refusal>>,
+}
+
+/// Another node asks.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ProposedByPeer {
+    /// For what.
+    pub proposal: Proposal,
+    /// Whether the leader is asked if it is somebody else.
+    pub relay: bool,
+    /// The entry that says what it came to, and what that is.
+    pub reply: oneshot::Sender<(u64, Result<Outcome, Refusal>)>,
+}
+
+/// Another member of the quorum speaks.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RaftArrived {
+    /// Who.
+    pub from: Member,
+    /// What, in order.
+    pub messages: Vec<RaftMessage>,
+}
+
+/// This incarnation of a node has ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Died {
+    /// The node.
+    pub broker: BrokerId,
+    /// Its incarnation.
+    pub epoch: i64,
+}
+
+/// What another member answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Heard {
+    incarnation: u64,
+    input: Input,
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+/// Where an answer goes.
+#[derive(Debug)]
+enum Reply {
+    Here(oneshot::Sender<Result<Outcome, Refusal>>),
+    Peer(oneshot::Sender<(u64, Result<Outcome, Refusal>)>),
+}
+
+impl Reply {
+    fn send(self, index: u64, outcome: Result<Outcome, Refusal>) {
+        // Who asked may have gone away.
+        match self {
+            Self::Here(reply) => drop(reply.send(outcome)),
+            Self::Peer(reply) => drop(reply.send((index, outcome))),
+        }
+    }
 }
 
 #[derive(Debug, Message)]
@@ -67,6 +144,8 @@ pub struct ControllerStart {
     pub dir: PathBuf,
     /// Who it is in the quorum.
     pub identity: Identity,
+    /// Other nodes, and where they find this one; `None` if it is alone.
+    pub peers: Option<(Peers, Endpoint)>,
     /// Pools.
     pub runtime: Runtime,
     /// Time.
@@ -89,7 +168,7 @@ pub struct ControllerActor {
 struct Open {
     controller: Controller,
     effects: Effects,
-    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Outcome, Refusal>>>,
+    waiting: BTreeMap<Ticket, Reply>,
     next_ticket: u64,
     /// With the pool while a write is under way.
     log: Option<MetadataLog>,
@@ -175,12 +254,13 @@ impl ControllerActor {
 
     fn perform_all(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
+        let (mut outgoing, mut forwards) = (Vec::new(), Vec::new());
         while let Some(effect) = open.effects.pop_front() {
             match effect {
                 Effect::Persist(..) | Effect::Snapshot(..) => open.writes.push_back(effect),
-                Effect::Answer(ticket, _, outcome) => {
+                Effect::Answer(ticket, index, outcome) => {
                     if let Some(reply) = open.waiting.remove(&ticket) {
-                        drop(reply.send(outcome));
+                        reply.send(index, outcome);
                     }
                 }
                 Effect::Publish(image) => {
@@ -191,15 +271,103 @@ impl ControllerActor {
                 Effect::Led(led) => {
                     let _before = self.start.published.led.send_replace(led);
                 }
-                Effect::Send(..) => {}
-                Effect::Forward(ticket, ..) => {
-                    if let Some(reply) = open.waiting.remove(&ticket) {
-                        drop(reply.send(Err(Refusal::NoQuorum)));
-                    }
-                }
+                Effect::Send(to, message) => outgoing.push((to, *message)),
+                Effect::Forward(ticket, to, proposal) => forwards.push((ticket, to, proposal)),
             }
         }
+        self.send(outgoing, ctx);
+        for (ticket, to, proposal) in forwards {
+            self.forward(ticket, &to, proposal, ctx);
+        }
         self.write(ctx);
+    }
+
+    /// Sends messages of the quorum, those to one member together and in order.
+    fn send(&self, outgoing: Vec<(Member, RaftMessage)>, ctx: &mut Context<Self>) {
+        let Some((peers, own)) = &self.start.peers else {
+            return;
+        };
+        let mut by_member: BTreeMap<u64, (Member, Vec<RaftMessage>)> = BTreeMap::new();
+        for (to, message) in outgoing {
+            let entry = by_member.entry(message.to);
+            entry.or_insert_with(|| (to, Vec::new())).1.push(message);
+        }
+        let identity = self.start.identity;
+        for (id, (to, messages)) in by_member {
+            let from = Member {
+                broker: identity.broker,
+                directory: identity.directory,
+                peer: own.clone(),
+            };
+            let link = peers.link(to.broker, &to.peer);
+            let incarnation = self.incarnation;
+            let asked = async move {
+                link.ask(Lane::Raft, PeerRequest::Raft { from, messages })
+                    .await
+            };
+            let _running = ctx.spawn(asked.into_actor(self).map(move |answer, actor, ctx| {
+                if answer.is_err() {
+                    let input = Input::Unreachable(id);
+                    actor.heard(Heard { incarnation, input }, ctx);
+                }
+            }));
+        }
+    }
+
+    /// Asks the leader of the quorum instead.
+    fn forward(&self, ticket: Ticket, to: &Member, proposal: Proposal, ctx: &mut Context<Self>) {
+        let incarnation = self.incarnation;
+        let link = self
+            .start
+            .peers
+            .as_ref()
+            .map(|(peers, _)| peers.link(to.broker, &to.peer));
+        let asked = async move {
+            let request = PeerRequest::Propose {
+                proposal,
+                relay: false,
+            };
+            match link {
+                Some(link) => link.ask(Lane::Control, request).await,
+                None => Err(LinkError::Unreachable(BrokerId(-1))),
+            }
+        };
+        let _running = ctx.spawn(asked.into_actor(self).map(move |answer, actor, ctx| {
+            let (index, result) = match answer {
+                Ok(PeerResponse::Proposed { index, result }) => (index, result),
+                Ok(_) | Err(LinkError::Broken(_)) => (0, Err(Refusal::Stopped)),
+                Err(LinkError::Unreachable(_)) => (0, Err(Refusal::NoQuorum)),
+            };
+            let input = Input::Forwarded(ticket, index, result);
+            actor.heard(Heard { incarnation, input }, ctx);
+        }));
+    }
+
+    fn heard(&mut self, heard: Heard, ctx: &mut Context<Self>) {
+        if heard.incarnation == self.incarnation {
+            self.step(heard.input, ctx);
+        }
+    }
+
+    fn ask(&mut self, reply: Reply, input: impl FnOnce(Ticket) -> Input, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        open.next_ticket += 1;
+        let ticket = Ticket(open.next_ticket);
+        drop(open.waiting.insert(ticket, reply));
+        self.step(input(ticket), ctx);
+    }
+
+    /// Raft's clock; one that is alone needs none.
+    fn start_clock(&self, ctx: &mut Context<Self>) {
+        if self.start.peers.is_none() {
+            return;
+        }
+        let clock = self.start.clock.clone();
+        let ticks = stream::unfold(clock, |clock| async move {
+            clock.sleep(TICK).await;
+            Some((Tick, clock))
+        });
+        let _stream = ctx.add_stream(ticks);
     }
 
     /// Hands the next write to the pool; one is under way at a time, so they reach the disk in order.
@@ -248,6 +416,7 @@ impl Actor for ControllerActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.start_clock(ctx);
         self.open(ctx);
     }
 }
@@ -262,12 +431,72 @@ impl Handler<Propose> for ControllerActor {
     type Result = ();
 
     fn handle(&mut self, propose: Propose, ctx: &mut Context<Self>) {
-        let Some(open) = &mut self.state else { return };
-        open.next_ticket += 1;
-        let ticket = Ticket(open.next_ticket);
-        drop(open.waiting.insert(ticket, propose.reply));
-        self.step(Input::Propose(ticket, propose.command), ctx);
+        let proposal = Proposal::Command(propose.command);
+        self.ask(
+            Reply::Here(propose.reply),
+            |t| Input::Propose(t, proposal),
+            ctx,
+        );
     }
+}
+
+impl Handler<ChangeQuorum> for ControllerActor {
+    type Result = ();
+
+    fn handle(&mut self, change: ChangeQuorum, ctx: &mut Context<Self>) {
+        let proposal = Proposal::Quorum(change.change);
+        self.ask(
+            Reply::Here(change.reply),
+            |t| Input::Propose(t, proposal),
+            ctx,
+        );
+    }
+}
+
+impl Handler<ProposedByPeer> for ControllerActor {
+    type Result = ();
+
+    fn handle(&mut self, proposed: ProposedByPeer, ctx: &mut Context<Self>) {
+        let ProposedByPeer {
+            proposal,
+            relay,
+            reply,
+        } = proposed;
+        let input = move |ticket| match relay {
+            true => Input::Propose(ticket, proposal),
+            false => Input::ProposeHere(ticket, proposal),
+        };
+        self.ask(Reply::Peer(reply), input, ctx);
+    }
+}
+
+impl Handler<RaftArrived> for ControllerActor {
+    type Result = ();
+
+    fn handle(&mut self, arrived: RaftArrived, ctx: &mut Context<Self>) {
+        for message in arrived.messages {
+            self.step(Input::Message(arrived.from.clone(), Box::new(message)), ctx);
+        }
+    }
+}
+
+impl Handler<Died> for ControllerActor {
+    type Result = ();
+
+    fn handle(&mut self, died: Died, ctx: &mut Context<Self>) {
+        warn!(self.start.logger, "a node has ended"; "peer" => %died.broker);
+        self.step(Input::Died(died.broker, died.epoch), ctx);
+        // Nobody waits for the next tick with that.
+        self.step(Input::Tick, ctx);
+    }
+}
+
+impl StreamHandler<Tick> for ControllerActor {
+    fn handle(&mut self, _: Tick, ctx: &mut Context<Self>) {
+        self.step(Input::Tick, ctx);
+    }
+
+    fn finished(&mut self, _ctx: &mut Context<Self>) {}
 }
 
 impl Handler<WriteDone> for ControllerActor {

@@ -31,6 +31,6 @@ pub use image::{MetadataImage, TopicImage};
 pub use partition::PartitionImage;
 pub use records::{Command, Endpoint, Endpoints, Member, Outcome, Refusal};
 pub use state::{
-    Controller, Effect, Effects, Identity, Input, Led, Persisted, QuorumChange, RestoreError,
-    SavedImage, TICK, Ticket, raft_id,
+    Controller, Effect, Effects, Identity, Input, Led, Persisted, Proposal, QuorumChange,
+    RestoreError, SavedImage, TICK, Ticket, raft_id,
 };

@@ -9,16 +9,17 @@ use super::state::{Controller, ELECTION_TICKS, Effect, Effects, QuorumChange, Ti
 impl Controller {
     pub(super) fn change_quorum(
         &mut self,
-        ticket: Ticket,
+        ticket: Option<Ticket>,
         change: &QuorumChange,
         out: &mut Effects,
     ) {
-        let refuse = |why: &str| Effect::Answer(ticket, 0, Err(Refusal::Quorum(why.to_owned())));
+        let mut answer = |result| out.extend(ticket.map(|t| Effect::Answer(t, 0, result)));
+        let refused = |why: &str| Err(Refusal::Quorum(why.to_owned()));
         if !self.leads() {
-            return out.push_back(Effect::Answer(ticket, 0, Err(Refusal::NoQuorum)));
+            return answer(Err(Refusal::NoQuorum));
         }
         if self.node.raft.has_pending_conf() {
-            return out.push_back(refuse("another change of the quorum is under way"));
+            return answer(refused("another change of the quorum is under way"));
         }
         let voters = self.node.raft.prs().conf().voters().ids();
         let (id, kind) = match change {
@@ -30,20 +31,20 @@ impl Controller {
         let votes = voters.contains(id);
         match change {
             QuorumChange::Promote(_) if !self.image.members.contains_key(&id) => {
-                return out.push_back(refuse("this node does not follow the metadata yet"));
+                return answer(refused("this node does not follow the metadata yet"));
             }
             QuorumChange::Promote(_) if !self.has_caught_up(id) => {
-                return out.push_back(refuse("this node has not caught up yet"));
+                return answer(refused("this node has not caught up yet"));
             }
             QuorumChange::Learn(..) if votes => {
-                return out.push_back(Effect::Answer(ticket, 0, Ok(Outcome::Done)));
+                return answer(Ok(Outcome::Done));
             }
             QuorumChange::Demote(_) | QuorumChange::Remove(_) if votes && voters.len() == 1 => {
-                return out.push_back(refuse("it is the last voter"));
+                return answer(refused("it is the last voter"));
             }
             QuorumChange::Demote(_) | QuorumChange::Remove(_) if id == self.me.raft_id() => {
                 self.hand_over();
-                return out.push_back(refuse(
+                return answer(refused(
                     "it leads the quorum and hands that over now; try again",
                 ));
             }
@@ -63,7 +64,7 @@ impl Controller {
             bincode::encode_to_vec(change, bincode_config()).expect("a change encodes into memory");
         let index = self.node.raft.raft_log.last_index() + 1;
         let proposed = self.node.propose_conf_change(context, conf_change);
-        self.wait_for(Some(ticket), index, proposed, out);
+        self.wait_for(ticket, index, proposed, out);
     }
 
     pub(super) fn has_caught_up(&self, id: u64) -> bool {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use callboard_common::{BrokerId, Now, Uuid};
+use callboard_common::{BrokerId, Monotonic, Now, Uuid};
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState, Message};
 use raft::{Config, RawNode, StateRole, Storage};
@@ -47,13 +47,22 @@ pub enum QuorumChange {
     Remove(u64),
 }
 
+/// What somebody wants to be changed.
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Proposal {
+    /// The metadata.
+    Command(Command),
+    /// Who votes on it.
+    Quorum(QuorumChange),
+}
+
 /// What happens to the controller.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Somebody wants a change.
-    Propose(Ticket, Command),
-    /// Somebody wants a change of the quorum.
-    ChangeQuorum(Ticket, QuorumChange),
+    /// Somebody wants a change; if somebody else leads the quorum, that one is asked.
+    Propose(Ticket, Proposal),
+    /// Somebody wants a change of this member, if it leads.
+    ProposeHere(Ticket, Proposal),
     /// What a forwarded proposal came to, and the entry that must be applied here before its caller hears of it.
     Forwarded(Ticket, u64, Result<Outcome, Refusal>),
     /// The write with this number is synced.
@@ -85,7 +94,7 @@ pub enum Effect {
     /// Answer a caller: what it came to, and the entry that says so.
     Answer(Ticket, u64, Result<Outcome, Refusal>),
     /// Ask the leader instead; what it answers is an input.
-    Forward(Ticket, Member, Command),
+    Forward(Ticket, Member, Proposal),
     /// Show the image to everybody.
     Publish(Arc<MetadataImage>),
     /// Somebody else leads the quorum, or nobody.
@@ -166,7 +175,9 @@ pub struct Controller {
     /// Callers whose answer is known and shown when the entry is applied here.
     pub(super) answered: BTreeMap<u64, Vec<Answer>>,
     /// Proposals that wait for a leader.
-    pub(super) homeless: VecDeque<(callboard_common::Monotonic, Ticket, Command)>,
+    pub(super) homeless: VecDeque<(Monotonic, Ticket, Proposal)>,
+    /// Proposals that another member was asked for.
+    pub(super) forwarded: BTreeMap<Ticket, (Monotonic, Proposal)>,
     /// Messages that may leave when the write with this number is synced.
     pub(super) held: VecDeque<(u64, Vec<RaftMessage>)>,
     /// The last write that was asked for, and the last that is synced.
@@ -255,6 +266,7 @@ impl Controller {
             waiting: BTreeMap::new(),
             answered: BTreeMap::new(),
             homeless: VecDeque::new(),
+            forwarded: BTreeMap::new(),
             held: VecDeque::new(),
             issued: 0,
             synced: 0,
@@ -299,8 +311,11 @@ impl Controller {
     /// Panics if an entry that was committed is not one of our commands: the metadata is then of a newer version.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
         match input {
-            Input::Propose(ticket, command) => self.propose(now, ticket, command, out),
-            Input::ChangeQuorum(ticket, change) => self.change_quorum(ticket, &change, out),
+            Input::Propose(ticket, proposal) => {
+                let until = now.monotonic.after(LEADER_PATIENCE);
+                self.propose(until, ticket, proposal, out);
+            }
+            Input::ProposeHere(ticket, proposal) => self.begin(Some(ticket), &proposal, out),
             Input::Forwarded(ticket, index, result) => self.forwarded(ticket, index, result, out),
             Input::Persisted(number) => self.persisted(number, out),
             Input::Message(sender, message) => self.message(now, sender, *message),
@@ -316,16 +331,24 @@ impl Controller {
         self.node.raft.state == StateRole::Leader
     }
 
-    fn propose(&mut self, now: Now, ticket: Ticket, command: Command, out: &mut Effects) {
+    fn propose(&mut self, until: Monotonic, ticket: Ticket, proposal: Proposal, out: &mut Effects) {
         if self.leads() {
-            return self.propose_here(Some(ticket), &command, out);
+            return self.begin(Some(ticket), &proposal, out);
         }
         match self.image.members.get(&self.node.raft.leader_id) {
-            Some(leader) => out.push_back(Effect::Forward(ticket, leader.clone(), command)),
-            None => {
-                let until = now.monotonic.after(LEADER_PATIENCE);
-                self.homeless.push_back((until, ticket, command));
+            Some(leader) => {
+                out.push_back(Effect::Forward(ticket, leader.clone(), proposal.clone()));
+                let _none = self.forwarded.insert(ticket, (until, proposal));
             }
+            None => self.homeless.push_back((until, ticket, proposal)),
+        }
+    }
+
+    /// Begins what is proposed, as the leader.
+    fn begin(&mut self, ticket: Option<Ticket>, proposal: &Proposal, out: &mut Effects) {
+        match proposal {
+            Proposal::Command(command) => self.propose_here(ticket, command, out),
+            Proposal::Quorum(change) => self.change_quorum(ticket, change, out),
         }
     }
 
@@ -333,7 +356,11 @@ impl Controller {
         let data = bincode::encode_to_vec(command, bincode_config())
             .expect("a command encodes into memory");
         let index = self.node.raft.raft_log.last_index() + 1;
-        let proposed = self.node.propose(Vec::new(), data);
+        let proposed = match self.leads() {
+            true => self.node.propose(Vec::new(), data),
+            // raft-rs would forward it, and nobody would hear what came of it.
+            false => Err(raft::Error::ProposalDropped),
+        };
         self.wait_for(ticket, index, proposed, out);
     }
 
@@ -364,6 +391,12 @@ impl Controller {
         result: Result<Outcome, Refusal>,
         out: &mut Effects,
     ) {
+        let asked = self.forwarded.remove(&ticket);
+        if result == Err(Refusal::NoQuorum) {
+            // Somebody else leads by now, or will.
+            let (until, proposal) = asked.expect("it was forwarded");
+            return self.homeless.push_back((until, ticket, proposal));
+        }
         if index <= self.image.applied {
             return out.push_back(Effect::Answer(ticket, index, result));
         }
@@ -420,11 +453,12 @@ impl Controller {
                 self.propose_here(None, &command, out);
             }
         }
-        while let Some((_, ticket, _)) = self
-            .homeless
-            .pop_front_if(|(until, ..)| *until <= now.monotonic)
-        {
-            out.push_back(Effect::Answer(ticket, 0, Err(Refusal::NoQuorum)));
+        for (until, ticket, proposal) in std::mem::take(&mut self.homeless) {
+            if until <= now.monotonic {
+                out.push_back(Effect::Answer(ticket, 0, Err(Refusal::NoQuorum)));
+            } else {
+                self.propose(until, ticket, proposal, out);
+            }
         }
     }
 
@@ -511,8 +545,8 @@ impl Controller {
         self.led = led;
         out.push_back(Effect::Led(led));
         if leader.is_some() {
-            for (_, ticket, command) in std::mem::take(&mut self.homeless) {
-                self.propose(now, ticket, command, out);
+            for (until, ticket, proposal) in std::mem::take(&mut self.homeless) {
+                self.propose(until, ticket, proposal, out);
             }
             if here {
                 // What was proposed just now is ready too.

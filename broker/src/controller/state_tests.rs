@@ -55,7 +55,7 @@ struct Cluster {
     cut: BTreeSet<i32>,
     now: u64,
     tickets: u64,
-    forwarded: Vec<(i32, Ticket, Member, Command)>,
+    forwarded: Vec<(i32, Ticket, Member, Proposal)>,
     /// What is to be done, in order.
     queue: VecDeque<(i32, Effect)>,
 }
@@ -138,8 +138,8 @@ impl Cluster {
                     self.step(to, Input::Message(member(broker), message));
                 }
             }
-            Effect::Forward(ticket, to, command) => {
-                self.forwarded.push((broker, ticket, to, command));
+            Effect::Forward(ticket, to, proposal) => {
+                self.forwarded.push((broker, ticket, to, proposal));
             }
             Effect::Publish(_) | Effect::Led(_) => {}
         }
@@ -189,12 +189,16 @@ impl Cluster {
     }
 
     fn propose(&mut self, broker: i32, command: Command) -> Ticket {
-        self.ask(broker, |ticket| Input::Propose(ticket, command))
+        self.ask(broker, |ticket| {
+            Input::Propose(ticket, Proposal::Command(command))
+        })
     }
 
     fn change(&mut self, change: QuorumChange) -> Result<Outcome, Refusal> {
         let leader = self.leader().expect("somebody leads");
-        let ticket = self.ask(leader, |ticket| Input::ChangeQuorum(ticket, change));
+        let ticket = self.ask(leader, |ticket| {
+            Input::Propose(ticket, Proposal::Quorum(change))
+        });
         self.pass(200);
         self.answer(leader, ticket).expect("answered").clone()
     }
@@ -264,7 +268,7 @@ fn a_command_is_answered_when_it_is_synced_and_survives() {
     let controller = controller.expect("it runs");
     controller.step(
         Now::default(),
-        Input::Propose(Ticket(900), allocate()),
+        Input::Propose(Ticket(900), Proposal::Command(allocate())),
         &mut out,
     );
     let answered = out.iter().any(|e| matches!(e, Effect::Answer(..)));
@@ -407,9 +411,9 @@ fn a_leader_without_a_majority_answers_nothing() {
 fn a_follower_forwards_and_answers_when_it_has_applied() {
     let mut cluster = Cluster::of_three();
     let ticket = cluster.propose(2, allocate());
-    let (from, forwarded, to, command) = cluster.forwarded.pop().expect("forwarded");
+    let (from, forwarded, to, proposal) = cluster.forwarded.pop().expect("forwarded");
     assert_eq!((from, forwarded, to.broker), (2, ticket, BrokerId(1)));
-    let at_leader = cluster.propose(1, command);
+    let at_leader = cluster.ask(1, |ticket| Input::ProposeHere(ticket, proposal));
     let outcome = cluster.answer(1, at_leader).expect("committed").clone();
     let ahead = cluster.image(2).applied + 1;
     cluster.step(2, Input::Forwarded(ticket, ahead, outcome.clone()));

@@ -12,7 +12,7 @@ use super::error::{FetchError, ProduceError};
 use super::messages::Reply;
 pub use super::messages::{
     Close, Configure, Crash, DeleteRecords, Fetch, Fetched, FindEpochEnd, FindTimestamp, Found,
-    Produce,
+    Produce, Replicate, Replicated, UpdateReplicas,
 };
 use super::opening::LeaderStart;
 use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
@@ -168,6 +168,7 @@ impl LeaderActor {
                 }
                 return Ok(Some(Input::StartAdvanced { log_start: start }));
             }
+            Effect::ChangeIsr(change) => self.change_isr(change, ctx),
             Effect::Retain { high_watermark } => {
                 let removal = unless_full(open.log.retain(high_watermark, now.wall))?.flatten();
                 let start = open.log.log_start();
@@ -207,7 +208,7 @@ impl LeaderActor {
     }
 
     /// Reads at once if the bytes are in memory, else on the pool.
-    fn read(
+    pub(super) fn read(
         &self,
         plan: crate::storage::ReadPlan,
         ends: Ends,

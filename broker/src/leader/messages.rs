@@ -1,13 +1,16 @@
 //! What a leader can be asked: one message per thing, each with the oneshot of its answer.
 
+use std::collections::BTreeMap;
+
 use actix::Message;
 use bytes::Bytes;
 use callboard_common::record::Batch;
-use callboard_common::{LeaderEpoch, Offset};
+use callboard_common::{BrokerId, LeaderEpoch, Offset};
 use tokio::sync::oneshot;
 
 use super::error::{FetchError, ProduceError};
 use super::state::{Acks, Appended, Ends};
+use crate::controller::PartitionImage;
 use crate::supervision::Permit;
 use crate::topic_config::TopicConfig;
 
@@ -104,6 +107,53 @@ pub struct DeleteRecords {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Configure(pub TopicConfig);
+
+/// A follower says how far it is and asks for what follows.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Replicate {
+    /// Who follows.
+    pub replica: BrokerId,
+    /// Its incarnation.
+    pub broker_epoch: i64,
+    /// The reign that it follows.
+    pub epoch: LeaderEpoch,
+    /// The end of its log.
+    pub end: Offset,
+    /// How much of it is durable.
+    pub synced: Offset,
+    /// The reign of its last record; `None` if it has none.
+    pub last_epoch: Option<LeaderEpoch>,
+    /// About how much to send.
+    pub max_bytes: u32,
+    /// The answer; dropped if the leader stops.
+    pub reply: oneshot::Sender<Replicated>,
+}
+
+/// What a leader has for a follower.
+#[derive(Debug)]
+pub enum Replicated {
+    /// These records follow, once they are read.
+    Records(oneshot::Receiver<Result<Fetched, FetchError>>),
+    /// There is nothing more yet.
+    Nothing(Ends),
+    /// The logs differ: the largest epoch of the leader that is not above the follower's, and where it ended.
+    Diverged(LeaderEpoch, Offset),
+    /// The follower's end lies below the leader's first record.
+    TooOld(Offset),
+    /// The reign is another one.
+    Fenced(LeaderEpoch),
+}
+
+/// The partition's replicas changed, or who of them is alive.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct UpdateReplicas {
+    /// The partition by now.
+    pub partition: PartitionImage,
+    /// Incarnations of the nodes that are alive.
+    pub alive: BTreeMap<BrokerId, i64>,
+}
 
 /// Syncs, closes the log in order and ends the actor.
 #[derive(Debug, Message)]

@@ -7,7 +7,8 @@
 //! Invariants, asserted after every step:
 //! - `log_start <= high_watermark <= log_end`;
 //! - the high watermark never moves back;
-//! - while `flush.messages` is 1 it is the synced end: nothing is acknowledged or shown that is not durable.
+//! - while `flush.messages` is 1 it is not above the synced end, here and on every in-sync replica: nothing is
+//!   acknowledged or shown that is not durable there.
 //!
 //! A long poll does not wait here: who waits watches [`Ends`], which the leader publishes after every step.
 //!
@@ -20,6 +21,8 @@ mod lookup;
 mod messages;
 pub mod opening;
 mod pace;
+mod replicating;
+mod replication;
 mod state;
 mod syncing;
 mod upkeep;
@@ -27,4 +30,5 @@ mod upkeep;
 pub use actor::LeaderActor;
 pub use error::{FetchError, ProduceError};
 pub use opening::LeaderStart;
+pub use replication::{IsrChange, Replication};
 pub use state::{Acks, Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};

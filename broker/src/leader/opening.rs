@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use callboard_common::runtime::Runtime;
-use callboard_common::{Clock, LeaderEpoch};
+use callboard_common::{BrokerId, Clock, LeaderEpoch};
 use futures::future::BoxFuture;
 use slog::{Logger, error, info, warn};
 use tokio::sync::watch;
 
 use super::actor::{LeaderActor, Open};
+use super::replication::{IsrChange, Replication};
 use super::state::{Effects, Ends, Leader};
 use super::syncing::Syncing;
+use crate::controller::PartitionImage;
 use crate::metrics::Metrics;
 use crate::storage::log::Opened;
 use crate::storage::{Log, LogFiles, StorageError};
@@ -21,6 +23,9 @@ use crate::topic_config::TopicConfig;
 
 /// Takes a new leader epoch from the controller.
 pub type NewEpoch = Arc<dyn Fn() -> BoxFuture<'static, Option<LeaderEpoch>> + Send + Sync>;
+
+/// Asks the controller to change who is in sync, in a reign; answers whether that was done.
+pub type ChangeIsr = Arc<dyn Fn(LeaderEpoch, IsrChange) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What a leader is started with.
 #[derive(Clone)]
@@ -31,6 +36,14 @@ pub struct LeaderStart {
     pub config: TopicConfig,
     /// The reign that metadata gave it.
     pub epoch: LeaderEpoch,
+    /// This node.
+    pub broker: BrokerId,
+    /// The partition's replicas.
+    pub partition: PartitionImage,
+    /// Incarnations of the nodes that are alive.
+    pub alive: BTreeMap<BrokerId, i64>,
+    /// How it asks the controller to change who is in sync; answers whether that was done.
+    pub change_isr: ChangeIsr,
     /// How a restarted leader gets a new reign.
     pub new_epoch: NewEpoch,
     /// Where its readers watch its ends.
@@ -54,9 +67,35 @@ impl std::fmt::Debug for LeaderStart {
 }
 
 impl LeaderActor {
+    /// Begins the first life, or one after a failure: nothing is accepted any more in the reign of that one.
     pub(super) fn open(&mut self, ctx: &mut Context<Self>) {
-        let start = self.start.clone();
         let is_first = self.incarnation == 0;
+        self.open_in(is_first, ctx);
+    }
+
+    /// Closes the log, in which nothing was wrong, and opens it in the reign that the metadata gave. Who waits asks
+    /// again.
+    pub(super) fn reopen(&mut self, ctx: &mut Context<Self>) {
+        self.start.ends.send_modify(|ends| ends.epoch = None);
+        let Some(Open { log, leader, .. }) = self.state.take() else {
+            return;
+        };
+        let high_watermark = leader.ends().high_watermark;
+        let pool = self.start.runtime.background().clone();
+        let closing = async move {
+            pool.ask(move || log.close(high_watermark, leader.producers()))
+                .await
+        };
+        ctx.wait(
+            closing
+                .into_actor(self)
+                .map(|_recovered_if_not, actor, ctx| actor.open_in(true, ctx)),
+        );
+    }
+
+    fn open_in(&mut self, epoch_is_given: bool, ctx: &mut Context<Self>) {
+        let start = self.start.clone();
+        let is_first = epoch_is_given;
         self.incarnation += 1;
         let opening = async move {
             let epoch = if is_first {
@@ -114,9 +153,15 @@ impl LeaderActor {
             now,
             epoch,
             config,
-            log.log_start(),
-            log.log_end(),
+            (log.log_start(), log.high_watermark(), log.log_end()),
             producers,
+            Replication::new(
+                now.monotonic,
+                self.start.broker,
+                self.start.partition.clone(),
+                self.start.alive.clone(),
+                log.log_end(),
+            ),
         );
         self.state = Some(Open {
             log,
@@ -128,6 +173,11 @@ impl LeaderActor {
             next_ticket: 0,
             syncing: Syncing::default(),
         });
+        if self.start.partition.epoch > epoch {
+            // Meanwhile the metadata began another reign.
+            self.start.epoch = self.start.partition.epoch;
+            return self.reopen(ctx);
+        }
         self.settle(ctx);
     }
 }

@@ -1,17 +1,21 @@
 //! The pure core of a partition's leader.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use callboard_common::record::producers::{ProducerTable, Sequence};
 use callboard_common::record::{Batch, BatchHeader};
-use callboard_common::{LeaderEpoch, Monotonic, Now, Offset};
+use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Now, Offset};
 
 use super::delayed::DelayedAcks;
 use super::error::{FetchError, ProduceError};
+use super::replication::{IsrChange, Replication};
+use crate::controller::PartitionImage;
 use crate::topic_config::TopicConfig;
 
 /// How often a leader looks for segments that are too old (`log.retention.check.interval.ms`).
 const RETENTION_INTERVAL: std::time::Duration = std::time::Duration::from_secs(300);
+/// How often a leader looks for followers that are behind for too long.
+const ISR_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long an idempotent producer that is silent is remembered (`producer.id.expiration.ms`).
 const PRODUCER_EXPIRATION_MS: i64 = 24 * 3600 * 1000;
 
@@ -89,6 +93,20 @@ pub enum Input {
     DeleteRecords { ticket: Ticket, before: Option<i64> },
     /// Segments were deleted from the front.
     StartAdvanced { log_start: Offset },
+    /// A follower says how far it is: the end of its log, and how much of it is durable.
+    Followed {
+        replica: BrokerId,
+        broker_epoch: i64,
+        end: Offset,
+        synced: Offset,
+    },
+    /// The partition's replicas changed, or who of them is alive.
+    Replicated {
+        partition: Box<PartitionImage>,
+        alive: BTreeMap<BrokerId, i64>,
+    },
+    /// The controller did not agree to the last [`Effect::ChangeIsr`].
+    IsrRefused,
     /// The topic's settings changed.
     Configured(TopicConfig),
     /// The deadline has come.
@@ -120,6 +138,8 @@ pub enum Effect {
     AdvanceStart { ticket: Ticket, log_start: Offset },
     /// Look for segments that are too old or too much.
     Retain { high_watermark: Offset },
+    /// Ask the controller to change who is in sync.
+    ChangeIsr(IsrChange),
 }
 
 /// Effects in order; the shell reuses the buffer.
@@ -142,42 +162,58 @@ pub struct Leader {
     ends: Ends,
     synced_end: Offset,
     producers: ProducerTable,
+    replication: Replication,
+    /// Who waits until all have it.
     delayed: DelayedAcks,
+    /// Who waits until it is durable here.
+    delayed_here: DelayedAcks,
     pending: Option<Pending>,
     unsynced_records: u64,
     flush_at: Option<Monotonic>,
     retain_at: Monotonic,
+    /// When the followers are judged again.
+    judge_at: Monotonic,
 }
 
 impl Leader {
-    /// A leader over a log that is durable up to `log_end`.
+    /// A leader over a log that is durable up to its end. `high_watermark` is what was committed in earlier reigns as
+    /// far as it is known here; without followers all of it is.
     #[must_use]
     pub fn new(
         now: Now,
         epoch: LeaderEpoch,
         config: TopicConfig,
-        log_start: Offset,
-        log_end: Offset,
+        (log_start, high_watermark, log_end): (Offset, Offset, Offset),
         producers: ProducerTable,
+        replication: Replication,
     ) -> Self {
         let ends = Ends {
             epoch: Some(epoch),
             log_start,
-            high_watermark: log_end,
+            high_watermark: match replication.is_alone() {
+                true => log_end,
+                false => high_watermark.clamp(log_start, log_end),
+            },
             log_end,
         };
-        Self {
+        let mut leader = Self {
             epoch,
             config,
             ends,
             synced_end: log_end,
             producers,
+            replication,
             delayed: DelayedAcks::default(),
+            delayed_here: DelayedAcks::default(),
             pending: None,
             unsynced_records: 0,
             flush_at: None,
             retain_at: now.monotonic.after(RETENTION_INTERVAL),
-        }
+            judge_at: now.monotonic.after(ISR_INTERVAL),
+        };
+        // Nobody waits yet.
+        leader.commit(&mut Effects::new());
+        leader
     }
 
     /// The ends that readers may know.
@@ -201,14 +237,19 @@ impl Leader {
     /// Acknowledgements that wait.
     #[must_use]
     pub fn delayed(&self) -> usize {
-        self.delayed.len()
+        self.delayed.len() + self.delayed_here.len()
     }
 
     /// When [`Input::Tick`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
-        self.flush_at
-            .map_or(self.retain_at, |flush| flush.min(self.retain_at))
+        let next = self
+            .flush_at
+            .map_or(self.retain_at, |flush| flush.min(self.retain_at));
+        match self.replication.is_alone() {
+            true => next,
+            false => next.min(self.judge_at),
+        }
     }
 
     /// Advances by one input and puts what must happen next into `out`, in order.
@@ -241,6 +282,18 @@ impl Leader {
             Input::StartAdvanced { log_start } => {
                 self.ends.log_start = self.ends.log_start.max(log_start)
             }
+            Input::Followed {
+                replica,
+                broker_epoch,
+                end,
+                synced,
+            } => self.followed(now, replica, broker_epoch, (end, synced), out),
+            Input::Replicated { partition, alive } => {
+                self.replication.update(*partition, alive);
+                self.commit(out);
+                self.judge_followers(now, out);
+            }
+            Input::IsrRefused => self.replication.refused(),
             Input::Configured(config) => self.configured(config, out),
             Input::Tick => self.tick(now, out),
         }
@@ -322,11 +375,9 @@ impl Leader {
             });
         }
         let required = self.config.min_insync_replicas;
-        if acks == Acks::All && required > 1 {
-            return Err(ProduceError::NotEnoughReplicas {
-                in_sync: 1,
-                required,
-            });
+        let in_sync = u32::try_from(self.replication.in_sync()).unwrap_or(u32::MAX);
+        if acks == Acks::All && required > in_sync {
+            return Err(ProduceError::NotEnoughReplicas { in_sync, required });
         }
         self.judge_timestamps(now, batch.header())?;
         Ok(self.producers.check(batch.header())?)
@@ -378,9 +429,7 @@ impl Leader {
             append_time,
             log_start: self.ends.log_start,
         };
-        if self.config.flush_messages > 1 {
-            self.ends.high_watermark = self.ends.log_end;
-        }
+        self.commit(out);
         self.acknowledge(ticket, acks, self.ends.log_end, appended, out);
         if self.unsynced_records >= self.config.flush_messages {
             self.flush(out);
@@ -397,11 +446,72 @@ impl Leader {
         appended: Appended,
         out: &mut Effects,
     ) {
-        if acks == Acks::None || end <= self.ends.high_watermark {
+        let (reached, delayed) = match acks {
+            Acks::None => (end, &mut self.delayed),
+            Acks::Leader if !self.is_durable() => (end, &mut self.delayed),
+            Acks::Leader => (self.synced_end, &mut self.delayed_here),
+            Acks::All => (self.ends.high_watermark, &mut self.delayed),
+        };
+        if end <= reached {
             out.push_back(Effect::Acknowledge(ticket, Ok(appended)));
         } else {
-            self.delayed.wait(end, ticket, appended);
+            delayed.wait(end, ticket, appended);
         }
+    }
+
+    /// Whether the topic is synced before it is acknowledged.
+    fn is_durable(&self) -> bool {
+        self.config.flush_messages == 1
+    }
+
+    /// Moves the high watermark to what all have that count, and answers who waited for that.
+    fn commit(&mut self, out: &mut Effects) {
+        let durable = self.is_durable();
+        let own = if durable {
+            self.synced_end
+        } else {
+            self.ends.log_end
+        };
+        let committed = self
+            .replication
+            .committed(own, durable, self.config.min_insync_replicas);
+        if let Some(committed) = committed {
+            // A follower that was heard of lately may know less than was committed before.
+            let committed = committed.min(self.ends.log_end);
+            self.ends.high_watermark = self.ends.high_watermark.max(committed);
+        }
+        while let Some((ticket, appended)) = self.delayed.pop(self.ends.high_watermark) {
+            out.push_back(Effect::Acknowledge(ticket, Ok(appended)));
+        }
+    }
+
+    fn followed(
+        &mut self,
+        now: Now,
+        replica: BrokerId,
+        broker_epoch: i64,
+        (end, synced): (Offset, Offset),
+        out: &mut Effects,
+    ) {
+        // What a follower has above this log's end will be cut off there.
+        let log_end = self.ends.log_end;
+        let ends = (end.min(log_end), synced.min(log_end));
+        if self
+            .replication
+            .heard(now.monotonic, replica, broker_epoch, ends, log_end)
+        {
+            self.commit(out);
+            self.judge_followers(now, out);
+        }
+    }
+
+    fn judge_followers(&mut self, now: Now, out: &mut Effects) {
+        self.judge_at = now.monotonic.after(ISR_INTERVAL);
+        let (high_watermark, durable) = (self.ends.high_watermark, self.is_durable());
+        let change = self
+            .replication
+            .isr_change(now.monotonic, high_watermark, durable);
+        out.extend(change.map(Effect::ChangeIsr));
     }
 
     fn append_refused(&mut self, refused: Refused, out: &mut Effects) {
@@ -420,10 +530,10 @@ impl Leader {
 
     fn synced(&mut self, end: Offset, out: &mut Effects) {
         self.synced_end = self.synced_end.max(end);
-        self.ends.high_watermark = self.ends.high_watermark.max(self.synced_end);
-        while let Some((ticket, appended)) = self.delayed.pop(self.ends.high_watermark) {
+        while let Some((ticket, appended)) = self.delayed_here.pop(self.synced_end) {
             out.push_back(Effect::Acknowledge(ticket, Ok(appended)));
         }
+        self.commit(out);
     }
 
     /// Whether a caller knows the leader that is (KIP-320).
@@ -521,6 +631,9 @@ impl Leader {
     fn tick(&mut self, now: Now, out: &mut Effects) {
         if self.flush_at.is_some_and(|at| at <= now.monotonic) {
             self.flush(out);
+        }
+        if !self.replication.is_alone() && self.judge_at <= now.monotonic {
+            self.judge_followers(now, out);
         }
         if self.retain_at <= now.monotonic {
             self.retain_at = now.monotonic.after(RETENTION_INTERVAL);

@@ -23,9 +23,9 @@ impl Stepper {
             now,
             EPOCH,
             config,
-            Offset::ZERO,
-            Offset::ZERO,
+            (Offset::ZERO, Offset::ZERO, Offset::ZERO),
             ProducerTable::default(),
+            alone(),
         );
         Self { leader, now }
     }
@@ -46,6 +46,19 @@ impl Stepper {
         );
         self.step(Input::Appended { base })
     }
+}
+
+/// A partition without followers.
+fn alone() -> Replication {
+    let me = BrokerId(1);
+    let partition = PartitionImage::new(vec![me], EPOCH, &[me].into());
+    Replication::new(
+        Monotonic::default(),
+        me,
+        partition,
+        [(me, 1)].into(),
+        Offset::ZERO,
+    )
 }
 
 fn produce(ticket: u64, batch: Batch, acks: Acks) -> Input {

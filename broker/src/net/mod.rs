@@ -9,5 +9,6 @@
 pub mod admission;
 pub mod http;
 pub mod kafka;
+pub mod peer;
 pub mod quic;
 pub mod throttle;

@@ -39,6 +39,7 @@ use crate::controller::{self, Command, ControllerActor, Outcome};
 use crate::directory::Directory;
 use crate::leader::actor::Crash;
 use crate::metrics::Metrics;
+use crate::peer::fetcher::Fetchers;
 use crate::replicas::actor::CloseAll;
 use crate::replicas::{ReplicasActor, ReplicasStart};
 use crate::storage::checkpoint::Checkpoints;
@@ -154,7 +155,7 @@ impl Starting {
         self.make_first_user(&controller, &published).await?;
         let first_user = self.first_user();
         remove_deleted(&shared);
-        let replicas = start_replicas(&shared, &controller, &published, &self.config)?;
+        let replicas = start_replicas(&shared, &controller, &published, None, &self.config)?;
         wait_until_led(&shared, &published).await;
         let (stop, stopping) = watch::channel(false);
         start_checkpoints(&shared, stopping.clone());
@@ -233,6 +234,7 @@ fn start_controller(
         disk: shared.open.disk().clone(),
         dir: shared.dir.clone(),
         identity,
+        peers: None,
         runtime: shared.runtime.clone(),
         clock: shared.clock.clone(),
         published: published.clone(),
@@ -297,6 +299,7 @@ fn start_replicas(
     shared: &Shared,
     controller: &Addr<ControllerActor>,
     published: &Published,
+    fetchers: Option<&Fetchers>,
     config: &BrokerConfig,
 ) -> Result<Vec<Addr<ReplicasActor>>, StartError> {
     let (topic_defaults, groups) = (config.topic_defaults()?, config.groups()?);
@@ -306,6 +309,7 @@ fn start_replicas(
             worker: worker.clone(),
             controller: controller.clone(),
             published: published.clone(),
+            fetchers: fetchers.cloned(),
             topic_defaults: topic_defaults.clone(),
             groups: groups.clone(),
             group_rewrite_bytes: config.groups.rewrite.0,

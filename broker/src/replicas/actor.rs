@@ -1,26 +1,28 @@
-//! The shell of `replicas`: starts leaders and coordinators of one worker and stops them.
+//! The shell of `replicas`: starts leaders, followers and coordinators of one worker and stops them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use actix::prelude::*;
 use callboard_common::runtime::Worker;
-use callboard_common::{BrokerId, TopicName, TopicPartition, Uuid};
+use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
 use futures::stream;
 use slog::{Logger, error, o, warn};
 use tokio::sync::{oneshot, watch};
 
-use super::state::{Effect, Effects, Replicas, Role};
+use super::state::{Duty, Effect, Effects, Replicas, Role};
 use crate::controller::actor::{Propose, Published};
-use crate::controller::{Command, ControllerActor, Outcome};
+use crate::controller::{Command, ControllerActor, Outcome, PartitionImage};
 use crate::coordinator::actor::Stop;
 use crate::coordinator::{CoordinatorActor, CoordinatorStart, GroupConfig};
 use crate::directory::LeaderRef;
-use crate::leader::actor::{Close, Configure};
-use crate::leader::opening::NewEpoch;
+use crate::follower::{FollowerActor, FollowerStart};
+use crate::leader::actor::{Close, Configure, UpdateReplicas};
+use crate::leader::opening::{ChangeIsr, NewEpoch};
 use crate::leader::{Ends, LeaderActor, LeaderStart};
 use crate::node::Shared;
+use crate::peer::fetcher::Fetchers;
 use crate::storage::sync::Outstanding;
 use crate::storage::{LogFiles, meta_properties};
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit};
@@ -37,6 +39,8 @@ pub struct ReplicasStart {
     pub controller: Addr<ControllerActor>,
     /// The metadata.
     pub published: Published,
+    /// The lanes to leaders on other nodes; `None` if the node is alone.
+    pub fetchers: Option<Fetchers>,
     /// Settings of topics that choose nothing else.
     pub topic_defaults: TopicConfig,
     /// Settings of groups.
@@ -73,13 +77,50 @@ struct Prepared {
     result: Result<(), String>,
 }
 
+/// An actor has closed its log.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Closed {
+    partition: TopicPartition,
+}
+
+/// Who does a duty.
+#[derive(Clone, Debug)]
+enum Doer {
+    Leader(Addr<LeaderActor>),
+    Follower(Addr<FollowerActor>),
+}
+
+impl Doer {
+    /// Tells it to close its log; the answer comes when it has.
+    fn close(&self) -> oneshot::Receiver<Result<(), String>> {
+        let (reply, closed) = oneshot::channel();
+        let close = Close { reply: Some(reply) };
+        match self {
+            Self::Leader(leader) => supervision::tell(leader, close),
+            Self::Follower(follower) => supervision::tell(follower, close),
+        }
+        closed
+    }
+}
+
+/// What happens to a partition when its log is closed.
+#[derive(Debug)]
+enum After {
+    Start(Role),
+    Delete(Uuid),
+    Rest,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ReplicasActor {
     start: ReplicasStart,
     replicas: Replicas,
     effects: Effects,
-    leaders: BTreeMap<TopicPartition, (Addr<LeaderActor>, Uuid)>,
+    doers: BTreeMap<TopicPartition, Doer>,
+    /// Logs that are being closed.
+    ending: BTreeMap<TopicPartition, After>,
     coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
     closing: bool,
 }
@@ -94,7 +135,8 @@ impl ReplicasActor {
             start,
             replicas,
             effects: Effects::new(),
-            leaders: BTreeMap::new(),
+            doers: BTreeMap::new(),
+            ending: BTreeMap::new(),
             coordinators: BTreeMap::new(),
             closing: false,
         }
@@ -114,34 +156,70 @@ impl ReplicasActor {
         {
             return;
         }
-        self.replicas.follow(
-            image.topics.iter().map(|(n, t)| (n, &**t)),
-            &mut self.effects,
-        );
-        let (mut stopped, mut prepare) = (Vec::new(), Vec::new());
+        self.replicas.follow(&image, &mut self.effects);
+        let mut prepare = Vec::new();
         while let Some(effect) = self.effects.pop_front() {
             match effect {
-                Effect::Start { partition, role } => prepare.push((partition, role)),
+                Effect::Start { partition, role } => match self.ending.get_mut(&partition) {
+                    Some(after) => *after = After::Start(role),
+                    None => prepare.push((partition, role)),
+                },
+                Effect::Stop { partition } => self.end(partition, After::Rest, ctx),
                 Effect::Delete {
                     partition,
                     topic_id,
-                } => {
-                    self.delete(&partition, topic_id);
-                    stopped.push(partition);
-                }
+                } => self.end(partition, After::Delete(topic_id), ctx),
                 Effect::Configure { partition, configs } => {
                     let config = self.topic_config(&partition.topic, &configs);
-                    if let Some((leader, _)) = self.leaders.get(&partition) {
-                        supervision::tell(leader, Configure(config));
+                    match self.doers.get(&partition) {
+                        Some(Doer::Leader(leader)) => supervision::tell(leader, Configure(config)),
+                        Some(Doer::Follower(follower)) => {
+                            supervision::tell(follower, Configure(config));
+                        }
+                        None => {}
+                    }
+                }
+                Effect::Update { partition, image } => {
+                    if let Some(Doer::Leader(leader)) = self.doers.get(&partition) {
+                        let alive = self.replicas.alive().clone();
+                        let update = UpdateReplicas {
+                            partition: image,
+                            alive,
+                        };
+                        supervision::tell(leader, update);
                     }
                 }
             }
         }
+        self.prepare(prepare, ctx);
+    }
+
+    /// Ends a duty; when the log is closed, something else happens to it.
+    fn end(&mut self, partition: TopicPartition, after: After, ctx: &mut Context<Self>) {
+        self.stop_coordinator(&partition);
+        let hidden = std::slice::from_ref(&partition);
         self.start
             .shared
             .directory
-            .update_leaders(Vec::new(), &stopped);
-        self.prepare(prepare, ctx);
+            .update_leaders(Vec::new(), hidden);
+        if let Some(ending) = self.ending.get_mut(&partition) {
+            *ending = after;
+            return;
+        }
+        let Some(doer) = self.doers.remove(&partition) else {
+            if let After::Delete(topic_id) = after {
+                self.delete(&partition, topic_id);
+            }
+            return;
+        };
+        let closed = doer.close();
+        drop(self.ending.insert(partition.clone(), after));
+        let actor = ctx.address();
+        drop(actix_rt::spawn(async move {
+            // However it closed: the next to open the log finds out.
+            drop(closed.await);
+            supervision::tell(&actor, Closed { partition });
+        }));
     }
 
     fn topic_config(&self, topic: &TopicName, configs: &BTreeMap<String, String>) -> TopicConfig {
@@ -195,46 +273,101 @@ impl ReplicasActor {
         }
     }
 
-    fn start_leader(&mut self, partition: &TopicPartition, role: &Role, ctx: &mut Context<Self>) {
+    fn files(&self, partition: &TopicPartition) -> LogFiles {
+        let shared = &self.start.shared;
+        LogFiles {
+            partition: partition.clone(),
+            dir: self.dir(partition),
+            open: shared.open.clone(),
+            checkpoints: shared.checkpoints.clone(),
+            outstanding: Outstanding::default(),
+        }
+    }
+
+    fn start_duty(&mut self, partition: &TopicPartition, role: &Role, ctx: &mut Context<Self>) {
+        match &role.duty {
+            Duty::Lead(image) => self.start_leader(partition, role, image, ctx),
+            Duty::Follow(leader, epoch) => {
+                self.start_follower(partition, role, (*leader, *epoch), ctx)
+            }
+            Duty::Rest => {}
+        }
+    }
+
+    fn start_follower(
+        &mut self,
+        partition: &TopicPartition,
+        role: &Role,
+        (leader, epoch): (BrokerId, LeaderEpoch),
+        ctx: &mut Context<Self>,
+    ) {
+        let shared = self.start.shared.clone();
+        let logger = shared
+            .logger
+            .new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
+        let Some(fetchers) = self.start.fetchers.clone() else {
+            return error!(logger, "another node leads and this one has no certificates for other nodes";
+                "leader" => %leader);
+        };
+        let alive = self.replicas.alive();
+        let start = FollowerStart {
+            files: self.files(partition),
+            config: self.topic_config(&partition.topic, &role.configs),
+            topic_id: role.topic_id,
+            leader,
+            epoch,
+            broker_epoch: alive.get(&shared.broker).copied().unwrap_or(-1),
+            fetchers,
+            runtime: shared.runtime.clone(),
+            clock: shared.clock.clone(),
+            metrics: shared.metrics.clone(),
+            logger: logger.clone(),
+        };
+        let name = format!("follower {partition}");
+        let child = self.child(name, partition.clone(), logger, ctx);
+        let actor = supervision::start(&self.start.worker, child, move |_| {
+            FollowerActor::new(start.clone())
+        });
+        drop(self.doers.insert(partition.clone(), Doer::Follower(actor)));
+    }
+
+    fn start_leader(
+        &mut self,
+        partition: &TopicPartition,
+        role: &Role,
+        image: &PartitionImage,
+        ctx: &mut Context<Self>,
+    ) {
         let shared = self.start.shared.clone();
         let ends = watch::Sender::new(Ends::default());
         let logger = shared
             .logger
             .new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
+        let (controller, broker) = (self.start.controller.clone(), shared.broker);
+        let of = (partition.clone(), role.topic_id, broker);
         let start = LeaderStart {
-            files: LogFiles {
-                partition: partition.clone(),
-                dir: self.dir(partition),
-                open: shared.open.clone(),
-                checkpoints: shared.checkpoints.clone(),
-                outstanding: Outstanding::default(),
-            },
+            files: self.files(partition),
             config: self.topic_config(&partition.topic, &role.configs),
-            epoch: role.epoch,
-            new_epoch: new_epoch(
-                self.start.controller.clone(),
-                partition.clone(),
-                role.topic_id,
-                shared.broker,
-            ),
+            epoch: image.epoch,
+            broker,
+            partition: image.clone(),
+            alive: self.replicas.alive().clone(),
+            change_isr: change_isr(controller.clone(), of.clone()),
+            new_epoch: new_epoch(controller, of),
             ends: ends.clone(),
             runtime: shared.runtime.clone(),
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
             logger: logger.clone(),
         };
-        let child = self.child(
-            format!("leader {partition}"),
-            partition.clone(),
-            logger,
-            ctx,
-        );
+        let name = format!("leader {partition}");
+        let child = self.child(name, partition.clone(), logger, ctx);
         let actor = supervision::start(&self.start.worker, child, move |_| {
             LeaderActor::new(start.clone())
         });
         drop(
-            self.leaders
-                .insert(partition.clone(), (actor.clone(), role.topic_id)),
+            self.doers
+                .insert(partition.clone(), Doer::Leader(actor.clone())),
         );
         let leader = LeaderRef {
             actor,
@@ -314,20 +447,14 @@ impl ReplicasActor {
         }
     }
 
-    /// Ends the leader of a deleted topic and removes its log.
-    fn delete(&mut self, partition: &TopicPartition, topic_id: Uuid) {
-        self.stop_coordinator(partition);
-        let closed = self.leaders.remove(partition).map(|(leader, _)| {
-            let (reply, closed) = oneshot::channel();
-            supervision::tell(&leader, Close { reply: Some(reply) });
-            closed
-        });
+    /// Removes the log of a partition that is not kept here any more.
+    fn delete(&self, partition: &TopicPartition, topic_id: Uuid) {
         let shared = self.start.shared.clone();
         let (dir, disk) = (self.dir(partition), shared.open.disk().clone());
         // As Kafka names it; a crash in between leaves a directory that the next start removes.
         let doomed = dir.with_file_name(format!("{partition}.{topic_id}-delete"));
         let partition = partition.clone();
-        let remove = move || {
+        self.start.shared.runtime.background().run(move || {
             shared.open.forget_below(&dir);
             shared.checkpoints.remove(&partition);
             let removed = disk
@@ -336,24 +463,14 @@ impl ReplicasActor {
             if let Err(error) = removed {
                 warn!(shared.logger, "deleted topic's log was not removed"; "path" => %dir.display(), "error" => %error);
             }
-        };
-        let pool = self.start.shared.runtime.background().clone();
-        drop(actix_rt::spawn(async move {
-            if let Some(closed) = closed {
-                // However it closed, the log is not needed any more.
-                drop(closed.await);
-            }
-            let _done = pool.ask(remove).await;
-        }));
+        });
     }
 }
 
 /// Asks the controller for the next leader epoch of a partition.
 fn new_epoch(
     controller: Addr<ControllerActor>,
-    partition: TopicPartition,
-    topic_id: Uuid,
-    broker: BrokerId,
+    (partition, topic_id, broker): (TopicPartition, Uuid, BrokerId),
 ) -> NewEpoch {
     std::sync::Arc::new(move || {
         let (reply, answer) = oneshot::channel();
@@ -370,6 +487,26 @@ fn new_epoch(
             }
         }
         .boxed()
+    })
+}
+
+/// Asks the controller to change who is in sync.
+fn change_isr(
+    controller: Addr<ControllerActor>,
+    (partition, topic_id, leader): (TopicPartition, Uuid, BrokerId),
+) -> ChangeIsr {
+    std::sync::Arc::new(move |epoch, change| {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::AlterIsr {
+            topic_id,
+            partition: partition.partition,
+            leader,
+            epoch,
+            version: change.version,
+            isr: change.isr,
+        };
+        supervision::tell(&controller, Propose { command, reply });
+        async move { matches!(answer.await, Ok(Ok(_))) }.boxed()
     })
 }
 
@@ -409,16 +546,21 @@ impl Handler<Prepared> for ReplicasActor {
             role,
             result,
         } = prepared;
-        let image = self.start.published.image.load();
-        let is_wanted = image
-            .topics
-            .get(&partition.topic)
-            .is_some_and(|t| t.id == role.topic_id);
-        if self.closing || !is_wanted {
+        // Meanwhile the metadata may want something else, which has its own turn.
+        let is_wanted = self.replicas.role(&partition).is_some_and(|wanted| {
+            let same = match (&wanted.duty, &role.duty) {
+                (Duty::Lead(_), Duty::Lead(_)) => true,
+                (a, b) => a == b,
+            };
+            wanted.topic_id == role.topic_id && same
+        });
+        if self.closing || !is_wanted || self.doers.contains_key(&partition) {
             return;
         }
+        // What changed since is known already.
+        let role = self.replicas.role(&partition).cloned().unwrap_or(role);
         match result {
-            Ok(()) => self.start_leader(&partition, &role, ctx),
+            Ok(()) => self.start_duty(&partition, &role, ctx),
             Err(error) => {
                 let _count = self.start.shared.metrics.offline_partitions.inc();
                 error!(self.start.shared.logger, "partition is offline: its directory cannot be used";
@@ -428,19 +570,31 @@ impl Handler<Prepared> for ReplicasActor {
     }
 }
 
+impl Handler<Closed> for ReplicasActor {
+    type Result = ();
+
+    fn handle(&mut self, Closed { partition }: Closed, ctx: &mut Context<Self>) {
+        match self.ending.remove(&partition) {
+            Some(After::Start(role)) if !self.closing => self.prepare(vec![(partition, role)], ctx),
+            Some(After::Delete(topic_id)) => self.delete(&partition, topic_id),
+            Some(After::Start(_) | After::Rest) | None => {}
+        }
+    }
+}
+
 impl Handler<GaveUp> for ReplicasActor {
     type Result = ();
 
     fn handle(&mut self, gave_up: GaveUp, _ctx: &mut Context<Self>) {
         let GaveUp { partition, error } = gave_up;
-        if self.closing || !self.leaders.contains_key(&partition) {
+        if self.closing || !self.doers.contains_key(&partition) {
             return;
         }
         let _count = self.start.shared.metrics.offline_partitions.inc();
         error!(self.start.shared.logger, "partition is offline until the node is started again";
             "topic" => %partition.topic, "partition" => partition.partition, "error" => error);
         self.stop_coordinator(&partition);
-        drop(self.leaders.remove(&partition));
+        drop(self.doers.remove(&partition));
         self.start
             .shared
             .directory
@@ -458,10 +612,8 @@ impl Handler<CloseAll> for ReplicasActor {
             supervision::tell(&coordinator, Stop);
         }
         let mut closing = Vec::new();
-        for (partition, (leader, _)) in std::mem::take(&mut self.leaders) {
-            let (reply, closed) = oneshot::channel();
-            supervision::tell(&leader, Close { reply: Some(reply) });
-            closing.push((partition, closed));
+        for (partition, doer) in std::mem::take(&mut self.doers) {
+            closing.push((partition, doer.close()));
         }
         let all = async move {
             let mut unclean = Vec::new();

@@ -1,30 +1,46 @@
-//! Which partitions of one worker must be led, and which no longer; pure.
+//! Which partitions one worker must lead or follow, and which no longer; pure.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use callboard_common::{BrokerId, LeaderEpoch, TopicPartition, Uuid};
 
-/// What a worker's partition is led with.
+use crate::controller::image::Standing;
+use crate::controller::{MetadataImage, PartitionImage};
+
+/// What a worker does with a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
     /// The topic's identifier.
     pub topic_id: Uuid,
-    /// The reign that metadata gives.
-    pub epoch: LeaderEpoch,
     /// The topic's settings that differ from the defaults.
     pub configs: BTreeMap<String, String>,
+    /// What it is to do.
+    pub duty: Duty,
+}
+
+/// See [`Role`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Lead it.
+    Lead(PartitionImage),
+    /// Follow this leader in this reign.
+    Follow(BrokerId, LeaderEpoch),
+    /// Keep the log: nobody leads.
+    Rest,
 }
 
 /// What must happen next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is a sentence")]
 pub enum Effect {
-    /// Start leading.
+    /// Begin a duty, after the one before has ended.
     Start {
         partition: TopicPartition,
         role: Role,
     },
-    /// Stop leading; the topic is deleted and its log goes.
+    /// End the duty; the log stays.
+    Stop { partition: TopicPartition },
+    /// End the duty; the partition is not kept here any more and its log goes.
     Delete {
         partition: TopicPartition,
         topic_id: Uuid,
@@ -34,18 +50,25 @@ pub enum Effect {
         partition: TopicPartition,
         configs: BTreeMap<String, String>,
     },
+    /// The replicas of a partition that is led changed, or who of them is alive.
+    Update {
+        partition: TopicPartition,
+        image: PartitionImage,
+    },
 }
 
 /// Effects in order; the shell reuses the buffer.
 pub type Effects = VecDeque<Effect>;
 
-/// What one worker of this node leads.
+/// What one worker of this node keeps.
 #[derive(Debug)]
 pub struct Replicas {
     broker: BrokerId,
     worker: u64,
     workers: u64,
-    led: BTreeMap<TopicPartition, Role>,
+    kept: BTreeMap<TopicPartition, Role>,
+    /// Incarnations of the nodes that are alive.
+    alive: BTreeMap<BrokerId, i64>,
 }
 
 /// The number that decides which worker a partition lives on.
@@ -59,45 +82,64 @@ fn hash(topic_id: &Uuid, partition: i32) -> u64 {
 }
 
 impl Replicas {
-    /// Nothing is led yet by worker `worker` of `workers`.
+    /// Nothing is kept yet by worker `worker` of `workers`.
     #[must_use]
     pub fn new(broker: BrokerId, worker: u64, workers: u64) -> Self {
         Self {
             broker,
             worker,
             workers,
-            led: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            alive: BTreeMap::new(),
         }
     }
 
-    /// Compares with newer metadata and puts what must happen next into `out`: what stops comes first.
-    pub fn follow<'a>(
-        &mut self,
-        topics: impl Iterator<
-            Item = (
-                &'a callboard_common::TopicName,
-                &'a crate::controller::TopicImage,
-            ),
-        >,
-        out: &mut Effects,
-    ) {
+    /// Incarnations of the nodes that are alive, as of the metadata that was followed last.
+    #[must_use]
+    pub fn alive(&self) -> &BTreeMap<BrokerId, i64> {
+        &self.alive
+    }
+
+    /// The role of a partition, as of the metadata that was followed last.
+    #[must_use]
+    pub fn role(&self, partition: &TopicPartition) -> Option<&Role> {
+        self.kept.get(partition)
+    }
+
+    fn duty(&self, partition: &PartitionImage) -> Option<Duty> {
+        if !partition.replicas.contains(&self.broker) {
+            return None;
+        }
+        Some(match partition.leader {
+            Some(leader) if leader == self.broker => Duty::Lead(partition.clone()),
+            Some(leader) => Duty::Follow(leader, partition.epoch),
+            None => Duty::Rest,
+        })
+    }
+
+    /// Compares with newer metadata and puts what must happen next into `out`: what ends comes first.
+    pub fn follow(&mut self, image: &MetadataImage, out: &mut Effects) {
+        let unfenced = image
+            .brokers
+            .iter()
+            .filter(|(_, b)| b.standing == Standing::Alive);
+        let alive: BTreeMap<BrokerId, i64> = unfenced.map(|(id, b)| (*id, b.epoch)).collect();
+        let alive_changed = alive != self.alive;
         let mut wanted = BTreeMap::new();
-        for (name, topic) in topics {
+        for (name, topic) in &image.topics {
             for (number, partition) in (0..).zip(&topic.partitions) {
-                let mine = hash(&topic.id, number) % self.workers == self.worker;
-                if mine && partition.leader == Some(self.broker) {
-                    let (topic_id, epoch, configs) =
-                        (topic.id, partition.epoch, topic.configs.clone());
-                    let partition = TopicPartition::new(name.clone(), number);
-                    drop(wanted.insert(
-                        partition,
-                        Role {
-                            topic_id,
-                            epoch,
-                            configs,
-                        },
-                    ));
+                if hash(&topic.id, number) % self.workers != self.worker {
+                    continue;
                 }
+                let Some(duty) = self.duty(partition) else {
+                    continue;
+                };
+                let role = Role {
+                    topic_id: topic.id,
+                    configs: topic.configs.clone(),
+                    duty,
+                };
+                drop(wanted.insert(TopicPartition::new(name.clone(), number), role));
             }
         }
         let gone = |(p, role): (&TopicPartition, &Role)| {
@@ -109,39 +151,71 @@ impl Replicas {
                 topic_id: role.topic_id,
             })
         };
-        out.extend(self.led.iter().filter_map(gone));
+        out.extend(self.kept.iter().filter_map(gone));
         for (partition, role) in &wanted {
-            match self.led.get(partition) {
-                Some(led) if led.topic_id == role.topic_id => {
-                    // A newer epoch was taken by the leader itself when it restarted.
-                    if led.configs != role.configs {
-                        let (partition, configs) = (partition.clone(), role.configs.clone());
-                        out.push_back(Effect::Configure { partition, configs });
-                    }
+            match self.kept.get(partition) {
+                Some(kept) if kept.topic_id == role.topic_id => {
+                    change(partition, kept, role, alive_changed, out);
                 }
-                Some(_) | None => {
-                    out.push_back(Effect::Start {
-                        partition: partition.clone(),
-                        role: role.clone(),
-                    });
-                }
+                Some(_) | None => out.push_back(Effect::Start {
+                    partition: partition.clone(),
+                    role: role.clone(),
+                }),
             }
         }
-        self.led = wanted;
+        (self.kept, self.alive) = (wanted, alive);
+    }
+}
+
+/// The same partition, perhaps with another duty.
+fn change(
+    partition: &TopicPartition,
+    kept: &Role,
+    role: &Role,
+    alive_changed: bool,
+    out: &mut Effects,
+) {
+    let partition = || partition.clone();
+    match (&kept.duty, &role.duty) {
+        (Duty::Lead(before), Duty::Lead(image)) => {
+            if before != image || (alive_changed && image.replicas.len() > 1) {
+                out.push_back(Effect::Update {
+                    partition: partition(),
+                    image: image.clone(),
+                });
+            }
+        }
+        (before, after) if before == after => {}
+        _ => {
+            out.push_back(Effect::Stop {
+                partition: partition(),
+            });
+            out.push_back(Effect::Start {
+                partition: partition(),
+                role: role.clone(),
+            });
+            return;
+        }
+    }
+    if kept.configs != role.configs {
+        out.push_back(Effect::Configure {
+            partition: partition(),
+            configs: role.configs.clone(),
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::{Command, MetadataImage};
+    use crate::controller::Command;
     use callboard_common::TopicName;
 
     const B1: BrokerId = BrokerId(1);
 
     fn follow(replicas: &mut Replicas, image: &MetadataImage) -> Vec<Effect> {
         let mut out = Effects::new();
-        replicas.follow(image.topics.iter().map(|(n, t)| (n, &**t)), &mut out);
+        replicas.follow(image, &mut out);
         out.into()
     }
 
@@ -205,5 +279,44 @@ mod tests {
                 .all(|e| matches!(e, Effect::Start { .. })),
             "{effects:?}"
         );
+    }
+
+    /// A node that leads no more follows, after it has stopped leading.
+    #[test]
+    fn duties_change_with_the_leader() {
+        let mut image = MetadataImage::default();
+        for broker in [1, 2] {
+            let register = Command::RegisterBroker {
+                broker: BrokerId(broker),
+                directory: Uuid::ZERO,
+                incarnation: Uuid::ZERO,
+            };
+            image
+                .apply(broker.unsigned_abs().into(), register)
+                .expect("registered");
+        }
+        let place = Command::PlaceTopic {
+            name: TopicName::new("t").expect("valid"),
+            id: Uuid([1; 16]),
+            replicas: vec![vec![B1, BrokerId(2)]],
+            configs: BTreeMap::new(),
+        };
+        image.apply(3, place).expect("created");
+        let mut worker = Replicas::new(B1, 0, 1);
+        let started = follow(&mut worker, &image);
+        assert!(
+            matches!(&started[..], [Effect::Start { role, .. }] if matches!(role.duty, Duty::Lead(_)))
+        );
+        let fence = Command::FenceBroker {
+            broker: B1,
+            epoch: 1,
+            stops: false,
+        };
+        image.apply(4, fence).expect("fenced");
+        let changed = follow(&mut worker, &image);
+        let [Effect::Stop { .. }, Effect::Start { role, .. }] = &changed[..] else {
+            panic!("{changed:?}");
+        };
+        assert_eq!(role.duty, Duty::Follow(BrokerId(2), LeaderEpoch(1)));
     }
 }

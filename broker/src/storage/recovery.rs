@@ -11,9 +11,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use callboard_common::Offset;
 use callboard_common::record::Batch;
 use callboard_common::record::producers::ProducerTable;
+use callboard_common::{LeaderEpoch, Offset};
 
 use super::checkpoint::Marks;
 use super::disk::{File, read_whole};
@@ -41,6 +41,8 @@ pub(super) struct Recovery {
     pub(super) quarantined: Vec<Quarantined>,
     pub(super) damaged: Vec<StorageError>,
     pub(super) names_changed: bool,
+    /// Where the batches that were read changed their leader epoch.
+    pub(super) reigns: Vec<(LeaderEpoch, Offset)>,
     /// Files that may hold what was never synced.
     pub(super) scanned: Vec<(PathBuf, Arc<dyn File>)>,
 }
@@ -67,6 +69,7 @@ pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, Stora
         quarantined: Vec::new(),
         damaged: Vec::new(),
         names_changed: false,
+        reigns: Vec::new(),
         scanned: Vec::new(),
     };
     let bases = recovery.bases()?;
@@ -311,6 +314,10 @@ impl Recovery {
         if header.base_offset >= self.producers_from.get() {
             self.producers.apply(header);
         }
+        let epoch = LeaderEpoch(header.leader_epoch);
+        if self.reigns.last().is_none_or(|(last, _)| *last < epoch) && epoch.0 >= 0 {
+            self.reigns.push((epoch, Offset::new(header.base_offset)));
+        }
         let size = batch.size_bytes() as u64;
         let interval = self.config.index_interval_bytes;
         segment.note(
@@ -415,12 +422,16 @@ impl Recovery {
         self.files.outstanding.was_cut();
         let mut epochs = LeaderEpochs::read(&**self.files.disk(), &self.files.dir);
         epochs.truncate(log_end + 1);
+        // A follower's file may lack reigns whose records it has.
+        for (epoch, start) in std::mem::take(&mut self.reigns) {
+            let _new: bool = epochs.begin(epoch, start);
+        }
         self.marks.log_start = self
             .marks
             .log_start
             .max(self.segments[0].base())
             .min(log_end);
-        self.marks.high_watermark = log_end;
+        self.marks.high_watermark = self.marks.high_watermark.min(log_end);
         let log = Log::assemble(self.files, self.config, self.segments, self.marks, epochs);
         Ok(Opened {
             log,

@@ -39,6 +39,11 @@ impl Outstanding {
         work.cut_at = Some(work.cut_at.map_or(synced_end, |cut| cut.min(synced_end)));
     }
 
+    /// Notes that nothing from `end` on is to be kept.
+    pub(super) fn cut(&self, end: Offset) {
+        self.sync_failed(end);
+    }
+
     /// Waits until nothing runs; answers where the log is to be cut if a sync failed. Blocks.
     #[must_use]
     pub fn settled(&self) -> Option<Offset> {

@@ -17,7 +17,7 @@ use crate::crypto::{sha256, stateless_reset_key};
 /// Wanted size of UDP socket buffers; the system may give less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Beyond 6,550 bytes quinn's segmentation offload exceeds what the kernel sends at once.
-const MTU_UPPER_BOUND: u16 = 6500;
+pub(super) const MTU_UPPER_BOUND: u16 = 6500;
 /// Streams that a client may have open at once: its lanes.
 const MAX_LANES: u32 = 256;
 /// Memory promised to one client.
@@ -60,7 +60,7 @@ fn transport(is_client: bool) -> Arc<TransportConfig> {
 
 /// `secret` makes stateless resets that a later start of the same node can send too: a client of a node that was
 /// killed learns at once that its connection is gone, instead of by silence.
-fn endpoint_config(secret: Option<&str>) -> EndpointConfig {
+pub(super) fn endpoint_config(secret: Option<&str>) -> EndpointConfig {
     let mut config = match secret {
         Some(secret) => {
             let digest = sha256(secret.as_bytes());

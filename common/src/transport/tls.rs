@@ -190,7 +190,7 @@ impl Identity {
     }
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let wrong = |error: String| TlsError::Pem {
         what: "certificate",

@@ -87,6 +87,8 @@ pub struct Log {
     names_unsynced: bool,
     bytes_since_checkpoint: u64,
     pub(super) epochs: LeaderEpochs,
+    /// Whether reigns are known that the file does not have.
+    epochs_unwritten: bool,
 }
 
 impl Log {
@@ -122,6 +124,7 @@ impl Log {
             names_unsynced: true,
             bytes_since_checkpoint: 0,
             epochs,
+            epochs_unwritten: false,
         }
     }
 
@@ -149,6 +152,84 @@ impl Log {
     #[must_use]
     pub fn log_end(&self) -> Offset {
         self.active().end
+    }
+
+    /// What was known to be committed when the log was last closed or checkpointed.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.marks.high_watermark
+    }
+
+    /// Appends a batch that another node's leader placed; it is readable at once and durable after the next sync.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Contradiction`] if it does not continue the log, else as [`Log::append`].
+    pub fn append_placed(&mut self, batch: &Batch, now: Timestamp) -> Result<(), StorageError> {
+        let (end, header) = (self.log_end(), *batch.header());
+        if header.base_offset != end.get() {
+            return Err(StorageError::Contradiction {
+                path: self.files.dir.clone(),
+                what: format!("offset {} does not follow {end}", header.base_offset),
+            });
+        }
+        let epoch = LeaderEpoch(header.leader_epoch);
+        let _base = self.append(batch, epoch, now)?;
+        // The file is written with the next checkpoint; recovery reads the rest from the batches.
+        self.epochs_unwritten |= self.epochs.begin(epoch, end);
+        Ok(())
+    }
+
+    /// Where this log and another end to differ, if the other's last record was written in `epoch` and ends at `end`
+    /// (KIP-101, KIP-279): the largest epoch of this log that is not above it, and where it ended here.
+    #[must_use]
+    pub fn divergence(&self, epoch: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
+        let (known, known_end) = match self.epochs.end_of(epoch, self.log_end()) {
+            Some(found) => found,
+            // All that is here was written later.
+            None => (LeaderEpoch(-1), self.log_start()),
+        };
+        (known != epoch || known_end < end).then_some((known, known_end))
+    }
+
+    /// The reign in which the last record was written.
+    #[must_use]
+    pub fn last_epoch(&self) -> Option<LeaderEpoch> {
+        let end = self.log_end();
+        (end > self.log_start()).then(|| self.epochs.at(Offset::new(end.get() - 1)))?
+    }
+
+    /// Drops everything from `end` on, which is kept in quarantine, and opens the log again. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::open`].
+    pub fn truncate(self, end: Offset) -> Result<Opened, StorageError> {
+        self.files.outstanding.cut(end);
+        Self::open(self.files, self.config)
+    }
+
+    /// Drops everything and goes on at `start`, because the leader has nothing below any more. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::open`].
+    pub fn restart_at(self, start: Offset) -> Result<Opened, StorageError> {
+        let marks = Marks {
+            recovery_point: start,
+            log_start: start,
+            high_watermark: start,
+        };
+        for segment in &self.segments {
+            segment.files.remove()?;
+        }
+        let checkpoints = self.files.checkpoints.clone();
+        checkpoints.set(&self.files.partition, marks);
+        checkpoints.write().map_err(StorageError::io(
+            "writing the checkpoints of",
+            &self.files.dir,
+        ))?;
+        Self::open(self.files, self.config)
     }
 
     /// Everything below is durable.
@@ -193,11 +274,17 @@ impl Log {
     /// What the disk says.
     pub fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), StorageError> {
         let end = self.log_end();
-        if self.epochs.begin(epoch, end) {
+        self.epochs_unwritten |= self.epochs.begin(epoch, end);
+        self.write_epochs()
+    }
+
+    fn write_epochs(&mut self) -> Result<(), StorageError> {
+        if self.epochs_unwritten {
             let path = self.files.dir.join(super::leader_epochs::FILE_NAME);
             self.epochs
                 .write(&**self.files.disk(), &self.files.dir)
                 .map_err(StorageError::io("writing", &path))?;
+            self.epochs_unwritten = false;
         }
         Ok(())
     }
@@ -445,6 +532,7 @@ impl Log {
         high_watermark: Offset,
         producers: &ProducerTable,
     ) -> Result<Snapshot, StorageError> {
+        self.write_epochs()?;
         self.active_mut().write_indexes()?;
         self.bytes_since_checkpoint = 0;
         self.marks.recovery_point = self.synced_end;

@@ -1,0 +1,256 @@
+//! The pure core of a partition's follower.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use callboard_common::record::Batch;
+use callboard_common::record::producers::ProducerTable;
+use callboard_common::{LeaderEpoch, Offset};
+
+use crate::peer::protocol::{Part, What};
+
+/// How far a follower is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The end of its log.
+    pub end: Offset,
+    /// How much of it is durable.
+    pub synced: Offset,
+}
+
+/// What happens to a follower.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// There is a lane to the leader.
+    Connected,
+    /// The leader sends something.
+    Sent(Part),
+    /// Everything below is durable.
+    Synced(Offset),
+    /// It is time to try again.
+    Retry,
+}
+
+/// What must happen next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Append the batch, which continues the log.
+    Append(Batch),
+    /// Make the log durable up to its end; if a sync is in flight, another one follows it.
+    Sync,
+    /// Tell the leader how far this log is.
+    Report(Position),
+    /// The leader's log ends in this epoch at this offset: cut where the two differ.
+    CutAt(LeaderEpoch, Offset),
+    /// The leader has nothing below this offset any more: begin there anew.
+    RestartAt(Offset),
+    /// The leader's first record is this one: what lies below may go.
+    AdvanceStart(Offset),
+    /// Say [`Input::Retry`] in a while.
+    Wait,
+}
+
+/// Effects in order; the shell reuses the buffer.
+pub type Effects = VecDeque<Effect>;
+
+/// What a follower knows of its log.
+#[derive(Debug)]
+pub struct Follower {
+    epoch: LeaderEpoch,
+    position: Position,
+    high_watermark: Offset,
+    log_start: Offset,
+    producers: ProducerTable,
+}
+
+impl Follower {
+    /// A follower of the leader of this reign, over a log that is durable up to `end`.
+    #[must_use]
+    pub fn new(
+        epoch: LeaderEpoch,
+        (log_start, high_watermark, end): (Offset, Offset, Offset),
+        producers: ProducerTable,
+    ) -> Self {
+        Self {
+            epoch,
+            position: Position { end, synced: end },
+            high_watermark: high_watermark.min(end),
+            log_start,
+            producers,
+        }
+    }
+
+    /// What is known to be committed.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark
+    }
+
+    /// The idempotent producers.
+    #[must_use]
+    pub fn producers(&self) -> &ProducerTable {
+        &self.producers
+    }
+
+    /// Advances by one input and puts what must happen next into `out`, in order.
+    pub fn step(&mut self, input: Input, out: &mut Effects) {
+        match input {
+            Input::Connected | Input::Retry => out.push_back(Effect::Report(self.position)),
+            Input::Sent(part) => self.sent(part, out),
+            Input::Synced(end) => {
+                self.position.synced = self.position.synced.max(end);
+                out.push_back(Effect::Report(self.position));
+            }
+        }
+    }
+
+    fn sent(&mut self, part: Part, out: &mut Effects) {
+        if part.epoch != self.epoch {
+            return;
+        }
+        match part.what {
+            What::Records(records) => self.records(records.into_bytes(), out),
+            What::HighWatermark => {}
+            What::Diverged(epoch, end) => return out.push_back(Effect::CutAt(epoch, end)),
+            What::TooOld(start) if start > self.position.end => {
+                return out.push_back(Effect::RestartAt(start));
+            }
+            // It will be told what is true by its own metadata.
+            What::TooOld(_) | What::NotLeader => return out.push_back(Effect::Wait),
+        }
+        let known = part.high_watermark.min(self.position.end);
+        self.high_watermark = self.high_watermark.max(known);
+        let start = part.log_start.min(self.high_watermark);
+        if start > self.log_start {
+            self.log_start = start;
+            out.push_back(Effect::AdvanceStart(start));
+        }
+    }
+
+    fn records(&mut self, mut bytes: Bytes, out: &mut Effects) {
+        let before = self.position.end;
+        while !bytes.is_empty() {
+            let (batch, rest) = match Batch::split(bytes) {
+                Ok(split) => split,
+                // Damaged on its way, or at the leader: it is asked for again.
+                Err(_) => break,
+            };
+            bytes = rest;
+            let header = *batch.header();
+            if header.base_offset != self.position.end.get() {
+                continue;
+            }
+            if header.leader_epoch > self.epoch.0 {
+                break;
+            }
+            self.producers.apply(&header);
+            self.position.end = Offset::new(header.next_offset());
+            out.push_back(Effect::Append(batch));
+        }
+        if self.position.end > before {
+            out.push_back(Effect::Sync);
+            // The next records may come while these are synced.
+            out.push_back(Effect::Report(self.position));
+        } else {
+            out.push_back(Effect::Wait);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use callboard_common::Uuid;
+    use callboard_common::record::{BatchBuilder, Compression};
+
+    const EPOCH: LeaderEpoch = LeaderEpoch(3);
+
+    fn placed(base: i64, count: i32, epoch: i32) -> Bytes {
+        let mut builder = BatchBuilder::new(Compression::None);
+        (0..count).for_each(|_| builder.push(5, None, Some(b"v"), &[]));
+        let batch = builder.build();
+        let header = batch.placed(Offset::new(base), LeaderEpoch(epoch)).write();
+        [&header[..], &batch.bytes()[header.len()..]]
+            .concat()
+            .into()
+    }
+
+    fn part(what: What) -> Part {
+        Part {
+            topic_id: Uuid::ZERO,
+            partition: 0,
+            epoch: EPOCH,
+            high_watermark: Offset::new(4),
+            log_start: Offset::ZERO,
+            what,
+        }
+    }
+
+    fn follower() -> Follower {
+        Follower::new(
+            EPOCH,
+            (Offset::ZERO, Offset::new(1), Offset::new(2)),
+            ProducerTable::default(),
+        )
+    }
+
+    fn step(follower: &mut Follower, input: Input) -> Vec<Effect> {
+        let mut out = Effects::new();
+        follower.step(input, &mut out);
+        out.into()
+    }
+
+    #[test]
+    fn what_continues_the_log_is_appended_and_reported_twice() {
+        let mut f = follower();
+        let records = [placed(2, 3, 3), placed(5, 1, 3)].concat();
+        let effects = step(
+            &mut f,
+            Input::Sent(part(What::Records(Bytes::from(records).into()))),
+        );
+        let [
+            Effect::Append(_),
+            Effect::Append(_),
+            Effect::Sync,
+            Effect::Report(position),
+        ] = effects[..]
+        else {
+            panic!("{effects:?}");
+        };
+        assert_eq!((position.end.get(), position.synced.get()), (6, 2));
+        assert_eq!(f.high_watermark(), Offset::new(4));
+        let effects = step(&mut f, Input::Synced(Offset::new(6)));
+        assert!(matches!(effects[..], [Effect::Report(p)] if p.synced.get() == 6));
+    }
+
+    #[test]
+    fn what_does_not_continue_the_log_is_not_appended() {
+        for records in [placed(3, 1, 3), placed(0, 1, 3), placed(2, 1, 4)] {
+            let effects = step(
+                &mut follower(),
+                Input::Sent(part(What::Records(records.into()))),
+            );
+            assert_eq!(effects, [Effect::Wait]);
+        }
+        let mut damaged = placed(2, 1, 3).to_vec();
+        *damaged.last_mut().expect("there are bytes") ^= 1;
+        let sent = part(What::Records(Bytes::from(damaged).into()));
+        assert_eq!(step(&mut follower(), Input::Sent(sent)), [Effect::Wait]);
+    }
+
+    /// KIP-320: what an older reign's leader sends is not taken.
+    #[test]
+    fn kip_320_another_reign_is_not_listened_to() {
+        let mut f = follower();
+        let old = Part {
+            epoch: LeaderEpoch(2),
+            ..part(What::Records(placed(2, 1, 2).into()))
+        };
+        assert_eq!(step(&mut f, Input::Sent(old)), []);
+        let cut = part(What::Diverged(LeaderEpoch(1), Offset::new(1)));
+        assert_eq!(
+            step(&mut f, Input::Sent(cut)),
+            [Effect::CutAt(LeaderEpoch(1), Offset::new(1))]
+        );
+    }
+}

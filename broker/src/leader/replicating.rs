@@ -1,0 +1,86 @@
+//! The shell of a leader towards its followers and the controller.
+
+use actix::prelude::*;
+use slog::{debug, info};
+use tokio::sync::oneshot;
+
+use super::actor::LeaderActor;
+use super::messages::{Replicate, Replicated, UpdateReplicas};
+use super::replication::IsrChange;
+use super::state::Input;
+use crate::supervision::Permit;
+
+impl LeaderActor {
+    /// Asks the controller to change who is in sync.
+    pub(super) fn change_isr(&self, change: IsrChange, ctx: &mut Context<Self>) {
+        let Some(open) = &self.state else { return };
+        info!(self.start.logger, "asks for other in-sync replicas"; "isr" => ?change.isr);
+        let incarnation = self.incarnation;
+        let asked = (self.start.change_isr)(open.leader.epoch(), change);
+        let _running = ctx.spawn(asked.into_actor(self).map(move |done, actor, ctx| {
+            // What was done comes back with the metadata.
+            if !done && actor.incarnation == incarnation {
+                actor.step(Input::IsrRefused, ctx);
+            }
+        }));
+    }
+}
+
+impl Handler<Replicate> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, replicate: Replicate, ctx: &mut Context<Self>) {
+        let Some(open) = &self.state else { return };
+        let (epoch, log_start) = (open.leader.epoch(), open.log.log_start());
+        let answer = if replicate.epoch != epoch {
+            Some(Replicated::Fenced(epoch))
+        } else if replicate.end < log_start {
+            Some(Replicated::TooOld(log_start))
+        } else {
+            let last = replicate.last_epoch;
+            let diverged = last.and_then(|e| open.log.divergence(e, replicate.end));
+            diverged.map(|(epoch, end)| Replicated::Diverged(epoch, end))
+        };
+        if let Some(answer) = answer {
+            debug!(self.start.logger, "follower is told"; "replica" => %replicate.replica, "answer" => ?answer);
+            drop(replicate.reply.send(answer));
+            return;
+        }
+        let followed = Input::Followed {
+            replica: replicate.replica,
+            broker_epoch: replicate.broker_epoch,
+            end: replicate.end,
+            synced: replicate.synced,
+        };
+        self.step(followed, ctx);
+        let Some(open) = &self.state else { return };
+        let ends = open.leader.ends();
+        if replicate.end >= ends.log_end {
+            drop(replicate.reply.send(Replicated::Nothing(ends)));
+            return;
+        }
+        let plan = open
+            .log
+            .plan_read(replicate.end, ends.log_end, replicate.max_bytes, true);
+        let (read, records) = oneshot::channel();
+        self.read(plan, ends, read, Permit::internal());
+        drop(replicate.reply.send(Replicated::Records(records)));
+    }
+}
+
+impl Handler<UpdateReplicas> for LeaderActor {
+    type Result = ();
+
+    fn handle(&mut self, update: UpdateReplicas, ctx: &mut Context<Self>) {
+        let UpdateReplicas { partition, alive } = update;
+        (self.start.partition, self.start.alive) = (partition.clone(), alive.clone());
+        let current = self.state.as_ref().map(|open| open.leader.epoch());
+        if current.is_some_and(|current| partition.epoch > current) {
+            // The same node was elected again: the reign is another one all the same.
+            self.start.epoch = partition.epoch;
+            return self.reopen(ctx);
+        }
+        let partition = Box::new(partition);
+        self.step(Input::Replicated { partition, alive }, ctx);
+    }
+}

@@ -1,0 +1,327 @@
+//! What a leader knows of its followers, and what follows from it: the high watermark and who is in sync; pure.
+//!
+//! Invariants:
+//! - what is committed is durable on every in-sync replica, also on those that are about to join (the largest set
+//!   that the controller may agree to);
+//! - nothing is committed while fewer than `min.insync.replicas` are in sync;
+//! - only the controller changes who is in sync; this asks for it.
+//!
+//! Sources: Kafka's replication protocol; KIP-497 (AlterPartition), KIP-903 (broker epochs), KIP-966 (nothing is
+//! committed below the minimum).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use callboard_common::{BrokerId, Monotonic, Offset};
+
+use crate::controller::PartitionImage;
+
+/// A replica that was behind for so long is not in sync (`replica.lag.time.max.ms`).
+const LAG_MAX: Duration = Duration::from_secs(10);
+/// A proposal that was not answered for so long is made again.
+const PROPOSAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How far a follower is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Follower {
+    /// Its incarnation.
+    broker_epoch: i64,
+    /// The end of its log.
+    end: Offset,
+    /// Everything below is durable there.
+    synced: Offset,
+    /// When it had all that there was.
+    caught_up: Monotonic,
+    /// When it was heard of, and the leader's end then.
+    heard: (Monotonic, Offset),
+}
+
+/// A proposal to the controller: who shall be in sync, as of which version of the partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChange {
+    /// Who is in sync, with incarnations.
+    pub isr: Vec<(BrokerId, i64)>,
+    /// The version that the leader knows.
+    pub version: i32,
+}
+
+/// A partition's replicas as its leader sees them.
+#[derive(Clone, Debug)]
+pub struct Replication {
+    me: BrokerId,
+    partition: PartitionImage,
+    /// Incarnations of the nodes that are alive.
+    alive: BTreeMap<BrokerId, i64>,
+    followers: BTreeMap<BrokerId, Follower>,
+    /// What was asked of the controller, and when.
+    proposed: Option<(Monotonic, Vec<BrokerId>)>,
+    since: Monotonic,
+    /// The end of the log when this reign began: who has less may lack what earlier reigns committed.
+    reign_start: Offset,
+}
+
+impl Replication {
+    /// Nothing was heard of anybody yet.
+    #[must_use]
+    pub fn new(
+        now: Monotonic,
+        me: BrokerId,
+        partition: PartitionImage,
+        alive: BTreeMap<BrokerId, i64>,
+        reign_start: Offset,
+    ) -> Self {
+        Self {
+            me,
+            partition,
+            alive,
+            followers: BTreeMap::new(),
+            proposed: None,
+            since: now,
+            reign_start,
+        }
+    }
+
+    /// Whether there is anybody else.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.partition.replicas.len() <= 1
+    }
+
+    /// How many are in sync.
+    #[must_use]
+    pub fn in_sync(&self) -> usize {
+        self.partition.isr.len()
+    }
+
+    /// The metadata changed.
+    pub fn update(&mut self, partition: PartitionImage, alive: BTreeMap<BrokerId, i64>) {
+        if partition.version != self.partition.version {
+            self.proposed = None;
+        }
+        self.followers.retain(|b, _| partition.replicas.contains(b));
+        (self.partition, self.alive) = (partition, alive);
+    }
+
+    /// The controller answered a proposal without doing it.
+    pub fn refused(&mut self) {
+        self.proposed = None;
+    }
+
+    /// A follower says how far it is. Whether it is one of the replicas, in an incarnation that is alive.
+    pub fn heard(
+        &mut self,
+        now: Monotonic,
+        replica: BrokerId,
+        broker_epoch: i64,
+        (end, synced): (Offset, Offset),
+        log_end: Offset,
+    ) -> bool {
+        let known = self.partition.replicas.contains(&replica);
+        if !known || replica == self.me || self.alive.get(&replica) != Some(&broker_epoch) {
+            return false;
+        }
+        let before = self.followers.get(&replica).copied();
+        let before = before.filter(|f| f.broker_epoch == broker_epoch);
+        let last = before.map_or(self.since, |f| f.caught_up);
+        let caught_up = match before {
+            _ if end >= log_end => now,
+            // It has all that there was when it was last heard of.
+            Some(f) if end >= f.heard.1 => f.heard.0.max(last),
+            Some(_) | None => last,
+        };
+        let follower = Follower {
+            broker_epoch,
+            end,
+            synced,
+            caught_up,
+            heard: (now, log_end),
+        };
+        let _before = self.followers.insert(replica, follower);
+        true
+    }
+
+    /// How far all have it that count, or nothing while they are too few. `own` is how far this node has it: synced,
+    /// or written where the topic does not sync first.
+    #[must_use]
+    pub fn committed(&self, own: Offset, durable: bool, min_isr: u32) -> Option<Offset> {
+        let wanted = (min_isr as usize).min(self.partition.replicas.len());
+        if self.partition.isr.len() < wanted {
+            return None;
+        }
+        let proposed = self.proposed.iter().flat_map(|(_, isr)| isr);
+        let all = self.partition.isr.iter().chain(proposed);
+        let reached = all.filter(|b| **b != self.me).map(|b| {
+            let follower = self.followers.get(b)?;
+            Some(if durable {
+                follower.synced
+            } else {
+                follower.end
+            })
+        });
+        // Who was not heard of in this reign holds everything up.
+        reached.fold(Some(own), |least, reached| Some(least?.min(reached?)))
+    }
+
+    /// What to ask the controller for, if who is in sync is not who should be.
+    pub fn isr_change(
+        &mut self,
+        now: Monotonic,
+        high_watermark: Offset,
+        durable: bool,
+    ) -> Option<IsrChange> {
+        let is_pending = |(at, _): &(Monotonic, _)| now.since(*at) < PROPOSAL_PATIENCE;
+        if self.is_alone() || self.proposed.as_ref().is_some_and(is_pending) {
+            return None;
+        }
+        let wanted: Vec<BrokerId> = self
+            .partition
+            .replicas
+            .iter()
+            .copied()
+            .filter(|b| *b == self.me || self.should_be_in_sync(*b, now, high_watermark, durable))
+            .collect();
+        let isr = &self.partition.isr;
+        let same = wanted.len() == isr.len() && wanted.iter().all(|b| isr.contains(b));
+        if same {
+            self.proposed = None;
+            return None;
+        }
+        let with_epoch = |b: &BrokerId| Some((*b, *self.alive.get(b)?));
+        let isr: Option<Vec<_>> = wanted.iter().map(with_epoch).collect();
+        let change = IsrChange {
+            isr: isr?,
+            version: self.partition.version,
+        };
+        self.proposed = Some((now, wanted));
+        Some(change)
+    }
+
+    fn should_be_in_sync(
+        &self,
+        broker: BrokerId,
+        now: Monotonic,
+        high_watermark: Offset,
+        durable: bool,
+    ) -> bool {
+        let in_sync = self.partition.isr.contains(&broker);
+        let Some(epoch) = self.alive.get(&broker) else {
+            // The controller has taken it out, or will.
+            return in_sync;
+        };
+        let follower = self
+            .followers
+            .get(&broker)
+            .filter(|f| f.broker_epoch == *epoch);
+        let has = |f: &Follower| if durable { f.synced } else { f.end };
+        if in_sync {
+            // Whoever lost what was committed, to corruption or a new disk, must not lead.
+            if follower.is_some_and(|f| has(f) < high_watermark) {
+                return false;
+            }
+            let caught_up = follower.map_or(self.since, |f| f.caught_up);
+            return now.since(caught_up) <= LAG_MAX;
+        }
+        follower.is_some_and(|f| has(f) >= high_watermark.max(self.reign_start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use callboard_common::LeaderEpoch;
+
+    const B1: BrokerId = BrokerId(1);
+    const B2: BrokerId = BrokerId(2);
+    const B3: BrokerId = BrokerId(3);
+
+    fn alive() -> BTreeMap<BrokerId, i64> {
+        [(B1, 11), (B2, 12), (B3, 13)].into()
+    }
+
+    fn partition(isr: &[BrokerId]) -> PartitionImage {
+        let unfenced = alive().into_keys().collect();
+        let mut partition = PartitionImage::new(vec![B1, B2, B3], LeaderEpoch(0), &unfenced);
+        partition.isr = isr.to_vec();
+        partition
+    }
+
+    fn at(ms: u64) -> Monotonic {
+        Monotonic(Duration::from_millis(ms))
+    }
+
+    fn replication(isr: &[BrokerId]) -> Replication {
+        Replication::new(at(0), B1, partition(isr), alive(), o(0))
+    }
+
+    fn o(offset: i64) -> Offset {
+        Offset::new(offset)
+    }
+
+    #[test]
+    fn what_is_committed_is_durable_on_all_in_sync() {
+        let mut r = replication(&[B1, B2, B3]);
+        assert_eq!(r.committed(o(10), true, 2), None, "nobody was heard of");
+        assert!(r.heard(at(1), B2, 12, (o(10), o(7)), o(10)));
+        assert_eq!(r.committed(o(10), true, 2), None);
+        assert!(r.heard(at(1), B3, 13, (o(9), o(9)), o(10)));
+        assert_eq!(r.committed(o(10), true, 2), Some(o(7)));
+        assert_eq!(r.committed(o(10), false, 2), Some(o(9)));
+        assert_eq!(
+            r.committed(o(5), true, 2),
+            Some(o(5)),
+            "this node counts too"
+        );
+    }
+
+    /// KIP-966: below the minimum nothing more is committed.
+    #[test]
+    fn kip_966_too_few_commit_nothing() {
+        let r = replication(&[B1]);
+        assert_eq!(r.committed(o(10), true, 2), None);
+        assert_eq!(r.committed(o(10), true, 1), Some(o(10)));
+    }
+
+    /// KIP-903: an incarnation that is gone counts for nothing.
+    #[test]
+    fn kip_903_stale_incarnations_are_not_heard() {
+        let mut r = replication(&[B1, B2]);
+        assert!(!r.heard(at(1), B2, 5, (o(10), o(10)), o(10)));
+        assert!(!r.heard(at(1), BrokerId(9), 12, (o(10), o(10)), o(10)));
+        assert_eq!(r.committed(o(10), true, 1), None);
+    }
+
+    #[test]
+    fn who_has_caught_up_joins_and_holds_up_what_is_committed() {
+        let mut r = replication(&[B1, B2]);
+        assert!(r.heard(at(1), B2, 12, (o(10), o(10)), o(10)));
+        assert!(r.heard(at(1), B3, 13, (o(6), o(6)), o(10)));
+        assert_eq!(r.isr_change(at(2), o(10), true), None, "it is behind");
+        assert!(r.heard(at(3), B3, 13, (o(10), o(10)), o(10)));
+        let change = r.isr_change(at(3), o(10), true).expect("it has caught up");
+        assert_eq!(change.isr, [(B1, 11), (B2, 12), (B3, 13)]);
+        assert!(r.heard(at(4), B2, 12, (o(20), o(20)), o(20)));
+        assert_eq!(
+            r.committed(o(20), true, 2),
+            Some(o(10)),
+            "the controller may have agreed"
+        );
+        assert_eq!(r.isr_change(at(4), o(10), true), None, "asked already");
+        r.refused();
+        assert_eq!(r.committed(o(20), true, 2), Some(o(20)));
+    }
+
+    #[test]
+    fn who_is_behind_for_long_leaves() {
+        let mut r = replication(&[B1, B2, B3]);
+        for ms in (0..11_000).step_by(500) {
+            let end = o(ms as i64);
+            assert!(r.heard(at(ms), B2, 12, (end, end), end));
+            // B3 lives and is always behind what there was when it was last heard of.
+            assert!(r.heard(at(ms), B3, 13, (o(1), o(1)), end));
+        }
+        let change = r
+            .isr_change(at(11_000), o(1), true)
+            .expect("it is too slow");
+        assert_eq!(change.isr, [(B1, 11), (B2, 12)]);
+    }
+}

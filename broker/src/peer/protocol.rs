@@ -1,0 +1,287 @@
+//! What nodes say to each other: bincode bodies with record bytes after them, in the frames of the QUIC door.
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use callboard_common::protocol::Attachment;
+use callboard_common::wire::frame::{Frame, Header};
+use callboard_common::{BrokerId, LeaderEpoch, Offset, Uuid};
+
+use crate::controller::raft_wire::RaftMessage;
+use crate::controller::{Member, Outcome, Proposal, Refusal};
+
+/// Version 1 of everything here.
+pub const VERSION: u16 = 1;
+/// Numbers of requests.
+pub const ASK: u16 = 0;
+/// Opens a lane of replication; what follows are [`Positions`] and [`Parts`].
+pub const REPLICATE: u16 = 1;
+/// An image of a hundred thousand partitions is a fifth of it.
+pub const BODY_LIMIT_BYTES: usize = 64 << 20;
+/// Largest frame.
+pub const FRAME_LIMIT_BYTES: u32 = 128 << 20;
+
+/// What one node asks another.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum PeerRequest {
+    /// Who are you?
+    Probe,
+    /// Messages of the quorum.
+    Raft {
+        /// The sender.
+        from: Member,
+        /// In order.
+        messages: Vec<RaftMessage>,
+    },
+    /// Do this, if you lead the quorum.
+    Propose {
+        /// What.
+        proposal: Proposal,
+        /// Whether to ask the leader if it is somebody else.
+        relay: bool,
+    },
+}
+
+/// What it answers.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum PeerResponse {
+    /// Who it is.
+    Probed {
+        /// The node.
+        broker: BrokerId,
+        /// Its data directory.
+        directory: Uuid,
+        /// Whether it belongs to a quorum already.
+        formed: bool,
+    },
+    /// The messages were taken; what comes of them is said by other messages.
+    Taken,
+    /// What the proposal came to.
+    Proposed {
+        /// The entry of the metadata log that says so.
+        index: u64,
+        /// What it says.
+        result: Result<Outcome, Refusal>,
+    },
+}
+
+/// How far a follower is with one partition, and that it wants what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PartitionPosition {
+    /// The topic.
+    pub topic_id: Uuid,
+    /// The partition.
+    pub partition: i32,
+    /// The follower's incarnation.
+    pub broker_epoch: i64,
+    /// The reign that it follows.
+    pub epoch: LeaderEpoch,
+    /// The end of its log.
+    pub end: Offset,
+    /// How much of it is durable.
+    pub synced: Offset,
+    /// The reign of its last record.
+    pub last_epoch: Option<LeaderEpoch>,
+}
+
+/// From a follower to a leader: partitions whose position changed, and those that are not followed any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Positions {
+    /// What changed.
+    pub positions: Vec<PartitionPosition>,
+    /// What is not followed here any more.
+    pub forgotten: Vec<(Uuid, i32)>,
+}
+
+/// From a leader to a follower: what there is for one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Part {
+    /// The topic.
+    pub topic_id: Uuid,
+    /// The partition.
+    pub partition: i32,
+    /// The leader's reign.
+    pub epoch: LeaderEpoch,
+    /// What is committed.
+    pub high_watermark: Offset,
+    /// The leader's first record.
+    pub log_start: Offset,
+    /// The rest.
+    pub what: What,
+}
+
+/// See [`Part`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum What {
+    /// Whole batches, from the follower's end on.
+    Records(Attachment),
+    /// Nothing but the high watermark.
+    HighWatermark,
+    /// The logs differ: the largest epoch of the leader that is not above the follower's, and where it ended.
+    Diverged(LeaderEpoch, Offset),
+    /// The leader's first record lies above the follower's end.
+    TooOld(Offset),
+    /// The partition is not led here in that reign.
+    NotLeader,
+}
+
+/// Parts that were ready at the same time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Parts(pub Vec<Part>);
+
+impl Parts {
+    fn attachments(&mut self) -> impl Iterator<Item = &mut Attachment> {
+        self.0.iter_mut().filter_map(|part| match &mut part.what {
+            What::Records(records) => Some(records),
+            What::HighWatermark | What::Diverged(..) | What::TooOld(_) | What::NotLeader => None,
+        })
+    }
+}
+
+/// Why a frame of another node is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerCodecError {
+    /// The body is malformed.
+    #[error("the body is malformed: {0}")]
+    Body(String),
+    /// Body or records are longer or shorter than they say.
+    #[error("body or records have another length than they say")]
+    Length,
+}
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<BODY_LIMIT_BYTES>()
+}
+
+/// Encodes a body.
+///
+/// # Errors
+///
+/// [`PeerCodecError::Body`] if it is too large.
+pub fn encode(value: &impl Encode) -> Result<Bytes, PeerCodecError> {
+    let body = bincode::encode_to_vec(value, config());
+    body.map(Bytes::from)
+        .map_err(|e| PeerCodecError::Body(e.to_string()))
+}
+
+/// Decodes a body that holds nothing else.
+///
+/// # Errors
+///
+/// [`PeerCodecError`].
+pub fn decode<T: Decode<()>>(body: &[u8]) -> Result<T, PeerCodecError> {
+    let decoded = bincode::decode_from_slice(body, config());
+    let (value, read) = decoded.map_err(|e| PeerCodecError::Body(e.to_string()))?;
+    if read == body.len() {
+        Ok(value)
+    } else {
+        Err(PeerCodecError::Length)
+    }
+}
+
+/// A frame without records.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn frame(id: u64, api: u16, value: &impl Encode) -> Result<Frame, PeerCodecError> {
+    let header = Header {
+        id,
+        api,
+        version: VERSION,
+    };
+    Ok(Frame {
+        header,
+        body: encode(value)?,
+        records: Vec::new(),
+    })
+}
+
+/// A frame of parts, with their records.
+///
+/// # Errors
+///
+/// As [`encode`].
+pub fn parts_frame(mut parts: Parts) -> Result<Frame, PeerCodecError> {
+    let records = parts.attachments().map(|a| a.bytes().clone()).collect();
+    let frame = frame(0, REPLICATE, &parts)?;
+    Ok(Frame { records, ..frame })
+}
+
+/// The parts in a frame.
+///
+/// # Errors
+///
+/// [`PeerCodecError`].
+pub fn parts(body: &[u8], mut records: Bytes) -> Result<Parts, PeerCodecError> {
+    let mut parts: Parts = decode(body)?;
+    let whole = parts.attachments().all(|a| a.take_from(&mut records));
+    if whole && records.is_empty() {
+        Ok(parts)
+    } else {
+        Err(PeerCodecError::Length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn part(what: What) -> Part {
+        Part {
+            topic_id: Uuid([7; 16]),
+            partition: 2,
+            epoch: LeaderEpoch(5),
+            high_watermark: Offset::new(300),
+            log_start: Offset::new(1),
+            what,
+        }
+    }
+
+    #[test]
+    fn parts_go_there_and_back() {
+        let records =
+            |text: &'static str| What::Records(Bytes::from_static(text.as_bytes()).into());
+        let sent = Parts(vec![
+            part(records("one")),
+            part(What::NotLeader),
+            part(records("three")),
+        ]);
+        let frame = parts_frame(sent.clone()).expect("it is small");
+        let bytes = Bytes::from(frame.records.concat());
+        assert_eq!(parts(&frame.body, bytes.clone()), Ok(sent));
+        assert_eq!(
+            parts(&frame.body, bytes.slice(1..)),
+            Err(PeerCodecError::Length)
+        );
+    }
+
+    /// What these bytes are must not change: nodes of the next release read them.
+    #[test]
+    fn golden_bytes() {
+        let position = PartitionPosition {
+            topic_id: Uuid([1; 16]),
+            partition: 3,
+            broker_epoch: 9,
+            epoch: LeaderEpoch(2),
+            end: Offset::new(300),
+            synced: Offset::new(20),
+            last_epoch: Some(LeaderEpoch(1)),
+        };
+        let positions = Positions {
+            positions: vec![position],
+            forgotten: vec![(Uuid([2; 16]), 1)],
+        };
+        let body = hex(&encode(&positions).expect("it is small"));
+        let expected = "01010101010101010101010101010101010612".to_owned()
+            + "04fb580228010201"
+            + "0202020202020202020202020202020202";
+        assert_eq!(body, expected);
+        let diverged = Parts(vec![part(What::Diverged(LeaderEpoch(4), Offset::new(8)))]);
+        let body = hex(&encode(&diverged).expect("it is small"));
+        assert_eq!(body, "0107070707070707070707070707070707040afb580202020810");
+    }
+}
