@@ -2,7 +2,7 @@
 //!
 //! A key that nobody knows is an error that names its nearest neighbour; so is a value of the wrong kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -167,6 +167,8 @@ as_text!(Span);
 
 /// Loads a configuration: `defaults`, then the file, then the environment, then `overrides` by dotted key.
 ///
+/// In the environment and in `overrides` a list is written with commas.
+///
 /// # Errors
 ///
 /// [`ConfigError`] names the key and where it stands.
@@ -177,8 +179,14 @@ pub fn load<T: Serialize + DeserializeOwned>(
     overrides: &[(String, String)],
 ) -> Result<T, ConfigError> {
     let value_error = |e: config::ConfigError| ConfigError::Value(e.to_string());
-    let defaults = config::Config::try_from(defaults).map_err(value_error)?;
+    // By way of text: an empty list of a structure would be no setting at all.
+    let text = toml::to_string(defaults).map_err(|e| ConfigError::Value(e.to_string()))?;
+    let defaults = config::File::from_str(&text, config::FileFormat::Toml);
+    let defaults = config::Config::builder().add_source(defaults);
+    let defaults = defaults.build().map_err(value_error)?;
     let known = keys(&defaults.cache, "");
+    let is_list = |key: &&String| defaults.get_array(key).is_ok();
+    let lists: BTreeSet<String> = known.iter().filter(is_list).cloned().collect();
     let mut builder = config::Config::builder().add_source(defaults);
     if let Some(path) = file {
         let source = config::File::from(path).format(config::FileFormat::Toml);
@@ -208,12 +216,23 @@ pub fn load<T: Serialize + DeserializeOwned>(
         drop(given.insert(key.clone(), value.clone()));
     }
     for (key, value) in given {
+        let value = if lists.contains(&key) {
+            list(&value)
+        } else {
+            value.into()
+        };
         builder = builder.set_override(&key, value).map_err(value_error)?;
     }
     builder
         .build()
         .and_then(config::Config::try_deserialize)
         .map_err(value_error)
+}
+
+/// The members of a list that is written with commas between them.
+fn list(text: &str) -> config::Value {
+    let members = text.split(',').map(str::trim).filter(|m| !m.is_empty());
+    members.map(config::Value::from).collect::<Vec<_>>().into()
 }
 
 /// All dotted keys below a value.
@@ -275,6 +294,7 @@ mod tests {
         segment_bytes: ByteSize,
         retention: Span,
         name: String,
+        users: Vec<String>,
     }
 
     fn defaults() -> Settings {
@@ -283,6 +303,7 @@ mod tests {
                 segment_bytes: ByteSize(1 << 30),
                 retention: Span(Duration::from_hours(168)),
                 name: "x".into(),
+                users: Vec::new(),
             },
         }
     }
@@ -300,6 +321,7 @@ mod tests {
         let pairs = [
             ("CALLBOARD__LOG__SEGMENT_BYTES", "64MiB"),
             ("CALLBOARD__LOG__NAME", "1e3"),
+            ("CALLBOARD__LOG__USERS", "User:a, User:b"),
             ("HOME", "/"),
         ];
         let overrides = [("log.retention".to_owned(), "500ms".to_owned())];
@@ -308,6 +330,7 @@ mod tests {
             segment_bytes: ByteSize(64 << 20),
             retention: Span(Duration::from_millis(500)),
             name: "1e3".into(),
+            users: vec!["User:a".into(), "User:b".into()],
         };
         assert_eq!(loaded.log, expected);
     }

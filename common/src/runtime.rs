@@ -31,6 +31,7 @@ pub struct RuntimeConfig {
 pub struct Runtime {
     workers: Arc<[Worker]>,
     control: Worker,
+    peers: Worker,
     sync: Pool,
     background: Pool,
     system: Option<actix_rt::System>,
@@ -191,7 +192,7 @@ impl Runtime {
                 .spawn(move || {
                     let runner = actix_rt::System::new();
                     let arbiters: Vec<_> =
-                        (0..=workers).map(|_| actix_rt::Arbiter::new()).collect();
+                        (0..workers + 2).map(|_| actix_rt::Arbiter::new()).collect();
                     let handles: Vec<_> = arbiters.iter().map(actix_rt::Arbiter::handle).collect();
                     for handle in &handles {
                         let _alive: bool = handle.spawn(pulse());
@@ -215,13 +216,16 @@ impl Runtime {
                 arbiter: Some(a),
             })
             .collect();
-        let control = workers
-            .pop()
-            .ok_or_else(|| io::Error::other("no arbiter started"))?;
+        let mut last = || {
+            let last = workers.pop();
+            last.ok_or_else(|| io::Error::other("no arbiter started"))
+        };
+        let (peers, control) = (last()?, last()?);
         let joins = Arc::new(Mutex::new(joins));
         Ok(Self {
             workers: workers.into(),
             control,
+            peers,
             sync,
             background,
             system: Some(system),
@@ -240,6 +244,10 @@ impl Runtime {
             .into(),
             control: Worker {
                 index: 1,
+                arbiter: None,
+            },
+            peers: Worker {
+                index: 2,
                 arbiter: None,
             },
             sync: Pool::single_threaded(),
@@ -265,6 +273,12 @@ impl Runtime {
     #[must_use]
     pub fn control(&self) -> &Worker {
         &self.control
+    }
+
+    /// The arbiter on which what comes from other nodes is read, and what goes to them is written.
+    #[must_use]
+    pub fn peers(&self) -> &Worker {
+        &self.peers
     }
 
     /// The pool that syncs logs.

@@ -10,7 +10,7 @@ use callboard_common::protocol::groups::{
     FindCoordinators, FoundCoordinator, FoundCoordinators, GroupDescription, Heartbeat,
     HeartbeatAnswer, JoinGroup, LeaveGroup, LeftGroup, ListedGroups, SyncGroup,
 };
-use callboard_common::{ErrorCode, TopicName, Uuid};
+use callboard_common::{BrokerId, ErrorCode, TopicName, Uuid};
 use tokio::sync::oneshot;
 
 use super::{Api, Caller, Operation, Resource, topics};
@@ -48,6 +48,11 @@ impl Api {
             .get(&TopicName::consumer_offsets())
             .ok_or(ErrorCode::NotCoordinator)?;
         let partition = partition_of(group, topic.partitions.len());
+        let led = topic.partitions.get(partition.unsigned_abs() as usize);
+        let leader = led.and_then(|p| p.leader);
+        if leader.is_some_and(|leader| leader != self.shared().broker) {
+            return Err(ErrorCode::NotCoordinator);
+        }
         let coordinator = self
             .shared()
             .directory
@@ -94,15 +99,30 @@ pub(super) async fn find(api: &Api, caller: &Caller, find: FindCoordinators) -> 
         }
         CoordinatorKind::Unknown => Err(ErrorCode::InvalidRequest),
     };
-    let advertised = api.advertised(caller.door);
+    let image = api.image();
+    let nodes = api.nodes(caller.door, &image);
     let found = |key: Text| {
-        let error = available.and_then(|()| api.group_allowed(caller, Operation::Describe, &key));
+        let allowed = || api.group_allowed(caller, Operation::Describe, &key);
+        let place = available.and_then(|()| allowed()).and_then(|()| {
+            let topic = image.topics.get(&TopicName::consumer_offsets());
+            let led = topic.and_then(|t| {
+                t.partitions
+                    .get(partition_of(&key, t.partitions.len()).unsigned_abs() as usize)
+            });
+            let leader = led.and_then(|p| p.leader);
+            let place = leader.and_then(|l| Some((l, nodes.get(&l)?)));
+            place.ok_or(ErrorCode::CoordinatorNotAvailable)
+        });
+        let (error, broker, host, port) = match place {
+            Ok((broker, at)) => (ErrorCode::None, broker, at.host.clone(), at.port),
+            Err(error) => (error, BrokerId(-1), Text::default(), 0),
+        };
         FoundCoordinator {
             key,
-            error: error.err().unwrap_or(ErrorCode::None),
-            broker: api.shared().broker,
-            host: advertised.host.clone(),
-            port: advertised.port,
+            error,
+            broker,
+            host,
+            port,
         }
     };
     Response::FindCoordinators(FoundCoordinators {
@@ -113,17 +133,13 @@ pub(super) async fn find(api: &Api, caller: &Caller, find: FindCoordinators) -> 
 /// Makes sure that the offsets topic is there and led.
 async fn offsets_topic(api: &Api) -> Result<(), ErrorCode> {
     let name = TopicName::consumer_offsets();
-    let there = api.image().topics.get(&name).map(|t| t.partitions.len());
-    let count = match there {
-        Some(count) => count,
-        None => {
-            let partitions = api.config().offsets_partitions;
-            // If somebody else was faster, theirs is used.
-            let _created = topics::propose(api, name.clone(), partitions, BTreeMap::new()).await;
-            partitions.unsigned_abs() as usize
-        }
-    };
-    if api.wait_until_led(&name, count, OFFSETS_TOPIC_WAIT).await {
+    if !api.image().topics.contains_key(&name) {
+        let partitions = api.config().offsets_partitions;
+        // If somebody else was faster, theirs is used.
+        let _created = topics::propose(api, name.clone(), partitions, BTreeMap::new()).await;
+    }
+    let is_there = api.image().topics.contains_key(&name);
+    if is_there && api.wait_until_led(&name, OFFSETS_TOPIC_WAIT).await {
         Ok(())
     } else {
         Err(ErrorCode::CoordinatorNotAvailable)

@@ -7,7 +7,7 @@ use callboard_common::protocol::metadata::{
     BrokerAddress, Metadata, MetadataAnswer, PartitionMetadata, TopicMetadata,
 };
 use callboard_common::protocol::{Response, TopicRef};
-use callboard_common::{ErrorCode, TopicName, TopicPartition, Uuid};
+use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 
 use super::{Api, Caller, Operation, Resource, topics};
 use crate::controller::{MetadataImage, TopicImage};
@@ -44,16 +44,19 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
                 .collect()
         }
     };
-    let advertised = api.advertised(caller.door);
-    let broker = api.shared().broker;
+    let broker = |(id, at): (BrokerId, super::Advertised)| BrokerAddress {
+        id,
+        host: at.host,
+        port: at.port,
+    };
     Response::Metadata(MetadataAnswer {
         cluster_id: api.shared().cluster_id.as_str().into(),
-        controller: broker,
-        brokers: vec![BrokerAddress {
-            id: broker,
-            host: advertised.host.clone(),
-            port: advertised.port,
-        }],
+        controller: api.controller(),
+        brokers: api
+            .nodes(caller.door, &image)
+            .into_iter()
+            .map(broker)
+            .collect(),
         topics,
     })
 }
@@ -80,9 +83,7 @@ async fn create_missing(api: &Api, caller: &Caller, metadata: &Metadata) {
                 .await
                 .is_ok()
             {
-                let _led: bool = api
-                    .wait_until_led(&name, partitions.unsigned_abs() as usize, LEADER_WAIT)
-                    .await;
+                let _led: bool = api.wait_until_led(&name, LEADER_WAIT).await;
             }
         }
     }
@@ -114,22 +115,24 @@ fn one(api: &Api, caller: &Caller, image: &MetadataImage, topic: &TopicRef) -> T
 fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
     let partition = |(number, partition): (i32, &crate::controller::PartitionImage)| {
         let of = TopicPartition::new(name.clone(), number);
-        // The leader's own epoch: after a restart it may be ahead of the image that was loaded.
-        let led = api
-            .shared()
-            .directory
-            .leader(&of)
-            .and_then(|leader| leader.epoch());
+        // A leader that is here knows its own epoch: after a restart it may be ahead of the image that was loaded.
+        let (led, epoch) = if partition.leader == Some(api.shared().broker) {
+            let here = api.shared().directory.leader(&of).and_then(|l| l.epoch());
+            (here.and(partition.leader), here.unwrap_or(partition.epoch))
+        } else {
+            (partition.leader, partition.epoch)
+        };
         PartitionMetadata {
             partition: number,
-            error: if led.is_some() {
-                ErrorCode::None
-            } else {
-                ErrorCode::LeaderNotAvailable
+            error: match led {
+                Some(_) => ErrorCode::None,
+                None => ErrorCode::LeaderNotAvailable,
             },
-            leader: led.and(partition.leader),
-            epoch: led.unwrap_or(partition.epoch),
+            leader: led,
+            epoch,
             replicas: partition.replicas.clone(),
+            isr: partition.isr.clone(),
+            eligible: partition.elr.clone(),
         }
     };
     TopicMetadata {

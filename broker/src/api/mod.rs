@@ -18,6 +18,7 @@ mod topics;
 
 pub use access::{Authorizer, Operation, Resource};
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,13 +28,14 @@ use actix::Addr;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::security::ResourceKind;
 use callboard_common::protocol::{Request, Response, TopicRef};
-use callboard_common::{ErrorCode, TopicName, TopicPartition, Uuid};
+use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::controller::actor::{Propose, Published};
+use crate::controller::image::{BrokerImage, Standing};
 use crate::controller::{Command, ControllerActor, MetadataImage, Outcome, Refusal};
 use crate::node::Shared;
 use crate::security::Principal;
@@ -115,6 +117,8 @@ pub struct ApiConfig {
     pub auto_create_max: usize,
     /// `num.partitions`.
     pub num_partitions: i32,
+    /// `default.replication.factor`; `None` is three, or as many as there are nodes.
+    pub replication_factor: Option<usize>,
     /// `offsets.topic.num.partitions`.
     pub offsets_partitions: i32,
     /// Most topics that one request may name.
@@ -325,6 +329,42 @@ impl Api {
         }
     }
 
+    /// Where clients find a node, on the door that they use.
+    fn endpoint(&self, door: Door, broker: &BrokerImage) -> Option<Advertised> {
+        let endpoints = broker.endpoints.as_ref()?;
+        let endpoint = match door {
+            Door::Kafka => &endpoints.kafka,
+            Door::KafkaTls => &endpoints.kafka_tls,
+            Door::Quic => &endpoints.quic,
+        };
+        Some(Advertised {
+            host: Text::from(endpoint.host.as_str()),
+            port: endpoint.port,
+        })
+    }
+
+    /// The nodes that are alive, with their places; this one is always among them.
+    fn nodes(&self, door: Door, image: &MetadataImage) -> BTreeMap<BrokerId, Advertised> {
+        let alive = image
+            .brokers
+            .iter()
+            .filter(|(_, b)| b.standing == Standing::Alive);
+        let placed = alive.filter_map(|(id, b)| Some((*id, self.endpoint(door, b)?)));
+        let mut nodes: BTreeMap<BrokerId, Advertised> = placed.collect();
+        let _before = nodes.insert(self.shared().broker, self.advertised(door).clone());
+        nodes
+    }
+
+    /// The active controller, or this node as long as nobody is known.
+    fn controller(&self) -> BrokerId {
+        self.0
+            .published
+            .led
+            .borrow()
+            .leader
+            .unwrap_or(self.shared().broker)
+    }
+
     fn allows(&self, caller: &Caller, operation: Operation, resource: Resource<'_>) -> bool {
         let image = self.0.published.image.load();
         let who = (&caller.principal, caller.address());
@@ -413,22 +453,22 @@ impl Api {
         answer.await.unwrap_or(Err(Refusal::Stopped))
     }
 
-    /// Waits until all partitions of a topic are led, or the time is up.
-    async fn wait_until_led(
-        &self,
-        topic: &TopicName,
-        partitions: usize,
-        timeout: Duration,
-    ) -> bool {
+    /// Waits until those partitions of a topic are led that this node leads, or the time is up.
+    async fn wait_until_led(&self, topic: &TopicName, timeout: Duration) -> bool {
         let mut changes = self.shared().directory.changes();
         let directory = self.shared().directory.clone();
+        let (published, me) = (self.0.published.clone(), self.shared().broker);
+        let led_here = || {
+            let image = published.image.load();
+            let topic = image.topics.get(topic);
+            topic.map_or(0, |t| {
+                t.partitions.iter().filter(|p| p.leader == Some(me)).count()
+            })
+        };
         let all_led = async {
             loop {
                 let leaders = directory.topic(topic).unwrap_or_default();
-                if leaders.len() >= partitions {
-                    break leaders;
-                }
-                if changes.changed().await.is_err() {
+                if leaders.len() >= led_here() || changes.changed().await.is_err() {
                     break leaders;
                 }
             }

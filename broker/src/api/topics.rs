@@ -9,14 +9,18 @@ use callboard_common::protocol::topics::{
     NewTopic, PartitionDescription, TopicDescription,
 };
 use callboard_common::protocol::{Response, TopicRef};
-use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition, Uuid};
+use callboard_common::{BrokerId, ErrorCode, Offset, TopicName, TopicPartition, Uuid};
 use tokio::sync::oneshot;
 
 use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
-use crate::controller::{Command, MetadataImage, Refusal};
+use crate::controller::image::MIN_ISR;
+use crate::controller::{Command, MetadataImage, Refusal, placement};
 use crate::leader::actor;
 use crate::supervision;
 use crate::topic_config::TopicConfig;
+
+/// So many replicas a topic has by default, if there are as many nodes.
+const DEFAULT_FACTOR: usize = 3;
 
 /// Why something is not done.
 #[derive(Clone, Debug)]
@@ -58,7 +62,7 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::Ineligible => ErrorCode::IneligibleReplica,
         Refusal::UnknownBroker => ErrorCode::BrokerIdNotRegistered,
         Refusal::NotElected => ErrorCode::ElectionNotNeeded,
-        Refusal::Quorum(_) | Refusal::InUse(_) => ErrorCode::InvalidRequest,
+        Refusal::Quorum(_) | Refusal::Replaces(_) | Refusal::InUse(_) => ErrorCode::InvalidRequest,
     }
 }
 
@@ -105,7 +109,9 @@ async fn create_one(
             "clients do not create this topic",
         ));
     }
-    let partitions = partition_count(api, topic)?;
+    let replicas = replicas_of(api, topic)?;
+    let partitions = i32::try_from(replicas.len()).unwrap_or(i32::MAX);
+    let factor = replicas.iter().map(Vec::len).min().unwrap_or(0);
     let overrides = topic
         .configs
         .iter()
@@ -122,14 +128,12 @@ async fn create_one(
     let id = if create.validate_only {
         let image = api.image();
         let mut trial = MetadataImage::clone(&image);
-        let _outcome = trial.apply(0, command(api, name, Uuid::random(), partitions, overrides))?;
+        let _outcome = trial.apply(0, command(name, Uuid::random(), replicas, overrides))?;
         Uuid::ZERO
     } else {
-        let id = propose(api, name.clone(), partitions, overrides).await?;
-        let count = partitions.unsigned_abs() as usize;
-        let _led: bool = api
-            .wait_until_led(&name, count, timeout(create.timeout_ms))
-            .await;
+        let id = Uuid::random();
+        propose_placed(api, name.clone(), id, replicas, overrides).await?;
+        let _led: bool = api.wait_until_led(&name, timeout(create.timeout_ms)).await;
         id
     };
     let (error, message) = (ErrorCode::None, None);
@@ -139,7 +143,7 @@ async fn create_one(
         error,
         message,
         partitions,
-        replication_factor: 1,
+        replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
         configs,
     })
 }
@@ -150,62 +154,100 @@ pub(super) fn may_create(api: &Api, caller: &Caller, name: &TopicName) -> bool {
         || (!name.is_internal() && api.allows(caller, Operation::Create, Resource::Cluster))
 }
 
-/// How many partitions a new topic gets, if what is asked for is possible on one node.
-fn partition_count(api: &Api, topic: &NewTopic) -> Result<i32, Refused> {
-    let count = if topic.assignments.is_empty() {
-        if let Some(factor) = topic.replication_factor.filter(|f| *f != 1) {
-            let message = format!("a replication factor of {factor} is impossible with 1 node");
-            return Err(refused(ErrorCode::InvalidReplicationFactor, message));
-        }
-        topic.partitions.unwrap_or(api.config().num_partitions)
-    } else {
-        let me = api.shared().broker.0;
-        let mut numbers: Vec<i32> = topic
-            .assignments
-            .iter()
-            .map(|(number, _)| *number)
-            .collect();
-        numbers.sort_unstable();
-        let consecutive = (0..).zip(&numbers).all(|(i, n)| i == *n);
-        if !consecutive
-            || topic
-                .assignments
-                .iter()
-                .any(|(_, brokers)| *brokers != [me])
-        {
-            let message =
-                format!("partitions count up from 0 and each is assigned to node {me} alone");
+/// Who keeps the partitions of a new topic, if what is asked for is possible.
+fn replicas_of(api: &Api, topic: &NewTopic) -> Result<Vec<Vec<BrokerId>>, Refused> {
+    let image = api.image();
+    if !topic.assignments.is_empty() {
+        let mut assignments = topic.assignments.clone();
+        assignments.sort_unstable();
+        let consecutive = (0..).zip(&assignments).all(|(i, (n, _))| i == *n);
+        if !consecutive {
+            let message = "partitions count up from 0";
             return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
         }
-        i32::try_from(numbers.len()).unwrap_or(i32::MAX)
-    };
+        let replicas: Vec<Vec<i32>> = assignments.into_iter().map(|(_, r)| r).collect();
+        limit_partitions(api, replicas.len())?;
+        return assigned(&image, replicas);
+    }
+    let count = topic.partitions.unwrap_or(api.config().num_partitions);
     if count < 1 {
         return Err(refused(
             ErrorCode::InvalidPartitions,
             "a topic has at least one partition",
         ));
     }
+    limit_partitions(api, count.unsigned_abs() as usize)?;
+    let factor = match topic.replication_factor {
+        Some(factor) => usize::try_from(factor).unwrap_or(0),
+        None => default_factor(api, &image),
+    };
+    placed(&image, count.unsigned_abs() as usize, factor)
+}
+
+fn limit_partitions(api: &Api, count: usize) -> Result<(), Refused> {
     let (limit, there) = (api.config().max_partitions, api.image().partition_count());
-    if there + count.unsigned_abs() as usize > limit {
+    if there + count > limit {
         let message =
             format!("{there} of at most {limit} partitions are there, {count} more are too many");
         return Err(refused(ErrorCode::PolicyViolation, message));
     }
-    Ok(count)
+    Ok(())
+}
+
+/// As many replicas as the settings say, or three if there are as many nodes.
+fn default_factor(api: &Api, image: &MetadataImage) -> usize {
+    let nodes = image.unfenced().len().max(1);
+    api.config()
+        .replication_factor
+        .unwrap_or(nodes.min(DEFAULT_FACTOR))
+}
+
+fn placed(
+    image: &MetadataImage,
+    count: usize,
+    factor: usize,
+) -> Result<Vec<Vec<BrokerId>>, Refused> {
+    placement::place(image, count, factor).ok_or_else(|| {
+        let nodes = image.unfenced().len();
+        let message = format!("a replication factor of {factor} is impossible with {nodes} nodes");
+        refused(ErrorCode::InvalidReplicationFactor, message)
+    })
+}
+
+/// Replicas that a client chose.
+fn assigned(image: &MetadataImage, replicas: Vec<Vec<i32>>) -> Result<Vec<Vec<BrokerId>>, Refused> {
+    for brokers in &replicas {
+        let distinct: std::collections::BTreeSet<&i32> = brokers.iter().collect();
+        let unknown = brokers
+            .iter()
+            .find(|b| !image.brokers.contains_key(&BrokerId(**b)));
+        if let Some(unknown) = unknown {
+            let message = format!("there is no node {unknown}");
+            return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
+        }
+        if brokers.is_empty() || distinct.len() != brokers.len() {
+            let message = "each partition is assigned to at least one node, and to none twice";
+            return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
+        }
+    }
+    let broker = |brokers: Vec<i32>| brokers.into_iter().map(BrokerId).collect();
+    Ok(replicas.into_iter().map(broker).collect())
 }
 
 fn command(
-    api: &Api,
     name: TopicName,
     id: Uuid,
-    partitions: i32,
-    configs: BTreeMap<String, String>,
+    replicas: Vec<Vec<BrokerId>>,
+    mut configs: BTreeMap<String, String>,
 ) -> Command {
-    Command::CreateTopic {
+    // With three replicas one may be lost and nothing is: the second has it then.
+    if replicas.iter().all(|r| r.len() >= DEFAULT_FACTOR) && !configs.contains_key(MIN_ISR) {
+        let _none = configs.insert(MIN_ISR.into(), "2".into());
+    }
+    Command::PlaceTopic {
         name,
         id,
-        partitions,
-        leader: api.shared().broker,
+        replicas,
         configs,
     }
 }
@@ -218,10 +260,22 @@ pub(super) async fn propose(
     configs: BTreeMap<String, String>,
 ) -> Result<Uuid, Refused> {
     let id = Uuid::random();
-    let _outcome = api
-        .propose(command(api, name, id, partitions, configs))
-        .await?;
+    let image = api.image();
+    let count = partitions.unsigned_abs() as usize;
+    let replicas = placed(&image, count, default_factor(api, &image))?;
+    propose_placed(api, name, id, replicas, configs).await?;
     Ok(id)
+}
+
+async fn propose_placed(
+    api: &Api,
+    name: TopicName,
+    id: Uuid,
+    replicas: Vec<Vec<BrokerId>>,
+    configs: BTreeMap<String, String>,
+) -> Result<(), Refused> {
+    let _outcome = api.propose(command(name, id, replicas, configs)).await?;
+    Ok(())
 }
 
 fn described(config: &TopicConfig, defaults: &TopicConfig) -> Vec<(Text, Text, bool)> {
@@ -293,37 +347,39 @@ async fn grow(
     if wanted <= there {
         return Err(Refusal::NotMorePartitions { there }.into());
     }
-    let (limit, of_all) = (api.config().max_partitions, image.partition_count());
-    if of_all + (wanted - there) > limit {
-        let more = wanted - there;
-        let message =
-            format!("{of_all} of at most {limit} partitions are there, {more} more are too many");
-        return Err(refused(ErrorCode::PolicyViolation, message));
-    }
-    let me = api.shared().broker;
-    if let Some(assignments) = assignments
-        && (assignments.len() != wanted - there
-            || assignments.iter().any(|brokers| *brokers != [me.0]))
-    {
-        let message = format!(
-            "each of the {} new partitions is assigned to node {me} alone",
-            wanted - there
-        );
-        return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
-    }
+    let more = wanted - there;
+    limit_partitions(api, more)?;
+    let replicas = match assignments {
+        Some(assignments) if assignments.len() != more => {
+            let message = format!(
+                "{more} partitions are new, {} are assigned",
+                assignments.len()
+            );
+            return Err(refused(ErrorCode::InvalidReplicaAssignment, message));
+        }
+        Some(assignments) => assigned(&image, assignments)?,
+        None => {
+            let of_topic = image.topics.get(&topic).map(|t| t.partitions.iter());
+            let factor = of_topic
+                .into_iter()
+                .flatten()
+                .map(|p| p.replicas.len())
+                .min();
+            placed(&image, more, factor.unwrap_or(1))?
+        }
+    };
     if validate_only {
         return Ok(());
     }
+    let there = i32::try_from(there).unwrap_or(i32::MAX);
     let _done = api
-        .propose(Command::CreatePartitions {
+        .propose(Command::PlacePartitions {
             id,
-            count,
-            leader: me,
+            there,
+            replicas,
         })
         .await?;
-    let _led: bool = api
-        .wait_until_led(&topic, wanted, timeout(timeout_ms))
-        .await;
+    let _led: bool = api.wait_until_led(&topic, timeout(timeout_ms)).await;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 mod acl;
 mod adopt;
 mod bench;
+mod cert;
 mod complete;
 mod config;
 mod connect;
@@ -43,6 +44,9 @@ struct Arguments {
 enum Command {
     /// Run a node.
     Start(start::Start),
+    /// Make the certificates of a cluster's nodes.
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Create, list, describe, grow and delete topics.
     #[command(subcommand)]
     Topic(topic::Topic),
@@ -82,6 +86,7 @@ pub(crate) fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Command::Start(start) => start::run(&start),
+        Command::Cert(cert) => cert::run(&cert),
         Command::Log(log) => log_dump::run(&log),
         Command::Completions(completions) => complete::run(&completions),
         Command::Topic(topic) => on_runtime(topic::run(topic)),

@@ -33,6 +33,12 @@ pub(crate) struct Start {
     /// Address for health and metrics, TCP [default: 127.0.0.1:9292].
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// Address for other nodes, UDP and TCP [default: 127.0.0.1:9392]; opened with cluster.certificates.
+    #[arg(long, value_name = "ADDR")]
+    peer: Option<SocketAddr>,
+    /// Be node I of a cluster of N on this machine: ports, data directory and certificates follow from it.
+    #[arg(long, value_name = "I/N")]
+    member: Option<Member>,
     /// Any other setting, as section.key=value.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -44,9 +50,58 @@ pub(crate) struct Start {
     print_config: bool,
 }
 
+/// One of the nodes of a cluster on this machine.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    number: u16,
+    of: u16,
+}
+
+impl std::str::FromStr for Member {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("{text:?} is no I/N with I from 1 to N, and N from 1 to 9");
+        let (number, of) = text.split_once('/').ok_or_else(wanted)?;
+        let (number, of) = (number.parse().ok(), of.parse().ok());
+        match (number, of) {
+            (Some(number), Some(of)) if (1..=of).contains(&number) && of <= 9 => {
+                Ok(Self { number, of })
+            }
+            _ => Err(wanted()),
+        }
+    }
+}
+
+impl Member {
+    /// Settings that follow from being this member.
+    fn settings(self) -> Result<Vec<(String, String)>, Failure> {
+        let id = callboard_common::BrokerId(self.number.into());
+        let certificates = super::cert::of_local_member(id)?;
+        let at = |base: u16, number: u16| format!("127.0.0.1:{}", base + number - 1);
+        let voters: Vec<String> = (1..=self.of)
+            .map(|n| format!("{n}@{}", at(9392, n)))
+            .collect();
+        let setting = |key: &str, value: String| (key.to_owned(), value);
+        Ok(vec![
+            setting("node.id", id.to_string()),
+            setting("node.data", format!("./callboard-data-{id}")),
+            setting("listeners.kafka", at(9092, self.number)),
+            setting("listeners.quic", at(9192, self.number)),
+            setting("listeners.http", at(9292, self.number)),
+            setting("listeners.peer", at(9392, self.number)),
+            setting("cluster.certificates", certificates.display().to_string()),
+            setting("cluster.voters", voters.join(",")),
+        ])
+    }
+}
+
 impl Start {
     fn settings(&self) -> Result<BrokerConfig, Failure> {
-        let mut overrides = Vec::new();
+        let mut overrides = match self.member {
+            Some(member) => member.settings()?,
+            None => Vec::new(),
+        };
         for setting in &self.set {
             let (key, value) = setting.split_once('=').ok_or_else(|| {
                 Failure::usage(format!("--set {setting:?}: wanted is section.key=value"))
@@ -60,6 +115,7 @@ impl Start {
             ("listeners.kafka", address(&self.kafka)),
             ("listeners.quic", address(&self.quic)),
             ("listeners.http", address(&self.http)),
+            ("listeners.peer", address(&self.peer)),
         ] {
             overrides.extend(value.map(|value| (key.to_owned(), value)));
         }
@@ -169,9 +225,12 @@ fn write_profile(node: &Node, data: &Path) -> Result<PathBuf, Failure> {
 fn announce(node: &Node, data: &Path, profile: &Path) -> Result<(), Failure> {
     let (kafka, quic, http) = (node.kafka(), node.quic(), node.http());
     let mut out = std::io::stdout().lock();
+    let peer = node
+        .peer()
+        .map_or_else(String::new, |peer| format!(" peer={peer}"));
     writeln!(
         out,
-        "ready kafka={kafka} quic={quic} http={http} data={}",
+        "ready kafka={kafka} quic={quic} http={http}{peer} data={}",
         data.display()
     )?;
     out.flush()?;

@@ -215,8 +215,8 @@ impl BrokerConfig {
             (
                 "default.replication.factor",
                 Int,
-                "1".into(),
-                "How many replicas a new topic has if nobody says: one node has one.",
+                self.cluster.factor().to_string(),
+                "How many replicas a new topic has if nobody says (cluster.replication_factor).",
             ),
             (
                 "listeners",

@@ -2,9 +2,11 @@
 //!
 //! Files and environment use these names in sections (`[log] segment_bytes`, `CALLBOARD__LOG__SEGMENT_BYTES`).
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use callboard_common::BrokerId;
 use callboard_common::config::{ByteSize, ConfigError, Span};
 use callboard_common::kafka::Text;
 use serde::{Deserialize, Serialize};
@@ -14,11 +16,12 @@ mod sections;
 
 pub use describe::{ConfigDoc, NodeSetting, TOPIC_CONFIGS};
 pub use sections::{
-    GroupSection, LimitSection, ListenerSection, LogSection, LoggingSection, NodeSection,
-    SecuritySection, TopicSection,
+    ClusterSection, GroupSection, LimitSection, ListenerSection, LogSection, LoggingSection,
+    NodeSection, SecuritySection, TopicSection,
 };
 
 use crate::api::{Advertised, ApiConfig, Authorizer};
+use crate::controller::Endpoint;
 use crate::coordinator::GroupConfig;
 use crate::net::admission::Limits;
 use crate::topic_config::TopicConfig;
@@ -35,6 +38,8 @@ pub struct BrokerConfig {
     pub log: LogSection,
     /// Topics and partitions.
     pub topics: TopicSection,
+    /// The cluster that it belongs to.
+    pub cluster: ClusterSection,
     /// Consumer groups.
     pub groups: GroupSection,
     /// Limits of what clients may ask.
@@ -52,7 +57,6 @@ impl Default for BrokerConfig {
             GroupConfig::default(),
             Limits::default(),
         );
-        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             node: NodeSection {
                 id: 1,
@@ -62,18 +66,7 @@ impl Default for BrokerConfig {
                 background_threads: 4,
                 open_files: 1000,
             },
-            listeners: ListenerSection {
-                kafka: loopback(9092),
-                advertised_kafka: String::new(),
-                kafka_tls: String::new(),
-                advertised_kafka_tls: String::new(),
-                quic: loopback(9192),
-                advertised_quic: String::new(),
-                http: loopback(9292),
-                certificate: String::new(),
-                key: String::new(),
-                ca: String::new(),
-            },
+            listeners: default_listeners(),
             log: LogSection {
                 retention: topic.retention.map_or(Span::FOREVER, Span),
                 retention_bytes: ByteSize(topic.retention_bytes.unwrap_or(0)),
@@ -90,6 +83,7 @@ impl Default for BrokerConfig {
                 offsets_partitions: 50,
                 max_partitions: 20_000,
             },
+            cluster: ClusterSection::default(),
             groups: GroupSection {
                 session_timeout_min: Span(groups.session_timeout_min),
                 session_timeout_max: Span(groups.session_timeout_max),
@@ -115,6 +109,24 @@ impl Default for BrokerConfig {
             security: SecuritySection::default(),
             logging: LoggingSection::default(),
         }
+    }
+}
+
+fn default_listeners() -> ListenerSection {
+    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    ListenerSection {
+        kafka: loopback(9092),
+        advertised_kafka: String::new(),
+        kafka_tls: String::new(),
+        advertised_kafka_tls: String::new(),
+        quic: loopback(9192),
+        advertised_quic: String::new(),
+        http: loopback(9292),
+        peer: loopback(9392),
+        advertised_peer: String::new(),
+        certificate: String::new(),
+        key: String::new(),
+        ca: String::new(),
     }
 }
 
@@ -174,6 +186,7 @@ impl BrokerConfig {
             i32::MAX as u64,
         )?;
         let _tls = self.kafka_tls()?;
+        let _voters = self.voters()?;
         if let Some(odd) = self
             .security
             .super_users
@@ -301,6 +314,10 @@ impl BrokerConfig {
             auto_create_topics: t.auto_create,
             auto_create_max: t.auto_create_max,
             num_partitions: count("topics.partitions", t.partitions)?,
+            replication_factor: match self.cluster.replication_factor {
+                0 => None,
+                factor => Some(ranged("cluster.replication_factor", factor as u64, 1, 100)?),
+            },
             offsets_partitions: count("topics.offsets_partitions", t.offsets_partitions)?,
             max_topics_per_request: ranged(
                 "limits.names_per_request",
@@ -381,6 +398,52 @@ impl BrokerConfig {
     pub fn advertised_kafka_tls(&self, bound: SocketAddr) -> Result<Advertised, ConfigError> {
         let text = &self.listeners.advertised_kafka_tls;
         advertised("listeners.advertised_kafka_tls", text, bound)
+    }
+
+    /// The nodes that form the cluster, in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`BrokerConfig::validate`].
+    pub fn voters(&self) -> Result<BTreeMap<BrokerId, Endpoint>, ConfigError> {
+        let parse = |text: &String| {
+            let (id, place) = text.split_once('@')?;
+            let (host, port) = place.rsplit_once(':')?;
+            let endpoint = Endpoint {
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: port.parse().ok().filter(|p| *p != 0)?,
+            };
+            let id = id.parse().ok().filter(|id| *id >= 0)?;
+            (!endpoint.host.is_empty()).then_some((BrokerId(id), endpoint))
+        };
+        let mut voters = BTreeMap::new();
+        for text in &self.cluster.voters {
+            let refuse =
+                |why: &str| ConfigError::Value(format!("cluster.voters holds {text:?}, {why}"));
+            let (id, endpoint) = parse(text).ok_or_else(|| refuse("wanted is id@host:port"))?;
+            if voters.insert(id, endpoint).is_some() {
+                return Err(refuse("and that node twice"));
+            }
+        }
+        if !voters.is_empty() && self.cluster.certificates.is_empty() {
+            let wanted = "cluster.voters needs cluster.certificates: nodes prove to each other who they are; \
+                          make them with `callboard cert`";
+            return Err(ConfigError::Value(wanted.into()));
+        }
+        Ok(voters)
+    }
+
+    /// Where other nodes are told to connect.
+    ///
+    /// # Errors
+    ///
+    /// As [`BrokerConfig::validate`].
+    pub fn advertised_peer(&self, bound: SocketAddr) -> Result<Advertised, ConfigError> {
+        advertised(
+            "listeners.advertised_peer",
+            &self.listeners.advertised_peer,
+            bound,
+        )
     }
 
     /// Where Callboard's clients are told to connect.

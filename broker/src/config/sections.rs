@@ -43,6 +43,11 @@ pub struct ListenerSection {
     pub advertised_quic: String,
     /// Health and metrics, HTTP. Default `127.0.0.1:9292`.
     pub http: SocketAddr,
+    /// Other nodes, QUIC over UDP, and TCP on the same port; opened if `cluster.certificates` is set. Default
+    /// `127.0.0.1:9392`.
+    pub peer: SocketAddr,
+    /// Where other nodes are told to connect; empty, the default, is the address above.
+    pub advertised_peer: String,
     /// The node's certificate, PEM; empty, the default, makes a development certificate in the data directory.
     pub certificate: String,
     /// The certificate's key, PEM, PKCS #8.
@@ -85,6 +90,23 @@ pub struct TopicSection {
     pub offsets_partitions: i32,
     /// Most partitions of the node. Default 20,000.
     pub max_partitions: usize,
+}
+
+/// The cluster that the node belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSection {
+    /// Directory with `ca.pem`, `node.pem` and `node-key.pem`, made by `callboard cert`; empty, the default, means that
+    /// the node is alone.
+    pub certificates: String,
+    /// The nodes that form the cluster and vote on its metadata, each as `id@host:port` of its peer door; the same on
+    /// all of them. A node that is not among them joins through them and does not vote
+    /// (`controller.quorum.bootstrap.servers`).
+    pub voters: Vec<String>,
+    /// Where the node stands, for the placement of replicas (`broker.rack`).
+    pub rack: String,
+    /// Replicas of a new topic (`default.replication.factor`); 0, the default, is three, or as many as there are nodes.
+    pub replication_factor: usize,
 }
 
 /// Consumer groups.
@@ -174,6 +196,16 @@ impl Default for LoggingSection {
         Self {
             format: callboard_common::logging::Format::Terminal,
             level: "info".into(),
+        }
+    }
+}
+
+impl ClusterSection {
+    /// How many replicas a new topic has, if there are as many nodes.
+    pub(super) fn factor(&self) -> usize {
+        match self.replication_factor {
+            0 => 3,
+            factor => factor,
         }
     }
 }

@@ -76,6 +76,11 @@ pub struct Died {
     pub epoch: i64,
 }
 
+/// If this member leads the quorum, another one shall.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct HandOver;
+
 /// What another member answered.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -488,6 +493,14 @@ impl Handler<Died> for ControllerActor {
         self.step(Input::Died(died.broker, died.epoch), ctx);
         // Nobody waits for the next tick with that.
         self.step(Input::Tick, ctx);
+    }
+}
+
+impl Handler<HandOver> for ControllerActor {
+    type Result = ();
+
+    fn handle(&mut self, _: HandOver, ctx: &mut Context<Self>) {
+        self.step(Input::HandOver, ctx);
     }
 }
 

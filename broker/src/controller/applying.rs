@@ -48,7 +48,6 @@ impl Controller {
         self.snapshot_index = self.image.applied;
         self.unsnapshot_bytes = 0;
         out.push_back(self.save(saved));
-        self.answer_applied(out);
     }
 
     pub(super) fn save(&self, saved: Saved) -> Effect {

@@ -74,6 +74,19 @@ fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (checksum(content) == u32::from_be_bytes(*claimed)).then(|| (content, &rest[length..]))
 }
 
+/// Whether a data directory holds metadata: it belongs to a quorum, or voted.
+#[must_use]
+pub fn has_content(disk: &dyn Disk, dir: &Path) -> bool {
+    let size = |name: &str| {
+        disk.open(&dir.join(name))
+            .and_then(|f| f.size())
+            .unwrap_or(0)
+    };
+    [LOG, SNAPSHOT, OLD_SNAPSHOT]
+        .iter()
+        .any(|name| size(name) > 0)
+}
+
 /// Reads frames; the second value is how many bytes are whole.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> (Vec<Persisted>, usize) {

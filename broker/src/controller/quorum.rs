@@ -3,7 +3,7 @@
 use callboard_common::BrokerId;
 use raft::eraftpb::ConfChangeV2;
 
-use super::records::{Outcome, Refusal, bincode_config};
+use super::records::{Member, Outcome, Refusal, bincode_config};
 use super::state::{Controller, ELECTION_TICKS, Effect, Effects, QuorumChange, Ticket};
 
 impl Controller {
@@ -29,6 +29,11 @@ impl Controller {
             QuorumChange::Remove(id) => (*id, raft::eraftpb::ConfChangeType::RemoveNode),
         };
         let votes = voters.contains(id);
+        if let QuorumChange::Learn(id, member) = change
+            && let Some(old) = self.replaced_by(*id, member)
+        {
+            return answer(Err(Refusal::Replaces(old)));
+        }
         match change {
             QuorumChange::Promote(_) if !self.image.members.contains_key(&id) => {
                 return answer(refused("this node does not follow the metadata yet"));
@@ -65,6 +70,13 @@ impl Controller {
         let index = self.node.raft.raft_log.last_index() + 1;
         let proposed = self.node.propose_conf_change(context, conf_change);
         self.wait_for(ticket, index, proposed, out);
+    }
+
+    fn replaced_by(&self, id: u64, member: &Member) -> Option<u64> {
+        let mut others = self.image.members.iter().filter(|(i, _)| **i != id);
+        others
+            .find(|(_, m)| m.broker == member.broker)
+            .map(|(i, _)| *i)
     }
 
     pub(super) fn has_caught_up(&self, id: u64) -> bool {

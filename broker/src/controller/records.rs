@@ -311,6 +311,9 @@ pub enum Refusal {
     /// The quorum is changing already, or the change is not possible.
     #[error("{0}")]
     Quorum(String),
+    /// Another data directory of the same node is a member; it must be removed first.
+    #[error("member {0} is another data directory of the same node")]
+    Replaces(u64),
     /// The node still keeps partitions.
     #[error("node {0} still keeps partitions; move them away first")]
     InUse(BrokerId),

@@ -73,6 +73,8 @@ pub enum Input {
     Died(BrokerId, i64),
     /// A member cannot be reached at the moment.
     Unreachable(u64),
+    /// Another member shall lead the quorum.
+    HandOver,
     /// Time has passed.
     Tick,
 }
@@ -321,6 +323,7 @@ impl Controller {
             Input::Message(sender, message) => self.message(now, sender, *message),
             Input::Died(broker, epoch) => self.died(broker, epoch),
             Input::Unreachable(raft_id) => self.node.report_unreachable(raft_id),
+            Input::HandOver => self.hand_over(),
             Input::Tick => self.tick(now, out),
         }
         self.draw_timeout();
@@ -479,15 +482,18 @@ impl Controller {
     /// Takes everything that Raft has ready.
     fn drain(&mut self, now: Now, out: &mut Effects) {
         let before = self.image.applied;
+        // Who is answered looks at the image: it is there first.
+        let mut answers = Effects::new();
         while self.node.has_ready() {
             let mut ready = self.node.ready();
             if !ready.snapshot().is_empty() {
                 self.install(ready.snapshot(), out);
+                self.answer_applied(&mut answers);
             }
             let sent: Vec<Message> = ready.take_messages();
             let held: Vec<Message> = ready.take_persisted_messages();
             self.send(sent.iter().map(RaftMessage::from).collect(), out);
-            self.apply(ready.take_committed_entries(), out);
+            self.apply(ready.take_committed_entries(), &mut answers);
             // What is committed is found out again from the others: only terms and votes must survive.
             let vote = ready.hs().filter(|_| ready.must_sync());
             let write = Persisted {
@@ -519,6 +525,7 @@ impl Controller {
         self.notice_leader(now, out);
         if self.image.applied != before {
             out.push_back(Effect::Publish(self.image.clone()));
+            out.append(&mut answers);
             self.maybe_snapshot(out);
         }
     }

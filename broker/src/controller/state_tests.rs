@@ -46,6 +46,7 @@ struct Machine {
     disk: Disk,
     controller: Option<Controller>,
     answers: BTreeMap<Ticket, Result<Outcome, Refusal>>,
+    shown: u64,
 }
 
 /// A cluster in one thread.
@@ -74,6 +75,7 @@ impl Cluster {
             disk: Disk::default(),
             controller: None,
             answers: BTreeMap::new(),
+            shown: 0,
         });
         let mut out = Effects::new();
         let saved = machine.disk.saved.clone();
@@ -124,7 +126,8 @@ impl Cluster {
                 machine.disk.writes.push(write);
                 self.step(broker, Input::Persisted(number));
             }
-            Effect::Answer(ticket, _, answer) => {
+            Effect::Answer(ticket, index, answer) => {
+                assert!(index <= machine.shown, "answered before it is shown");
                 let before = machine.answers.insert(ticket, answer);
                 assert!(before.is_none(), "answered twice");
             }
@@ -141,7 +144,8 @@ impl Cluster {
             Effect::Forward(ticket, to, proposal) => {
                 self.forwarded.push((broker, ticket, to, proposal));
             }
-            Effect::Publish(_) | Effect::Led(_) => {}
+            Effect::Publish(image) => machine.shown = image.applied,
+            Effect::Led(_) => {}
         }
     }
 

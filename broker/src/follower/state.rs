@@ -130,10 +130,9 @@ impl Follower {
     fn records(&mut self, mut bytes: Bytes, out: &mut Effects) {
         let before = self.position.end;
         while !bytes.is_empty() {
-            let (batch, rest) = match Batch::split(bytes) {
-                Ok(split) => split,
-                // Damaged on its way, or at the leader: it is asked for again.
-                Err(_) => break,
+            // Damaged on its way, or at the leader: it is asked for again.
+            let Ok((batch, rest)) = Batch::split(bytes) else {
+                break;
             };
             bytes = rest;
             let header = *batch.header();

@@ -21,6 +21,9 @@ use super::upkeep::unless_full;
 use crate::storage::{Log, ReadMode, StorageError};
 use crate::supervision::{self, Permit};
 
+/// More than this is read on the pool: checking it takes longer than others on this worker should wait.
+const READ_HERE_MAX_BYTES: u32 = 4 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub struct LeaderActor {
@@ -207,7 +210,7 @@ impl LeaderActor {
         }
     }
 
-    /// Reads at once if the bytes are in memory, else on the pool.
+    /// Reads at once if it is little and in memory, else on the pool.
     pub(super) fn read(
         &self,
         plan: crate::storage::ReadPlan,
@@ -227,7 +230,11 @@ impl LeaderActor {
                 });
             drop(reply.send(result));
         };
-        match plan.run(ReadMode::Now) {
+        let now = match plan.max_bytes <= READ_HERE_MAX_BYTES {
+            true => plan.run(ReadMode::Now),
+            false => Ok(None),
+        };
+        match now {
             Ok(Some(bytes)) => answer(Ok(bytes), reply),
             Err(error) => answer(Err(error), reply),
             Ok(None) => self.start.runtime.background().run(move || {

@@ -17,6 +17,7 @@
 pub mod actor;
 mod delayed;
 mod error;
+mod judging;
 mod lookup;
 mod messages;
 pub mod opening;

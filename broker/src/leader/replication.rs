@@ -150,7 +150,7 @@ impl Replication {
         }
         let proposed = self.proposed.iter().flat_map(|(_, isr)| isr);
         let all = self.partition.isr.iter().chain(proposed);
-        let reached = all.filter(|b| **b != self.me).map(|b| {
+        let mut reached = all.filter(|b| **b != self.me).map(|b| {
             let follower = self.followers.get(b)?;
             Some(if durable {
                 follower.synced
@@ -159,7 +159,7 @@ impl Replication {
             })
         });
         // Who was not heard of in this reign holds everything up.
-        reached.fold(Some(own), |least, reached| Some(least?.min(reached?)))
+        reached.try_fold(own, |least, reached| Some(least.min(reached?)))
     }
 
     /// What to ask the controller for, if who is in sync is not who should be.

@@ -425,7 +425,7 @@ impl Feed {
                 match self.send(position, ends, What::HighWatermark).await {
                     // Nothing was sent that the follower answers.
                     Next::Position => Next::Again,
-                    other => other,
+                    next @ (Next::Again | Next::Gone) => next,
                 }
             }
         }

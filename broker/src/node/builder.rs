@@ -40,7 +40,7 @@ pub enum StartError {
         found: String,
     },
     /// The data directory belongs to another node.
-    #[error("the data directory {dir} belongs to node {found}, not {wanted}")]
+    #[error("{dir} belongs to node {found}, not {wanted}")]
     OtherNode {
         /// The directory.
         dir: PathBuf,
@@ -48,6 +48,16 @@ pub enum StartError {
         found: BrokerId,
         /// Who wants it.
         wanted: BrokerId,
+    },
+    /// The data directory belongs to another cluster.
+    #[error("the data directory {dir} belongs to cluster {found}, the certificates to {wanted}")]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who wants it.
+        wanted: String,
     },
     /// An address cannot be bound.
     #[error(
@@ -64,6 +74,9 @@ pub enum StartError {
     /// The certificates cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The door for other nodes cannot be opened.
+    #[error("the peer door cannot be opened: {0}")]
+    Peers(callboard_common::transport::endpoint::EndpointError),
     /// The metadata could not be changed.
     #[error("the first user could not be made: {0}")]
     FirstUser(String),
@@ -142,6 +155,7 @@ impl NodeBuilder {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = &mut self.config.listeners;
         (listeners.kafka, listeners.quic, listeners.http) = (any, any, any);
+        listeners.peer = any;
         self
     }
 

@@ -12,12 +12,16 @@
 
 mod adoption;
 mod builder;
+mod cluster;
 mod doors;
 mod prepare;
+mod readiness;
 
 pub use adoption::AdoptError;
 pub use builder::{NodeBuilder, StartError};
+use cluster::Membership;
 use prepare::Starting;
+pub use prepare::{CA_FILE, NODE_FILE, NODE_KEY_FILE};
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -34,11 +38,12 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::BrokerConfig;
-use crate::controller::actor::{ControllerStart, Propose, Published};
+use crate::controller::actor::{ControllerStart, Published};
 use crate::controller::{self, Command, ControllerActor, Outcome};
 use crate::directory::Directory;
 use crate::leader::actor::Crash;
 use crate::metrics::Metrics;
+use crate::peer::Peers;
 use crate::peer::fetcher::Fetchers;
 use crate::replicas::actor::CloseAll;
 use crate::replicas::{ReplicasActor, ReplicasStart};
@@ -49,8 +54,6 @@ use crate::supervision::{self, Child, Exit, Restart, RestartLimit, Watchdog};
 
 /// How often the checkpoints are written while the node runs.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a start waits for the metadata and the leaders.
-const START_TIMEOUT: Duration = Duration::from_mins(10);
 /// A registration that was dropped is tried again after this.
 const REGISTER_PAUSE: Duration = Duration::from_millis(10);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -89,6 +92,7 @@ pub struct Shared {
 struct Running {
     shared: Shared,
     controller: Addr<ControllerActor>,
+    published: Published,
     replicas: Vec<Addr<ReplicasActor>>,
     stop: watch::Sender<bool>,
     http: std::thread::JoinHandle<()>,
@@ -103,6 +107,7 @@ struct Addresses {
     kafka_tls: Option<SocketAddr>,
     quic: SocketAddr,
     http: SocketAddr,
+    peer: Option<SocketAddr>,
 }
 
 /// A node that runs; it stops in order with [`Node::stop`], and at once when it is dropped.
@@ -139,33 +144,51 @@ impl Starting {
         let shared = self.shared.clone();
         let (fatal, fatal_seen) = watch::channel(None);
         let published = Published::default();
-        let identity = controller::Identity {
-            broker: shared.broker,
-            directory: self.meta.directory_id,
-            joins: false,
-        };
-        let controller = start_controller(&shared, identity, &published, fatal.clone());
-        register(
-            &shared,
-            &controller,
-            self.meta.directory_id,
-            fatal_seen.clone(),
-        )
-        .await?;
+        let (stop, stopping) = watch::channel(false);
+        let peers = self.open_peers().await?;
+        let membership = peers.as_ref().map(|(membership, ..)| membership.clone());
+        let identity = self.identity_in(membership.as_ref()).await?;
+        let own = membership
+            .as_ref()
+            .map(|m| (m.peers.clone(), m.own.clone()));
+        let controller = start_controller(&shared, identity, own, &published, fatal.clone());
+        if let Some((membership, endpoint, tripwire)) = peers {
+            let sockets = (endpoint, tripwire);
+            membership.open_door(
+                &shared,
+                identity,
+                &controller,
+                &published,
+                sockets,
+                &stopping,
+            );
+            membership.come_in(identity, &controller, &published).await;
+        }
+        let addresses = self.addresses()?;
+        let command = self.registration(&addresses, membership.as_ref())?;
+        register(&shared, &controller, &command, fatal_seen.clone()).await?;
         self.make_first_user(&controller, &published).await?;
         let first_user = self.first_user();
         remove_deleted(&shared);
-        let replicas = start_replicas(&shared, &controller, &published, None, &self.config)?;
-        wait_until_led(&shared, &published).await;
-        let (stop, stopping) = watch::channel(false);
+        let fetchers = membership
+            .as_ref()
+            .map(|m| Fetchers::new(m.peers.clone(), published.clone(), shared.logger.clone()));
+        let replicas = start_replicas(
+            &shared,
+            &controller,
+            &published,
+            fetchers.as_ref(),
+            &self.config,
+        )?;
+        readiness::wait_until_led(&shared, &published).await;
         start_checkpoints(&shared, stopping.clone());
         let watchdog = start_watchdog(&shared, fatal)?;
-        let addresses = self.addresses()?;
         let identity = self.identity.clone();
         let lock = self.lock.take();
-        let http = self.open_doors(addresses, controller.clone(), published, stopping)?;
+        let http = self.open_doors(addresses, controller.clone(), published.clone(), stopping)?;
         let running = Running {
             controller,
+            published,
             replicas,
             stop,
             http,
@@ -181,6 +204,38 @@ impl Starting {
             directory: shared.directory,
             first_user,
             running: Mutex::new(Some(running)),
+        })
+    }
+
+    /// What the metadata is told of this start.
+    fn registration(
+        &self,
+        at: &Addresses,
+        membership: Option<&Membership>,
+    ) -> Result<Command, StartError> {
+        let endpoint = |a: crate::api::Advertised| controller::Endpoint {
+            host: a.host.to_string(),
+            port: a.port,
+        };
+        let config = &self.config;
+        let kafka = endpoint(config.advertised_kafka(at.kafka)?);
+        let kafka_tls = match at.kafka_tls {
+            Some(bound) => endpoint(config.advertised_kafka_tls(bound)?),
+            None => kafka.clone(),
+        };
+        let endpoints = controller::Endpoints {
+            kafka,
+            kafka_tls,
+            quic: endpoint(config.advertised_quic(at.quic)?),
+            peer: membership.map(|m| m.own.clone()),
+        };
+        let rack = &config.cluster.rack;
+        Ok(Command::RegisterNode {
+            broker: self.shared.broker,
+            directory: self.meta.directory_id,
+            incarnation: self.shared.incarnation,
+            endpoints,
+            rack: (!rack.is_empty()).then(|| rack.clone()),
         })
     }
 
@@ -200,6 +255,7 @@ impl Starting {
                 .map_err(StartError::Threads)?,
             quic: quic.map_err(StartError::Threads)?,
             http: self.http.local_addr().map_err(StartError::Threads)?,
+            peer: self.peer_address,
         })
     }
 }
@@ -227,6 +283,7 @@ fn child(
 fn start_controller(
     shared: &Shared,
     identity: controller::Identity,
+    peers: Option<(Peers, controller::Endpoint)>,
     published: &Published,
     fatal: watch::Sender<Option<String>>,
 ) -> Addr<ControllerActor> {
@@ -234,7 +291,7 @@ fn start_controller(
         disk: shared.open.disk().clone(),
         dir: shared.dir.clone(),
         identity,
-        peers: None,
+        peers,
         runtime: shared.runtime.clone(),
         clock: shared.clock.clone(),
         published: published.clone(),
@@ -255,24 +312,16 @@ fn start_controller(
 async fn register(
     shared: &Shared,
     controller: &Addr<ControllerActor>,
-    directory: Uuid,
+    command: &Command,
     mut fatal: watch::Receiver<Option<String>>,
 ) -> Result<(), StartError> {
     loop {
-        let (reply, answer) = oneshot::channel();
-        let (broker, incarnation) = (shared.broker, shared.incarnation);
-        let command = Command::RegisterBroker {
-            broker,
-            directory,
-            incarnation,
-        };
-        supervision::tell(controller, Propose { command, reply });
         tokio::select! {
-            answer = answer => {
-                if let Ok(Ok(Outcome::Registered { .. })) = answer {
-                    return Ok(());
-                }
-            }
+            answer = cluster::propose(controller, command.clone()) => match answer {
+                Ok(Outcome::Registered { .. }) => return Ok(()),
+                Ok(_) => {}
+                Err(refusal) => info!(shared.logger, "registers with the controller"; "waits_for" => %refusal),
+            },
             _ = fatal.wait_for(Option::is_some) => return Err(StartError::Metadata),
         }
         // The controller restarts with growing waits and gives up at last.
@@ -323,56 +372,6 @@ fn start_replicas(
         supervision::start(worker, child, move |_| ReplicasActor::new(start.clone()))
     };
     Ok(shared.runtime.workers().iter().map(start).collect())
-}
-
-/// Waits until what metadata names is led; a log that cannot be opened is not waited for longer than that.
-async fn wait_until_led(shared: &Shared, published: &Published) {
-    let image = published.image.load_full();
-    let mut changes = shared.directory.changes();
-    let wanted: Vec<TopicPartition> = image
-        .topics
-        .iter()
-        .flat_map(|(name, topic)| {
-            (0..)
-                .zip(&topic.partitions)
-                .map(|(n, _)| TopicPartition::new(name.clone(), n))
-        })
-        .collect();
-    let all_led = async {
-        for partition in wanted {
-            let leader = loop {
-                if let Some(leader) = shared.directory.leader(&partition) {
-                    break leader;
-                }
-                let offline = shared.metrics.offline_partitions.get() > 0;
-                if offline || changes.changed().await.is_err() {
-                    return;
-                }
-            };
-            let mut ends = leader.ends.clone();
-            tokio::select! {
-                _ = ends.wait_for(|e| e.epoch.is_some()) => {}
-                _ = gone(shared, &partition) => {}
-            }
-        }
-    };
-    let timer = tokio::time::timeout(START_TIMEOUT, all_led);
-    if timer.await.is_err() {
-        warn!(
-            shared.logger,
-            "some partitions are not led yet; the rest is served"
-        );
-    }
-}
-
-/// Waits until the directory no longer knows a leader.
-async fn gone(shared: &Shared, partition: &TopicPartition) {
-    let mut changes = shared.directory.changes();
-    while shared.directory.leader(partition).is_some() {
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Writes the checkpoints now and then.
@@ -437,6 +436,12 @@ impl Node {
     #[must_use]
     pub fn quic(&self) -> SocketAddr {
         self.addresses.quic
+    }
+
+    /// Where other nodes connect, if they may.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.addresses.peer
     }
 
     /// The user that the node made because it asks who everybody is, and its password; `None` if it does not ask or
@@ -510,6 +515,7 @@ impl Node {
         let Some(running) = self.running.lock().take() else {
             return Vec::new();
         };
+        cluster::leave(&running.shared, &running.controller, &running.published).await;
         let _before = running.stop.send_replace(true);
         let mut unclean = Vec::new();
         for replicas in &running.replicas {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use callboard_common::runtime::{Runtime, RuntimeConfig};
 use callboard_common::transport::endpoint;
+use callboard_common::transport::peer::PeerIdentity;
 use callboard_common::transport::tls::Identity;
 use callboard_common::{BrokerId, Uuid};
 use slog::o;
@@ -23,6 +24,12 @@ use crate::storage::meta_properties::MetaProperties;
 use crate::storage::open_files::OpenFiles;
 
 const LOCK: &str = ".lock";
+/// Files of the directory that `cluster.certificates` names.
+pub const CA_FILE: &str = "ca.pem";
+/// See [`CA_FILE`].
+pub const NODE_FILE: &str = "node.pem";
+/// See [`CA_FILE`].
+pub const NODE_KEY_FILE: &str = "node-key.pem";
 
 /// A node whose directory and sockets are ready.
 pub(super) struct Starting {
@@ -34,7 +41,18 @@ pub(super) struct Starting {
     pub(super) kafka_tls: Option<TcpListener>,
     pub(super) quic: Vec<std::net::UdpSocket>,
     pub(super) http: TcpListener,
+    /// Certificate and sockets for other nodes, if it is not alone.
+    pub(super) peer: Option<PeerSockets>,
+    /// Where those are bound.
+    pub(super) peer_address: Option<SocketAddr>,
     pub(super) lock: Option<fs::File>,
+}
+
+/// What the door for other nodes needs.
+pub(super) struct PeerSockets {
+    pub(super) identity: PeerIdentity,
+    pub(super) quic: std::net::UdpSocket,
+    pub(super) tripwire: TcpListener,
 }
 
 /// The lock on a data directory; held while the file is open.
@@ -52,7 +70,12 @@ fn lock(dir: &Path) -> Result<fs::File, StartError> {
 }
 
 /// Whose directory it is; an empty one becomes ours.
-fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties, StartError> {
+fn meta(
+    disk: &dyn Disk,
+    dir: &Path,
+    broker: BrokerId,
+    cluster: Option<&PeerIdentity>,
+) -> Result<MetaProperties, StartError> {
     if let Some(meta) = MetaProperties::read(disk, dir)? {
         if meta.node_id != broker {
             return Err(StartError::OtherNode {
@@ -61,7 +84,17 @@ fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties,
                 wanted: broker,
             });
         }
-        return Ok(meta);
+        let wanted = cluster
+            .map(|c| &c.cluster_id)
+            .filter(|id| **id != meta.cluster_id);
+        return match wanted {
+            Some(wanted) => Err(StartError::OtherCluster {
+                dir: dir.to_owned(),
+                found: meta.cluster_id,
+                wanted: wanted.clone(),
+            }),
+            None => Ok(meta),
+        };
     }
     let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
     if let Some(found) = names.into_iter().find(|n| n != LOCK) {
@@ -71,7 +104,10 @@ fn meta(disk: &dyn Disk, dir: &Path, broker: BrokerId) -> Result<MetaProperties,
         });
     }
     let meta = MetaProperties {
-        cluster_id: Uuid::random().to_string(),
+        cluster_id: match cluster {
+            Some(cluster) => cluster.cluster_id.clone(),
+            None => Uuid::random().to_string(),
+        },
         node_id: broker,
         directory_id: Uuid::random(),
     };
@@ -123,6 +159,48 @@ fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identi
     Ok(identity)
 }
 
+/// The certificate for other nodes, if there is one.
+fn peer_identity(config: &BrokerConfig) -> Result<Option<PeerIdentity>, StartError> {
+    if config.cluster.certificates.is_empty() {
+        return Ok(None);
+    }
+    let dir = Path::new(&config.cluster.certificates);
+    let read = |name: &str| {
+        let path = dir.join(name);
+        fs::read_to_string(&path).map_err(|error| StartError::File { path, error })
+    };
+    let identity = PeerIdentity::new(Identity {
+        ca_pem: read(CA_FILE)?,
+        certificate_pem: read(NODE_FILE)?,
+        key_pem: read(NODE_KEY_FILE)?,
+    })?;
+    let wanted = BrokerId(config.node.id);
+    if identity.broker != wanted {
+        return Err(StartError::OtherNode {
+            dir: dir.to_owned(),
+            found: identity.broker,
+            wanted,
+        });
+    }
+    Ok(Some(identity))
+}
+
+/// Both sockets for other nodes, on one port.
+fn bind_peer(identity: PeerIdentity, address: SocketAddr) -> Result<PeerSockets, StartError> {
+    let failed = |error| StartError::Bind {
+        door: "peer",
+        address,
+        error,
+    };
+    let quic = endpoint::bind(address, false).map_err(failed)?;
+    let tripwire = bind("peer", quic.local_addr().map_err(failed)?)?;
+    Ok(PeerSockets {
+        identity,
+        quic,
+        tripwire,
+    })
+}
+
 fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).and_then(|l| l.set_nonblocking(true).map(|()| l));
     bound.map_err(|error| StartError::Bind {
@@ -148,6 +226,25 @@ fn bind_quic(address: SocketAddr, workers: usize) -> Result<Vec<std::net::UdpSoc
         .collect()
 }
 
+fn disk_of(medium: &Medium) -> Arc<dyn Disk> {
+    match medium {
+        Medium::Real => Arc::new(RealDisk),
+        Medium::Memory(disk) => Arc::new(disk.clone()),
+        Medium::Given(disk) => disk.clone(),
+    }
+}
+
+/// How many workers serve partitions.
+fn workers(config: &BrokerConfig) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if config.node.workers == 0 {
+        // The other half is for syncs and the kernel (measured: ARCHITECTURE).
+        cores.div_ceil(2)
+    } else {
+        config.node.workers
+    }
+}
+
 impl Starting {
     pub(super) fn prepare(builder: NodeBuilder) -> Result<Self, StartError> {
         let NodeBuilder {
@@ -159,30 +256,24 @@ impl Starting {
         config.validate()?;
         let dir = config.node.data.clone();
         let broker = BrokerId(config.node.id);
-        let disk: Arc<dyn Disk> = match &medium {
-            Medium::Real => Arc::new(RealDisk),
-            Medium::Memory(disk) => Arc::new(disk.clone()),
-            Medium::Given(disk) => disk.clone(),
-        };
+        let disk = disk_of(&medium);
         disk.create_dir(&dir)
             .map_err(StorageError::io("creating", &dir))?;
         let lock = matches!(medium, Medium::Real)
             .then(|| lock(&dir))
             .transpose()?;
-        let meta = meta(&*disk, &dir, broker)?;
+        let peer_identity = peer_identity(&config)?;
+        let meta = meta(&*disk, &dir, broker, peer_identity.as_ref())?;
         disk.remove(&dir.join(CLEAN_SHUTDOWN))
             .map_err(StorageError::io(
                 "removing the mark of a clean stop in",
                 &dir,
             ))?;
-        let identity = identity(&config, &*disk, &dir)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = if config.node.workers == 0 {
-            // The other half is for syncs and the kernel (measured: ARCHITECTURE).
-            cores.div_ceil(2)
-        } else {
-            config.node.workers
+        let identity = match &peer_identity {
+            Some(peer) if config.listeners.certificate.is_empty() => peer.identity.clone(),
+            Some(_) | None => identity(&config, &*disk, &dir)?,
         };
+        let workers = workers(&config);
         let kafka = bind("kafka", config.listeners.kafka)?;
         let kafka_tls = config
             .kafka_tls()?
@@ -190,6 +281,9 @@ impl Starting {
             .transpose()?;
         let quic = bind_quic(config.listeners.quic, workers)?;
         let http = bind("http", config.listeners.http)?;
+        let peer = peer_identity
+            .map(|identity| bind_peer(identity, config.listeners.peer))
+            .transpose()?;
         let runtime = Runtime::start(RuntimeConfig {
             workers,
             sync_threads: config.node.sync_threads,
@@ -217,6 +311,8 @@ impl Starting {
             kafka_tls,
             quic,
             http,
+            peer_address: peer.as_ref().and_then(|p| p.quic.local_addr().ok()),
+            peer,
             lock,
         })
     }

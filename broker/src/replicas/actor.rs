@@ -5,27 +5,24 @@ use std::path::PathBuf;
 
 use actix::prelude::*;
 use callboard_common::runtime::Worker;
-use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
-use futures::FutureExt;
+use callboard_common::{TopicName, TopicPartition, Uuid};
 use futures::stream;
-use slog::{Logger, error, o, warn};
-use tokio::sync::{oneshot, watch};
+use slog::{error, warn};
+use tokio::sync::oneshot;
 
 use super::state::{Duty, Effect, Effects, Replicas, Role};
-use crate::controller::actor::{Propose, Published};
-use crate::controller::{Command, ControllerActor, Outcome, PartitionImage};
+use crate::controller::ControllerActor;
+use crate::controller::actor::Published;
 use crate::coordinator::actor::Stop;
-use crate::coordinator::{CoordinatorActor, CoordinatorStart, GroupConfig};
-use crate::directory::LeaderRef;
-use crate::follower::{FollowerActor, FollowerStart};
+use crate::coordinator::{CoordinatorActor, GroupConfig};
+use crate::follower::FollowerActor;
+use crate::leader::LeaderActor;
 use crate::leader::actor::{Close, Configure, UpdateReplicas};
-use crate::leader::opening::{ChangeIsr, NewEpoch};
-use crate::leader::{Ends, LeaderActor, LeaderStart};
 use crate::node::Shared;
 use crate::peer::fetcher::Fetchers;
 use crate::storage::sync::Outstanding;
 use crate::storage::{LogFiles, meta_properties};
-use crate::supervision::{self, Child, Exit, Restart, RestartLimit};
+use crate::supervision::{self};
 use crate::topic_config::TopicConfig;
 
 /// What the roles of one worker are started with.
@@ -63,9 +60,9 @@ pub struct CloseAll {
 /// A role gave up.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct GaveUp {
-    partition: TopicPartition,
-    error: String,
+pub(super) struct GaveUp {
+    pub(super) partition: TopicPartition,
+    pub(super) error: String,
 }
 
 /// The partition's directory is as it should be.
@@ -86,7 +83,7 @@ struct Closed {
 
 /// Who does a duty.
 #[derive(Clone, Debug)]
-enum Doer {
+pub(super) enum Doer {
     Leader(Addr<LeaderActor>),
     Follower(Addr<FollowerActor>),
 }
@@ -115,13 +112,13 @@ enum After {
 /// See the module.
 #[derive(Debug)]
 pub struct ReplicasActor {
-    start: ReplicasStart,
-    replicas: Replicas,
+    pub(super) start: ReplicasStart,
+    pub(super) replicas: Replicas,
     effects: Effects,
-    doers: BTreeMap<TopicPartition, Doer>,
+    pub(super) doers: BTreeMap<TopicPartition, Doer>,
     /// Logs that are being closed.
     ending: BTreeMap<TopicPartition, After>,
-    coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
+    pub(super) coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
     closing: bool,
 }
 
@@ -222,7 +219,11 @@ impl ReplicasActor {
         }));
     }
 
-    fn topic_config(&self, topic: &TopicName, configs: &BTreeMap<String, String>) -> TopicConfig {
+    pub(super) fn topic_config(
+        &self,
+        topic: &TopicName,
+        configs: &BTreeMap<String, String>,
+    ) -> TopicConfig {
         let mut defaults = self.start.topic_defaults.clone();
         if topic.is_internal() {
             // The coordinator decides what of it is still needed.
@@ -273,7 +274,7 @@ impl ReplicasActor {
         }
     }
 
-    fn files(&self, partition: &TopicPartition) -> LogFiles {
+    pub(super) fn files(&self, partition: &TopicPartition) -> LogFiles {
         let shared = &self.start.shared;
         LogFiles {
             partition: partition.clone(),
@@ -281,157 +282,6 @@ impl ReplicasActor {
             open: shared.open.clone(),
             checkpoints: shared.checkpoints.clone(),
             outstanding: Outstanding::default(),
-        }
-    }
-
-    fn start_duty(&mut self, partition: &TopicPartition, role: &Role, ctx: &mut Context<Self>) {
-        match &role.duty {
-            Duty::Lead(image) => self.start_leader(partition, role, image, ctx),
-            Duty::Follow(leader, epoch) => {
-                self.start_follower(partition, role, (*leader, *epoch), ctx)
-            }
-            Duty::Rest => {}
-        }
-    }
-
-    fn start_follower(
-        &mut self,
-        partition: &TopicPartition,
-        role: &Role,
-        (leader, epoch): (BrokerId, LeaderEpoch),
-        ctx: &mut Context<Self>,
-    ) {
-        let shared = self.start.shared.clone();
-        let logger = shared
-            .logger
-            .new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
-        let Some(fetchers) = self.start.fetchers.clone() else {
-            return error!(logger, "another node leads and this one has no certificates for other nodes";
-                "leader" => %leader);
-        };
-        let alive = self.replicas.alive();
-        let start = FollowerStart {
-            files: self.files(partition),
-            config: self.topic_config(&partition.topic, &role.configs),
-            topic_id: role.topic_id,
-            leader,
-            epoch,
-            broker_epoch: alive.get(&shared.broker).copied().unwrap_or(-1),
-            fetchers,
-            runtime: shared.runtime.clone(),
-            clock: shared.clock.clone(),
-            metrics: shared.metrics.clone(),
-            logger: logger.clone(),
-        };
-        let name = format!("follower {partition}");
-        let child = self.child(name, partition.clone(), logger, ctx);
-        let actor = supervision::start(&self.start.worker, child, move |_| {
-            FollowerActor::new(start.clone())
-        });
-        drop(self.doers.insert(partition.clone(), Doer::Follower(actor)));
-    }
-
-    fn start_leader(
-        &mut self,
-        partition: &TopicPartition,
-        role: &Role,
-        image: &PartitionImage,
-        ctx: &mut Context<Self>,
-    ) {
-        let shared = self.start.shared.clone();
-        let ends = watch::Sender::new(Ends::default());
-        let logger = shared
-            .logger
-            .new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
-        let (controller, broker) = (self.start.controller.clone(), shared.broker);
-        let of = (partition.clone(), role.topic_id, broker);
-        let start = LeaderStart {
-            files: self.files(partition),
-            config: self.topic_config(&partition.topic, &role.configs),
-            epoch: image.epoch,
-            broker,
-            partition: image.clone(),
-            alive: self.replicas.alive().clone(),
-            change_isr: change_isr(controller.clone(), of.clone()),
-            new_epoch: new_epoch(controller, of),
-            ends: ends.clone(),
-            runtime: shared.runtime.clone(),
-            clock: shared.clock.clone(),
-            metrics: shared.metrics.clone(),
-            logger: logger.clone(),
-        };
-        let name = format!("leader {partition}");
-        let child = self.child(name, partition.clone(), logger, ctx);
-        let actor = supervision::start(&self.start.worker, child, move |_| {
-            LeaderActor::new(start.clone())
-        });
-        drop(
-            self.doers
-                .insert(partition.clone(), Doer::Leader(actor.clone())),
-        );
-        let leader = LeaderRef {
-            actor,
-            ends: ends.subscribe(),
-            topic_id: role.topic_id,
-        };
-        self.start
-            .shared
-            .directory
-            .update_leaders(vec![(partition.clone(), leader)], &[]);
-        if partition.topic == TopicName::consumer_offsets() {
-            self.start_coordinator(partition, ctx);
-        }
-    }
-
-    fn start_coordinator(&mut self, partition: &TopicPartition, ctx: &mut Context<Self>) {
-        let shared = &self.start.shared;
-        let logger = shared.logger.new(o!("coordinator" => partition.partition));
-        let start = CoordinatorStart {
-            partition: partition.clone(),
-            config: self.start.groups.clone(),
-            rewrite_bytes: self.start.group_rewrite_bytes,
-            directory: shared.directory.clone(),
-            clock: shared.clock.clone(),
-            logger: logger.clone(),
-        };
-        let child = self.child(
-            format!("coordinator {}", partition.partition),
-            partition.clone(),
-            logger,
-            ctx,
-        );
-        let actor = supervision::start(&self.start.worker, child, move |_| {
-            CoordinatorActor::new(start.clone())
-        });
-        drop(self.coordinators.insert(partition.partition, actor.clone()));
-        self.start
-            .shared
-            .directory
-            .set_coordinator(partition.partition, Some(actor));
-    }
-
-    /// Permanent, 5 in 60 s; beyond that the partition goes offline here, and nothing else does.
-    fn child(
-        &self,
-        name: String,
-        partition: TopicPartition,
-        logger: Logger,
-        ctx: &mut Context<Self>,
-    ) -> Child {
-        let (metrics, parent) = (self.start.shared.metrics.clone(), ctx.address());
-        Child {
-            name,
-            restart: Restart::Permanent,
-            limit: RestartLimit::default(),
-            clock: self.start.shared.clock.clone(),
-            logger,
-            on_restart: Box::new(move || {
-                let _count = metrics.restarts.inc();
-            }),
-            on_exit: Box::new(move |exit| match exit {
-                Exit::GaveUp(error) => supervision::tell(&parent, GaveUp { partition, error }),
-                Exit::Finished => {}
-            }),
         }
     }
 
@@ -465,49 +315,6 @@ impl ReplicasActor {
             }
         });
     }
-}
-
-/// Asks the controller for the next leader epoch of a partition.
-fn new_epoch(
-    controller: Addr<ControllerActor>,
-    (partition, topic_id, broker): (TopicPartition, Uuid, BrokerId),
-) -> NewEpoch {
-    std::sync::Arc::new(move || {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::NextLeaderEpoch {
-            partition: partition.clone(),
-            topic_id,
-            broker,
-        };
-        supervision::tell(&controller, Propose { command, reply });
-        async move {
-            match answer.await {
-                Ok(Ok(Outcome::LeaderEpoch(epoch))) => Some(epoch),
-                Ok(_) | Err(_) => None,
-            }
-        }
-        .boxed()
-    })
-}
-
-/// Asks the controller to change who is in sync.
-fn change_isr(
-    controller: Addr<ControllerActor>,
-    (partition, topic_id, leader): (TopicPartition, Uuid, BrokerId),
-) -> ChangeIsr {
-    std::sync::Arc::new(move |epoch, change| {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::AlterIsr {
-            topic_id,
-            partition: partition.partition,
-            leader,
-            epoch,
-            version: change.version,
-            isr: change.isr,
-        };
-        supervision::tell(&controller, Propose { command, reply });
-        async move { matches!(answer.await, Ok(Ok(_))) }.boxed()
-    })
 }
 
 impl Actor for ReplicasActor {

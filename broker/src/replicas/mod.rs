@@ -3,7 +3,8 @@
 //! [`state`] compares what should run with what runs; [`actor`], one per worker, starts and stops it.
 
 pub mod actor;
+mod starting;
 mod state;
 
 pub use actor::{ReplicasActor, ReplicasStart};
-pub use state::{Effect, Effects, Replicas, Role};
+pub use state::{Duty, Effect, Effects, Replicas, Role};

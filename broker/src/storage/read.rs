@@ -190,7 +190,8 @@ pub struct ReadPlan {
     pub(super) from: Offset,
     /// Batches that begin here or later are not read.
     pub(super) limit: Offset,
-    pub(super) max_bytes: u32,
+    /// Most bytes that it gives, but for a first batch that is larger.
+    pub max_bytes: u32,
     /// Whether a first batch larger than `max_bytes` is read all the same.
     pub(super) at_least_one: bool,
 }

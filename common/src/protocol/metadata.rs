@@ -65,6 +65,10 @@ pub struct PartitionMetadata {
     pub leader: Option<BrokerId>,
     /// The leader's reign.
     pub epoch: LeaderEpoch,
-    /// Its replicas, all in sync.
+    /// Its replicas.
     pub replicas: Vec<BrokerId>,
+    /// Those that are in sync.
+    pub isr: Vec<BrokerId>,
+    /// Those that lack nothing either (KIP-966).
+    pub eligible: Vec<BrokerId>,
 }

@@ -1,6 +1,5 @@
 //! DescribeCluster and DescribeTopicPartitions: metadata in another shape.
 
-use callboard_common::ErrorCode;
 use callboard_common::kafka::Text;
 use callboard_common::kafka::messages::describe_cluster_response::DescribeClusterBroker;
 use callboard_common::kafka::messages::describe_topic_partitions_response::{
@@ -14,6 +13,7 @@ use callboard_common::protocol::metadata::{
     Metadata, MetadataAnswer, PartitionMetadata, TopicMetadata,
 };
 use callboard_common::protocol::{Response, TopicRef};
+use callboard_common::{BrokerId, ErrorCode};
 
 use super::{Answering, Converted, Message, expect};
 
@@ -148,15 +148,15 @@ fn shown(
     left: usize,
 ) -> (DescribeTopicPartitionsResponseTopic, Option<i32>) {
     let partition = |p: &PartitionMetadata| {
-        let replicas: Vec<i32> = p.replicas.iter().map(|b| b.0).collect();
+        let ids = |brokers: &[BrokerId]| brokers.iter().map(|b| b.0).collect::<Vec<i32>>();
         DescribeTopicPartitionsResponsePartition {
             error_code: p.error.number(),
             partition_index: p.partition,
             leader_id: p.leader.map_or(-1, |l| l.0),
             leader_epoch: p.epoch.0,
-            replica_nodes: replicas.clone(),
-            isr_nodes: replicas,
-            eligible_leader_replicas: Some(Vec::new()),
+            replica_nodes: ids(&p.replicas),
+            isr_nodes: ids(&p.isr),
+            eligible_leader_replicas: Some(ids(&p.eligible)),
             last_known_elr: Some(Vec::new()),
             ..Default::default()
         }
@@ -178,7 +178,7 @@ fn shown(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use callboard_common::{BrokerId, LeaderEpoch, Uuid};
+    use callboard_common::{LeaderEpoch, Uuid};
 
     fn topic(name: &'static str, partitions: i32) -> TopicMetadata {
         let partition = |partition| PartitionMetadata {
@@ -187,6 +187,8 @@ mod tests {
             leader: Some(BrokerId(1)),
             epoch: LeaderEpoch(0),
             replicas: vec![BrokerId(1)],
+            isr: vec![BrokerId(1)],
+            eligible: Vec::new(),
         };
         TopicMetadata {
             error: ErrorCode::None,

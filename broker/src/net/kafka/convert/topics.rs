@@ -70,7 +70,7 @@ pub(super) fn described(response: Response, version: i16) -> Message {
         leader_id: p.leader.map_or(-1, |l| l.0),
         leader_epoch: p.epoch.0,
         replica_nodes: ids(&p.replicas),
-        isr_nodes: ids(&p.replicas),
+        isr_nodes: ids(&p.isr),
         offline_replicas: Vec::new(),
     };
     let topic = |t: TopicMetadata| MetadataResponseTopic {

@@ -1,0 +1,153 @@
+//! `callboard cert`: the certificates by which the nodes of a cluster know each other.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use callboard_broker::node::{CA_FILE, NODE_FILE, NODE_KEY_FILE};
+use callboard_broker::storage::disk::RealDisk;
+use callboard_broker::storage::meta_properties::MetaProperties;
+use callboard_common::transport::authority::Authority;
+use callboard_common::{BrokerId, Uuid};
+use clap::{Args, Subcommand};
+
+use super::output::{self, Failure};
+
+/// Where the authority is kept if nothing else is said.
+const DIRECTORY: &str = "./callboard-cluster";
+const CA_KEY_FILE: &str = "ca-key.pem";
+const CLUSTER_FILE: &str = "cluster-id";
+
+/// Make certificates for the nodes of a cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cert {
+    /// Make a cluster's certificate authority. Keep its key (ca-key.pem) where no node is.
+    Init(Init),
+    /// Make the certificate of one node, for its setting cluster.certificates.
+    Node(NodeCert),
+}
+
+/// See [`Cert::Init`].
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Where to write ca.pem, ca-key.pem and cluster-id.
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
+    out: PathBuf,
+    /// Take the cluster's identifier from this data directory: a node that was alone grows into a cluster.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// See [`Cert::Node`].
+#[derive(Debug, Args)]
+pub(crate) struct NodeCert {
+    /// The node's number (node.id).
+    id: i32,
+    /// Names and addresses under which clients reach it; localhost is always one.
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<String>,
+    /// Where the authority is.
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
+    authority: PathBuf,
+    /// Where to write ca.pem, node.pem and node-key.pem [default: node-ID below the authority].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn run(cert: &Cert) -> Result<(), Failure> {
+    match cert {
+        Cert::Init(init) => {
+            let id = match &init.data {
+                Some(data) => cluster_of(data)?,
+                None => Uuid::random().to_string(),
+            };
+            make_authority(&init.out, &id)?;
+            let dir = init.out.display();
+            output::note(format!("made the authority of cluster {id} in {dir}"));
+            output::note(format!(
+                "next, for each node:  callboard cert node ID --host HOST --authority {dir}"
+            ));
+        }
+        Cert::Node(node) => {
+            let out = node.out.clone();
+            let out = out.unwrap_or_else(|| node_dir(&node.authority, BrokerId(node.id)));
+            make_node(&node.authority, BrokerId(node.id), &node.hosts, &out)?;
+            let (id, dir) = (node.id, out.display());
+            output::note(format!("made the certificate of node {id} in {dir}"));
+            output::note(format!(
+                "next, on that node:  --set cluster.certificates={dir}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn cluster_of(data: &Path) -> Result<String, Failure> {
+    let meta = MetaProperties::read(&RealDisk, data).map_err(Failure::new)?;
+    let none = || Failure::new(format!("{} is no data directory of a node", data.display()));
+    Ok(meta.ok_or_else(none)?.cluster_id)
+}
+
+fn node_dir(authority: &Path, broker: BrokerId) -> PathBuf {
+    authority.join(format!("node-{broker}"))
+}
+
+/// Writes a file that must not be there yet.
+fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(mode).open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|e| Failure::new(format!("{} cannot be written: {e}", path.display())))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let unreadable = |e| Failure::new(format!("{} cannot be read: {e}", path.display()));
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+fn make_authority(dir: &Path, cluster_id: &str) -> Result<(), Failure> {
+    let authority = Authority::create(cluster_id).map_err(Failure::new)?;
+    fs::create_dir_all(dir)?;
+    write_new(&dir.join(CA_KEY_FILE), authority.key_pem(), 0o600)?;
+    write_new(&dir.join(CA_FILE), authority.ca_pem(), 0o644)?;
+    write_new(&dir.join(CLUSTER_FILE), cluster_id, 0o644)
+}
+
+fn make_node(dir: &Path, broker: BrokerId, hosts: &[String], out: &Path) -> Result<(), Failure> {
+    let (id, ca) = (read(&dir.join(CLUSTER_FILE))?, read(&dir.join(CA_FILE))?);
+    let key = read(&dir.join(CA_KEY_FILE))?;
+    let authority = Authority::load(id.trim(), &ca, &key).map_err(Failure::new)?;
+    let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec();
+    all.extend(
+        hosts
+            .iter()
+            .filter(|h| !all.contains(h))
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
+    let identity = authority.node(broker, &all).map_err(Failure::new)?;
+    fs::create_dir_all(out)?;
+    write_new(&out.join(NODE_KEY_FILE), &identity.key_pem, 0o600)?;
+    write_new(&out.join(NODE_FILE), &identity.certificate_pem, 0o644)?;
+    write_new(&out.join(CA_FILE), &identity.ca_pem, 0o644)
+}
+
+/// The certificates of a member of a cluster on this machine, made if they are not there; returns their directory.
+pub(super) fn of_local_member(broker: BrokerId) -> Result<PathBuf, Failure> {
+    let dir = Path::new(DIRECTORY);
+    fs::create_dir_all(dir)?;
+    // Members that are started at the same time make one authority.
+    let lock = fs::File::create(dir.join(".lock"))?;
+    lock.lock()?;
+    if !dir.join(CLUSTER_FILE).exists() {
+        make_authority(dir, &Uuid::random().to_string())?;
+    }
+    let out = node_dir(dir, broker);
+    if !out.join(CA_FILE).exists() {
+        make_node(dir, broker, &[], &out)?;
+    }
+    Ok(out)
+}

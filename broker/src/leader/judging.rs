@@ -1,0 +1,116 @@
+//! What a leader lets in and what it shows: batches are judged before they are appended, fetches before they are read.
+
+use callboard_common::record::producers::Sequence;
+use callboard_common::record::{Batch, BatchHeader};
+use callboard_common::{LeaderEpoch, Now, Offset};
+
+use super::error::{FetchError, ProduceError};
+use super::state::{Acks, Effect, Ends, Leader, Ticket};
+
+impl Leader {
+    pub(super) fn judge(
+        &self,
+        now: Now,
+        batch: &Batch,
+        acks: Acks,
+        epoch: LeaderEpoch,
+    ) -> Result<Sequence, ProduceError> {
+        if epoch != self.epoch {
+            return Err(ProduceError::Fenced {
+                asked: epoch,
+                current: self.epoch,
+            });
+        }
+        let limit_bytes = self.config.max_message_bytes;
+        if batch.size_bytes() > limit_bytes as usize {
+            return Err(ProduceError::BatchTooLarge {
+                size_bytes: batch.size_bytes(),
+                limit_bytes,
+            });
+        }
+        let required = self.config.min_insync_replicas;
+        let in_sync = u32::try_from(self.replication.in_sync()).unwrap_or(u32::MAX);
+        if acks == Acks::All && required > in_sync {
+            return Err(ProduceError::NotEnoughReplicas { in_sync, required });
+        }
+        self.judge_timestamps(now, batch.header())?;
+        Ok(self.producers.check(batch.header())?)
+    }
+
+    /// Both ends of the batch's timestamps must lie within the topic's bounds; -1 is "none given".
+    fn judge_timestamps(&self, now: Now, header: &BatchHeader) -> Result<(), ProduceError> {
+        if self.config.log_append_time {
+            return Ok(());
+        }
+        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        let earliest = self
+            .config
+            .timestamp_before_max
+            .map_or(i64::MIN, |d| now.wall.0.saturating_sub(ms(d)));
+        let latest = now
+            .wall
+            .0
+            .saturating_add(ms(self.config.timestamp_after_max));
+        for timestamp in [header.base_timestamp, header.max_timestamp] {
+            let given = timestamp != -1;
+            if given && (timestamp < 0 || timestamp < earliest || timestamp > latest) {
+                return Err(ProduceError::TimestampOutOfRange { timestamp });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a caller knows the leader that is (KIP-320).
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`] says who is behind.
+    pub fn knows_the_reign(&self, asked: Option<LeaderEpoch>) -> Result<(), FetchError> {
+        let current = self.epoch;
+        match asked {
+            Some(asked) if asked < current => Err(FetchError::Fenced { asked, current }),
+            Some(asked) if asked > current => Err(FetchError::UnknownEpoch { asked, current }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn fetch(
+        &self,
+        ticket: Ticket,
+        from: i64,
+        max_bytes: u32,
+        at_least_one: bool,
+        epoch: Option<LeaderEpoch>,
+    ) -> Effect {
+        if let Err(error) = self.knows_the_reign(epoch) {
+            return Effect::Refuse(ticket, error);
+        }
+        let Ends {
+            log_start,
+            high_watermark,
+            log_end,
+            ..
+        } = self.ends;
+        match Offset::checked(from) {
+            Some(from) if from >= log_start && from < high_watermark => Effect::Read {
+                ticket,
+                from,
+                limit: high_watermark,
+                max_bytes,
+                at_least_one,
+            },
+            // Between the high watermark and the log's end there will be something soon.
+            Some(from) if from >= high_watermark && from <= log_end => {
+                Effect::NothingToRead(ticket)
+            }
+            Some(_) | None => Effect::Refuse(
+                ticket,
+                FetchError::OutOfRange {
+                    offset: from,
+                    log_start,
+                    high_watermark,
+                },
+            ),
+        }
+    }
+}

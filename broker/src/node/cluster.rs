@@ -1,0 +1,362 @@
+//! How a node comes into its cluster: it forms one, joins one, or comes back to one; and how it leaves in order.
+//!
+//! The first time, all listed voters must be there and empty; then the one with the lowest number forms a quorum of
+//! itself and takes the others in as they ask. A data directory that once waited to be taken in never forms a quorum, and
+//! one that is lost comes back under another number in Raft.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use actix::Addr;
+use callboard_common::BrokerId;
+use slog::{Logger, info, warn};
+use tokio::sync::{oneshot, watch};
+
+use super::Shared;
+use super::builder::StartError;
+use super::prepare::{PeerSockets, Starting};
+use crate::controller::actor::{ChangeQuorum, Died, HandOver, Propose, Published};
+use crate::controller::{
+    self, Command, ControllerActor, Endpoint, Member, Outcome, Proposal, QuorumChange, Refusal,
+    log_file,
+};
+use crate::net::peer::{self, PeerDoor};
+use crate::peer::link::Lane;
+use crate::peer::protocol::{PeerRequest, PeerResponse};
+use crate::peer::tripwire::{self, Broken};
+use crate::peer::{Link, Peers};
+use crate::storage::StorageError;
+use crate::storage::disk::replace_whole;
+use crate::supervision;
+
+/// The mark of a data directory that was taken into a quorum, or waits for it.
+const JOINS: &str = "metadata.joins";
+/// Between two attempts to form or to join.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What is waited for is told this often.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How long a node that stops waits for others to take its place.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After that clients learn where to go before the doors close.
+const LEAVE_GRACE: Duration = Duration::from_millis(200);
+
+/// A node's part in a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Membership {
+    pub(super) peers: Peers,
+    /// Where other nodes find this one.
+    pub(super) own: Endpoint,
+    voters: BTreeMap<BrokerId, Endpoint>,
+    logger: Logger,
+}
+
+impl Starting {
+    /// Opens the endpoint for other nodes, if there are to be any.
+    pub(super) async fn open_peers(
+        &mut self,
+    ) -> Result<Option<(Membership, quinn::Endpoint, std::net::TcpListener)>, StartError> {
+        let Some(PeerSockets {
+            identity,
+            quic,
+            tripwire,
+        }) = self.peer.take()
+        else {
+            return Ok(None);
+        };
+        let bound = quic.local_addr().map_err(StartError::Threads)?;
+        let advertised = self.config.advertised_peer(bound)?;
+        let worker = self.shared.runtime.peers().clone();
+        let (opened, opening) = oneshot::channel();
+        let of = identity.clone();
+        // Its sockets belong to the runtime of that worker.
+        let _alive: bool = worker.run(move || drop(opened.send(of.open(quic))));
+        let stopped = |_| StartError::Metadata;
+        let endpoint = opening.await.map_err(stopped)?.map_err(StartError::Peers)?;
+        let logger = self.shared.logger.clone();
+        let membership = Membership {
+            peers: Peers::new(endpoint.clone(), identity, worker, logger.clone()),
+            own: Endpoint {
+                host: advertised.host.to_string(),
+                port: advertised.port,
+            },
+            voters: self.config.voters()?,
+            logger,
+        };
+        Ok(Some((membership, endpoint, tripwire)))
+    }
+
+    /// Who the controller is: one that is alone, one that forms a quorum, or one that waits to be taken into one.
+    pub(super) async fn identity_in(
+        &self,
+        membership: Option<&Membership>,
+    ) -> Result<controller::Identity, StartError> {
+        let (disk, dir) = (self.shared.open.disk().clone(), &self.shared.dir);
+        let mark = dir.join(JOINS);
+        let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
+        let is_there = |name: &str| names.iter().any(|n| n == name);
+        let joins = if is_there(JOINS) {
+            true
+        } else if let Some(membership) = membership
+            && !membership.voters.is_empty()
+            && !log_file::has_content(&*disk, dir)
+        {
+            membership.must_join(self.shared.broker).await
+        } else {
+            false
+        };
+        if joins && !is_there(JOINS) {
+            replace_whole(&*disk, &mark, b"").map_err(StorageError::io("writing", &mark))?;
+        }
+        Ok(controller::Identity {
+            broker: self.shared.broker,
+            directory: self.meta.directory_id,
+            joins,
+        })
+    }
+}
+
+impl Membership {
+    fn link(&self, broker: BrokerId, at: &Endpoint) -> Link {
+        self.peers.link(broker, at)
+    }
+
+    /// Whether this empty node waits to be taken in, instead of forming the quorum. Waits for all listed voters.
+    async fn must_join(&self, me: BrokerId) -> bool {
+        if self.voters.keys().next() != Some(&me) {
+            return true;
+        }
+        let mut missing: BTreeSet<BrokerId> =
+            self.voters.keys().copied().filter(|b| *b != me).collect();
+        let mut told = None;
+        while !missing.is_empty() {
+            for broker in missing.clone() {
+                let link = self.link(broker, &self.voters[&broker]);
+                match link.ask(Lane::Control, PeerRequest::Probe).await {
+                    Ok(PeerResponse::Probed { formed: true, .. }) => {
+                        info!(self.logger, "the cluster is there already"; "peer" => %broker);
+                        return true;
+                    }
+                    Ok(PeerResponse::Probed { .. }) => {
+                        let _was: bool = missing.remove(&broker);
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            let due = told.is_none_or(|at: tokio::time::Instant| at.elapsed() >= TELL_EVERY);
+            if !missing.is_empty() && due {
+                told = Some(tokio::time::Instant::now());
+                let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                info!(self.logger, "waits for all voters to form the cluster"; "missing" => names.join(", "));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        info!(
+            self.logger,
+            "all voters are there and empty: forms the cluster"
+        );
+        false
+    }
+
+    fn member(&self, identity: controller::Identity) -> Member {
+        Member {
+            broker: identity.broker,
+            directory: identity.directory,
+            peer: self.own.clone(),
+        }
+    }
+
+    /// Makes sure that the quorum knows this node: taken in if it joins, a voter if it is listed as one, and found where
+    /// it is.
+    pub(super) async fn come_in(
+        &self,
+        identity: controller::Identity,
+        controller: &Addr<ControllerActor>,
+        published: &Published,
+    ) {
+        let (id, member) = (identity.raft_id(), self.member(identity));
+        let mut told = tokio::time::Instant::now();
+        loop {
+            let image = published.image.load_full();
+            let known = image.members.get(&id);
+            if known == Some(&member) {
+                break;
+            }
+            if identity.joins && known.is_none() {
+                self.ask_to_learn(id, &member).await;
+            } else if image.applied > 0 || !identity.joins {
+                let command = Command::SetMember {
+                    raft_id: id,
+                    member: member.clone(),
+                };
+                let _known = propose(controller, command).await;
+            }
+            if told.elapsed() >= TELL_EVERY {
+                told = tokio::time::Instant::now();
+                info!(self.logger, "waits to be taken into the cluster");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let votes = || published.image.load().voters.contains(&id);
+        while identity.joins && self.voters.contains_key(&identity.broker) && !votes() {
+            let (reply, changed) = oneshot::channel();
+            let change = QuorumChange::Promote(id);
+            supervision::tell(controller, ChangeQuorum { change, reply });
+            if let Ok(Ok(_)) = changed.await {
+                info!(self.logger, "votes on the metadata");
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks the listed voters to take this node in, as a follower of the metadata. An older data directory of the same
+    /// node goes first.
+    async fn ask_to_learn(&self, id: u64, member: &Member) {
+        for (broker, at) in self.voters.iter().filter(|(b, _)| **b != member.broker) {
+            let request = PeerRequest::Propose {
+                proposal: Proposal::Quorum(QuorumChange::Learn(id, member.clone())),
+                relay: true,
+            };
+            match self.link(*broker, at).ask(Lane::Control, request).await {
+                Ok(PeerResponse::Proposed { result: Ok(_), .. }) => return,
+                Ok(PeerResponse::Proposed {
+                    result: Err(Refusal::Replaces(old)),
+                    ..
+                }) => {
+                    warn!(self.logger, "another data directory had this node's number: it goes"; "raft_id" => old);
+                    let request = PeerRequest::Propose {
+                        proposal: Proposal::Quorum(QuorumChange::Remove(old)),
+                        relay: true,
+                    };
+                    let _next_time = self.link(*broker, at).ask(Lane::Control, request).await;
+                    return;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Opens the door for other nodes and holds their tripwires.
+    pub(super) fn open_door(
+        &self,
+        shared: &Shared,
+        identity: controller::Identity,
+        controller: &Addr<ControllerActor>,
+        published: &Published,
+        (endpoint, tripwire): (quinn::Endpoint, std::net::TcpListener),
+        stop: &watch::Receiver<bool>,
+    ) {
+        let door = PeerDoor {
+            shared: shared.clone(),
+            directory_id: identity.directory,
+            peers: self.peers.clone(),
+            controller: controller.clone(),
+            published: published.clone(),
+        };
+        peer::serve(endpoint, door, stop.clone());
+        let (stop, logger) = (stop.clone(), self.logger.clone());
+        let watching = watch_others(
+            shared.broker,
+            controller.clone(),
+            published.clone(),
+            stop.clone(),
+        );
+        let _alive: bool = self.peers.worker().run(move || {
+            drop(actix_rt::spawn(tripwire::hold(tripwire, stop, logger)));
+            drop(actix_rt::spawn(watching));
+        });
+    }
+}
+
+/// Holds a wire to every other node; tells the controller when one breaks because its process has ended.
+async fn watch_others(
+    me: BrokerId,
+    controller: Addr<ControllerActor>,
+    published: Published,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut watched: BTreeMap<(BrokerId, String, u16), actix_rt::task::JoinHandle<()>> =
+        BTreeMap::new();
+    let mut versions = published.version.subscribe();
+    loop {
+        let image = published.image.load_full();
+        let _seen = *versions.borrow_and_update();
+        let mut wanted = BTreeSet::new();
+        for (broker, node) in image.brokers.iter().filter(|(b, _)| **b != me) {
+            let Some(at) = node.endpoints.as_ref().and_then(|e| e.peer.clone()) else {
+                continue;
+            };
+            let key = (*broker, at.host.clone(), at.port);
+            let _new: bool = wanted.insert(key.clone());
+            let (controller, published) = (controller.clone(), published.clone());
+            let _task = watched.entry(key).or_insert_with(|| {
+                let broker = *broker;
+                actix_rt::spawn(async move {
+                    loop {
+                        let broken = tripwire::watch_over(&at.host, at.port).await;
+                        let image = published.image.load();
+                        let epoch = image.brokers.get(&broker).map(|b| b.epoch);
+                        if let (Broken::Dead, Some(epoch)) = (broken, epoch) {
+                            supervision::tell(&controller, Died { broker, epoch });
+                        }
+                    }
+                })
+            });
+        }
+        watched.retain(|key, task| {
+            let stays = wanted.contains(key);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        tokio::select! {
+            changed = versions.changed() => if changed.is_err() { break },
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    watched.values().for_each(actix_rt::task::JoinHandle::abort);
+}
+
+pub(super) async fn propose(
+    controller: &Addr<ControllerActor>,
+    command: Command,
+) -> Result<Outcome, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    supervision::tell(controller, Propose { command, reply });
+    answer.await.unwrap_or(Err(Refusal::Stopped))
+}
+
+/// Before the doors close: others lead what this node led, and the quorum if it led that.
+pub(super) async fn leave(
+    shared: &Shared,
+    controller: &Addr<ControllerActor>,
+    published: &Published,
+) {
+    let image = published.image.load_full();
+    let me = image.brokers.get(&shared.broker);
+    let Some(epoch) = me
+        .filter(|b| b.incarnation == shared.incarnation)
+        .map(|b| b.epoch)
+    else {
+        return;
+    };
+    if image.unfenced().len() < 2 {
+        return;
+    }
+    let command = Command::FenceBroker {
+        broker: shared.broker,
+        epoch,
+        stops: true,
+    };
+    let left = tokio::time::timeout(LEAVE_TIMEOUT, propose(controller, command)).await;
+    match left {
+        Ok(Ok(_)) => info!(shared.logger, "others lead what this node led"),
+        Ok(Err(refusal)) => {
+            warn!(shared.logger, "stops without handing over"; "reason" => %refusal);
+        }
+        Err(_) => warn!(shared.logger, "stops without handing over: nobody answered"),
+    }
+    supervision::tell(controller, HandOver);
+    tokio::time::sleep(LEAVE_GRACE).await;
+}
