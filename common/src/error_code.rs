@@ -120,10 +120,10 @@ codes! {
     ProducerFenced 90 false "A newer producer took over.";
     ResourceNotFound 91 false "There is no such resource.";
     DuplicateResource 92 false "The request names the same resource twice.";
-    InvalidUpdateVersion 95 false "The partition has changed meanwhile.";
     UnacceptableCredential 93 false "The credential does not meet the requirements.";
-    BrokerIdNotRegistered 102 false "There is no such node.";
+    InvalidUpdateVersion 95 false "The partition has changed meanwhile.";
     UnknownTopicId 100 true "This server does not host a topic of this id.";
+    BrokerIdNotRegistered 102 false "There is no such node.";
     InconsistentClusterId 104 false "The node belongs to another cluster.";
     FetchSessionTopicIdError 106 true "The fetch session mixes topic names and topic ids.";
     IneligibleReplica 107 false "The replica is not eligible to be in sync.";

@@ -140,6 +140,13 @@ impl Replication {
         true
     }
 
+    /// Something is appended at `end`: who had all up to there was caught up until now, however long it was silent.
+    pub fn appending(&mut self, now: Monotonic, end: Offset) {
+        for follower in self.followers.values_mut().filter(|f| f.end >= end) {
+            follower.caught_up = now;
+        }
+    }
+
     /// How far all have it that count, or nothing while they are too few. `own` is how far this node has it: synced,
     /// or written where the topic does not sync first.
     #[must_use]
@@ -166,7 +173,7 @@ impl Replication {
     pub fn isr_change(
         &mut self,
         now: Monotonic,
-        high_watermark: Offset,
+        (high_watermark, log_end): (Offset, Offset),
         durable: bool,
     ) -> Option<IsrChange> {
         let is_pending = |(at, _): &(Monotonic, _)| now.since(*at) < PROPOSAL_PATIENCE;
@@ -178,7 +185,11 @@ impl Replication {
             .replicas
             .iter()
             .copied()
-            .filter(|b| *b == self.me || self.should_be_in_sync(*b, now, high_watermark, durable))
+            .filter(|b| {
+                *b == self.me || {
+                    self.should_be_in_sync(*b, now, (high_watermark, log_end), durable)
+                }
+            })
             .collect();
         let isr = &self.partition.isr;
         let same = wanted.len() == isr.len() && wanted.iter().all(|b| isr.contains(b));
@@ -200,7 +211,7 @@ impl Replication {
         &self,
         broker: BrokerId,
         now: Monotonic,
-        high_watermark: Offset,
+        (high_watermark, log_end): (Offset, Offset),
         durable: bool,
     ) -> bool {
         let in_sync = self.partition.isr.contains(&broker);
@@ -217,6 +228,10 @@ impl Replication {
             // Whoever lost what was committed, to corruption or a new disk, must not lead.
             if follower.is_some_and(|f| has(f) < high_watermark) {
                 return false;
+            }
+            // Who has everything is asked for nothing and says nothing.
+            if follower.is_some_and(|f| f.end >= log_end) {
+                return true;
             }
             let caught_up = follower.map_or(self.since, |f| f.caught_up);
             return now.since(caught_up) <= LAG_MAX;
@@ -295,9 +310,15 @@ mod tests {
         let mut r = replication(&[B1, B2]);
         assert!(r.heard(at(1), B2, 12, (o(10), o(10)), o(10)));
         assert!(r.heard(at(1), B3, 13, (o(6), o(6)), o(10)));
-        assert_eq!(r.isr_change(at(2), o(10), true), None, "it is behind");
+        assert_eq!(
+            r.isr_change(at(2), (o(10), o(10)), true),
+            None,
+            "it is behind"
+        );
         assert!(r.heard(at(3), B3, 13, (o(10), o(10)), o(10)));
-        let change = r.isr_change(at(3), o(10), true).expect("it has caught up");
+        let change = r
+            .isr_change(at(3), (o(10), o(10)), true)
+            .expect("it has caught up");
         assert_eq!(change.isr, [(B1, 11), (B2, 12), (B3, 13)]);
         assert!(r.heard(at(4), B2, 12, (o(20), o(20)), o(20)));
         assert_eq!(
@@ -305,7 +326,11 @@ mod tests {
             Some(o(10)),
             "the controller may have agreed"
         );
-        assert_eq!(r.isr_change(at(4), o(10), true), None, "asked already");
+        assert_eq!(
+            r.isr_change(at(4), (o(10), o(20)), true),
+            None,
+            "asked already"
+        );
         r.refused();
         assert_eq!(r.committed(o(20), true, 2), Some(o(20)));
     }
@@ -320,8 +345,20 @@ mod tests {
             assert!(r.heard(at(ms), B3, 13, (o(1), o(1)), end));
         }
         let change = r
-            .isr_change(at(11_000), o(1), true)
+            .isr_change(at(11_000), (o(1), o(10_500)), true)
             .expect("it is too slow");
         assert_eq!(change.isr, [(B1, 11), (B2, 12)]);
+    }
+    /// Idle partitions cost nothing: a follower that has everything stays in sync without a word.
+    #[test]
+    fn who_is_idle_stays() {
+        let mut r = replication(&[B1, B2]);
+        assert!(r.heard(at(1), B2, 12, (o(10), o(10)), o(10)));
+        let much_later = at(60_000);
+        assert_eq!(r.isr_change(much_later, (o(10), o(10)), true), None);
+        r.appending(much_later, o(10));
+        assert_eq!(r.isr_change(at(60_001), (o(10), o(11)), true), None);
+        let change = r.isr_change(at(71_000), (o(10), o(11)), true);
+        assert!(change.is_some(), "it never took the record");
     }
 }

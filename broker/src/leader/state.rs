@@ -359,6 +359,7 @@ impl Leader {
             base, self.ends.log_end,
             "the log and its leader agree on the end"
         );
+        self.replication.appending(now.monotonic, base);
         let Pending {
             ticket,
             acks,
@@ -455,10 +456,9 @@ impl Leader {
 
     fn judge_followers(&mut self, now: Now, out: &mut Effects) {
         self.judge_at = now.monotonic.after(ISR_INTERVAL);
-        let (high_watermark, durable) = (self.ends.high_watermark, self.is_durable());
-        let change = self
-            .replication
-            .isr_change(now.monotonic, high_watermark, durable);
+        let (ends, durable) = (self.ends, self.is_durable());
+        let ends = (ends.high_watermark, ends.log_end);
+        let change = self.replication.isr_change(now.monotonic, ends, durable);
         out.extend(change.map(Effect::ChangeIsr));
     }
 
