@@ -4,23 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callboard_common::TopicPartition;
-use callboard_common::kafka::Text;
 use callboard_common::protocol::metadata::{Metadata as MetadataRequest, MetadataAnswer};
-use callboard_common::protocol::{Ask, TopicRef};
 use tokio::sync::Mutex;
 
 use crate::Admin;
 use crate::config::ClientConfig;
 use crate::connection::{Connection, Lane};
-use crate::error::{Error, check};
+use crate::error::Error;
 use crate::metadata::Metadata;
 use crate::metrics::{ClientMetrics, Counters};
 
 #[derive(Debug)]
 struct Inner {
     config: ClientConfig,
-    bootstrap: Connection,
     /// Nodes that were met, by address.
     nodes: Mutex<BTreeMap<String, Connection>>,
     metadata: Metadata,
@@ -32,20 +28,18 @@ struct Inner {
 pub struct Client(Arc<Inner>);
 
 impl Client {
-    /// Connects to a cluster by one of its nodes.
+    /// Connects to a cluster by one of the nodes that are named; the others are found by it.
     ///
     /// # Errors
     ///
-    /// [`Error::Connection`] if the node cannot be reached or is not trusted.
+    /// [`Error::Connection`] if none of them can be reached and is trusted.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: nothing is left behind.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
-        let bootstrap = Connection::new(config.server.clone(), &config);
         let client = Self(Arc::new(Inner {
             config,
-            bootstrap,
             nodes: Mutex::default(),
             metadata: Metadata::default(),
             counters: Arc::default(),
@@ -54,11 +48,7 @@ impl Client {
             topics: Some(Vec::new()),
             auto_create: false,
         };
-        let answer: MetadataAnswer = client
-            .0
-            .bootstrap
-            .ask(Lane::Control, request, Duration::ZERO)
-            .await?;
+        let answer: MetadataAnswer = client.ask(Lane::Control, request, Duration::ZERO).await?;
         client.0.metadata.learn(&answer);
         Ok(client)
     }
@@ -90,99 +80,42 @@ impl Client {
         for node in self.0.nodes.lock().await.values() {
             node.close().await;
         }
-        self.0.bootstrap.close().await;
     }
 
-    /// Asks any node.
-    pub(crate) async fn ask<A: Ask>(
-        &self,
-        lane: Lane,
-        request: A,
-        extra: Duration,
-    ) -> Result<A::Answer, Error> {
-        self.0.bootstrap.ask(lane, request, extra).await
+    pub(crate) fn known(&self) -> &Metadata {
+        &self.0.metadata
     }
 
-    /// Asks any node, again and again while the error may pass and the time is not up.
-    pub(crate) async fn ask_patiently<A, T>(
-        &self,
-        lane: Lane,
-        request: A,
-        accept: impl Fn(A::Answer) -> Result<T, Error>,
-    ) -> Result<T, Error>
-    where
-        A: Ask + Clone,
-    {
-        let trying = async {
-            loop {
-                match self
-                    .ask(lane.clone(), request.clone(), Duration::ZERO)
-                    .await
-                    .and_then(&accept)
-                {
-                    Err(error) if error.is_retriable() => {
-                        tokio::time::sleep(self.0.config.retry_backoff).await
-                    }
-                    other => return other,
-                }
+    /// Where any node may be: the one that answered last, those that were given, those that were heard of.
+    pub(crate) fn candidates(&self) -> Vec<String> {
+        let mut candidates: Vec<String> = self.known().preferred().into_iter().collect();
+        for server in self.0.config.servers().chain(self.known().brokers()) {
+            if !candidates.contains(&server) {
+                candidates.push(server);
             }
-        };
-        tokio::time::timeout(self.0.config.api_timeout, trying)
-            .await
-            .unwrap_or(Err(Error::Timeout))
+        }
+        candidates
     }
 
-    /// The connection to a partition's leader.
-    pub(crate) async fn leader(&self, partition: &TopicPartition) -> Result<Connection, Error> {
-        let topic = partition.topic.as_str();
-        if self.0.metadata.leader(topic, partition.partition).is_none() {
-            // Who reads or writes a partition has seen the topic: if it is gone, that is for the user to know.
-            let _count = self.refresh(topic, false).await?;
-        }
-        let address = self.0.metadata.leader(topic, partition.partition);
-        let address = address.ok_or(Error::refused(
-            callboard_common::ErrorCode::LeaderNotAvailable,
-        ))?;
-        if address == self.0.config.server {
-            return Ok(self.0.bootstrap.clone());
-        }
+    pub(crate) fn prefer(&self, server: String) {
+        self.known().prefer(server);
+    }
+
+    /// The connection to a node.
+    pub(crate) async fn node(&self, server: &str) -> Connection {
         let mut nodes = self.0.nodes.lock().await;
-        let connect = || Connection::new(address.clone(), &self.0.config);
-        Ok(nodes.entry(address.clone()).or_insert_with(connect).clone())
+        let connect = || Connection::new(server.to_owned(), &self.0.config);
+        nodes
+            .entry(server.to_owned())
+            .or_insert_with(connect)
+            .clone()
     }
 
-    /// How many partitions a topic has; asked for if it is not known, which may create it.
-    pub(crate) async fn partitions(&self, topic: &str) -> Result<usize, Error> {
-        match self.0.metadata.partitions(topic) {
-            Some(count) => Ok(count),
-            None => self.refresh(topic, true).await,
+    /// Closes the connection to a node that does not answer; what waits on it fails.
+    pub(crate) async fn drop_node(&self, server: &str) {
+        let node = self.0.nodes.lock().await.remove(server);
+        if let Some(node) = node {
+            node.abandon().await;
         }
-    }
-
-    /// Asks for a topic anew.
-    async fn refresh(&self, topic: &str, auto_create: bool) -> Result<usize, Error> {
-        let name = Text::from(topic);
-        let request = MetadataRequest {
-            topics: Some(vec![TopicRef::Name(name.clone())]),
-            auto_create,
-        };
-        self.ask_patiently(Lane::Control, request, |answer: MetadataAnswer| {
-            self.0.metadata.learn(&answer);
-            let topic = answer.topics.first().ok_or(Error::refused(
-                callboard_common::ErrorCode::UnknownTopicOrPartition,
-            ))?;
-            // A topic that is not there will not be there soon either: it would have been created.
-            if topic.error == callboard_common::ErrorCode::UnknownTopicOrPartition {
-                return Err(Error::UnknownTopic(name.to_string()));
-            }
-            check(topic.error)?;
-            Ok(topic.partitions.len())
-        })
-        .await
-    }
-
-    /// Forgets what is known of a topic.
-    pub(crate) fn forget(&self, topic: &str) {
-        self.0.metadata.forget(topic);
     }
 }

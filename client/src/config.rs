@@ -8,7 +8,7 @@ use callboard_common::transport::tls::Trust;
 /// How to reach a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
-    /// Address of one node's QUIC door, `host:port` (`bootstrap.servers`).
+    /// Addresses of some nodes' QUIC doors, `host:port` with commas between them (`bootstrap.servers`).
     pub server: String,
     /// Whom to trust (`ssl.truststore.location`).
     pub trust: Trust,
@@ -37,6 +37,11 @@ impl ClientConfig {
             retry_backoff: Duration::from_millis(100),
             api_timeout: Duration::from_secs(60),
         }
+    }
+
+    /// The addresses one by one.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = String> {
+        self.server.split(',').map(|s| s.trim().to_owned())
     }
 }
 

@@ -144,6 +144,20 @@ impl Connection {
         Ok(answered)
     }
 
+    /// Where the node is.
+    pub(crate) fn server(&self) -> &str {
+        &self.0.server
+    }
+
+    /// Closes the connection to a node that does not answer, without telling it; what waits fails.
+    pub(crate) async fn abandon(&self) {
+        let mut state = self.0.state.lock().await;
+        state.lanes.clear();
+        if let Some(quic) = state.quic.take() {
+            quic.close(quinn::VarInt::from_u32(0), b"abandoned");
+        }
+    }
+
     fn broken(&self, reason: impl ToString) -> Error {
         Error::Connection {
             server: self.0.server.clone(),

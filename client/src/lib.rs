@@ -44,6 +44,7 @@ mod metadata;
 mod metrics;
 mod producer;
 mod profile;
+mod routing;
 mod spawn;
 
 pub use admin::Admin;

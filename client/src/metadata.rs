@@ -28,6 +28,10 @@ struct Known {
     topics: BTreeMap<String, Vec<Option<BrokerId>>>,
     /// Addresses by broker.
     brokers: BTreeMap<BrokerId, String>,
+    /// Addresses by group.
+    coordinators: BTreeMap<String, String>,
+    /// Who answered last.
+    preferred: Option<String>,
 }
 
 /// Leaders by partition; clones share it.
@@ -56,9 +60,51 @@ impl Metadata {
         drop(self.0.lock().topics.remove(topic));
     }
 
+    /// Addresses of all nodes.
+    pub(crate) fn brokers(&self) -> Vec<String> {
+        self.0.lock().brokers.values().cloned().collect()
+    }
+
+    /// Address of a group's coordinator, if it is known.
+    pub(crate) fn coordinator(&self, group: &str) -> Option<String> {
+        self.0.lock().coordinators.get(group).cloned()
+    }
+
+    pub(crate) fn learn_coordinator(&self, group: &str, server: &str) {
+        let mut known = self.0.lock();
+        drop(
+            known
+                .coordinators
+                .insert(group.to_owned(), server.to_owned()),
+        );
+    }
+
+    pub(crate) fn forget_coordinator(&self, group: &str) {
+        drop(self.0.lock().coordinators.remove(group));
+    }
+
+    /// Who is asked first.
+    pub(crate) fn preferred(&self) -> Option<String> {
+        self.0.lock().preferred.clone()
+    }
+
+    pub(crate) fn prefer(&self, server: String) {
+        self.0.lock().preferred = Some(server);
+    }
+
+    /// Somebody else is asked first.
+    pub(crate) fn avoid(&self, server: &str) {
+        let preferred = &mut self.0.lock().preferred;
+        if preferred.as_deref() == Some(server) {
+            *preferred = None;
+        }
+    }
+
     /// Takes an answer over.
     pub(crate) fn learn(&self, answer: &MetadataAnswer) {
         let mut known = self.0.lock();
+        // Who is not named is away; the addresses that the user gave remain.
+        known.brokers.clear();
         for broker in &answer.brokers {
             drop(
                 known

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use callboard_common::kafka::Text;
-use callboard_common::protocol::TopicRef;
 use callboard_common::protocol::groups::{
-    CoordinatorKind, DeleteGroups, DeletedGroups, DescribeGroups, DescribedGroups,
-    FindCoordinators, FoundCoordinators, GroupDescription, GroupListing, ListGroups, ListedGroups,
+    DeleteGroups, DeletedGroups, DescribeGroups, DescribedGroups, GroupDescription, GroupListing,
+    ListGroups, ListedGroups,
 };
 use callboard_common::protocol::list_offsets::{
     ListOffsets, ListOffsetsPartition, ListOffsetsTopic, ListedOffsets, OffsetTarget,
 };
+use callboard_common::protocol::metadata::{Metadata, MetadataAnswer};
 use callboard_common::protocol::offsets::{
     CommitOffsets, CommitPartition, CommitTopic, CommittedOffsets, DeleteOffsets, DeletedOffsets,
     FetchGroupOffsets, FetchOffsets, FetchedOffsets,
@@ -24,11 +24,13 @@ use callboard_common::protocol::topics::{
     DeleteTopics, DeletedRecords, DeletedTopics, DescribeTopics, DescribedTopics, NewTopic,
     TopicDescription,
 };
+use callboard_common::protocol::{Ask, TopicRef};
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 
 use crate::Client;
 use crate::connection::Lane;
 use crate::error::{Error, check};
+use crate::routing::Route;
 
 const TOPIC_TIMEOUT_MS: i32 = 30_000;
 
@@ -52,6 +54,29 @@ fn refused(code: ErrorCode, detail: Option<Text>) -> Result<(), Error> {
 impl Admin {
     pub(crate) fn new(client: Client) -> Self {
         Self { client }
+    }
+
+    /// Asks all nodes that are alive, one after the other.
+    async fn ask_all<A: Ask + Clone>(&self, request: A) -> Result<Vec<A::Answer>, Error> {
+        let everybody = Metadata {
+            topics: Some(Vec::new()),
+            auto_create: false,
+        };
+        let learn = |answer: MetadataAnswer| {
+            self.client.known().learn(&answer);
+            Ok(answer.brokers)
+        };
+        let asking = self.client.ask_patiently(Lane::Control, everybody, learn);
+        let mut answers = Vec::new();
+        for broker in asking.await? {
+            let node = self
+                .client
+                .node(&format!("{}:{}", broker.host, broker.port))
+                .await;
+            let asking = node.ask(Lane::Control, request.clone(), Duration::ZERO);
+            answers.push(asking.await?);
+        }
+        Ok(answers)
     }
 
     /// Creates a topic with the broker's default settings and waits until its partitions are led.
@@ -189,9 +214,19 @@ impl Admin {
             }
             Ok(described.topics)
         };
-        self.client
+        let asked = request.clone();
+        let mut topics = self
+            .client
             .ask_patiently(Lane::Control, request, accept)
-            .await
+            .await?;
+        let led_here = |t: &TopicDescription| t.partitions.iter().all(|p| p.epoch.is_some());
+        if !topics.iter().all(led_here) {
+            // Each leader knows the ends of what it leads.
+            for described in self.ask_all(asked).await? {
+                merge(&mut topics, described);
+            }
+        }
+        Ok(topics)
     }
 
     /// Deletes the records of a partition below `before`, or all; returns its first offset afterwards.
@@ -213,8 +248,9 @@ impl Admin {
             Some((error, _)) => Err(Error::refused(*error)),
             None => Err(Error::refused(ErrorCode::UnknownServerError)),
         };
+        let route = Route::Leader(partition.clone());
         self.client
-            .ask_patiently(Lane::Control, request, accept)
+            .ask_patiently_at(&route, Lane::Control, request, accept)
             .await
     }
 
@@ -246,8 +282,9 @@ impl Admin {
             check(found.error)?;
             Ok(found.offset)
         };
+        let route = Route::Leader(partition.clone());
         self.client
-            .ask_patiently(Lane::Control, request, accept)
+            .ask_patiently_at(&route, Lane::Control, request, accept)
             .await
     }
 
@@ -257,10 +294,16 @@ impl Admin {
     ///
     /// [`Error::Refused`].
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>, Error> {
-        let accept = |listed: ListedGroups| check(listed.error).map(|()| listed.groups);
-        self.client
-            .ask_patiently(Lane::Control, ListGroups, accept)
-            .await
+        let mut groups = Vec::new();
+        for listed in self.ask_all(ListGroups).await? {
+            let listed: ListedGroups = listed;
+            check(listed.error)?;
+            groups.extend(listed.groups);
+        }
+        // While a coordinator moves, two may name its groups.
+        groups.sort_by(|a: &GroupListing, b| a.group.cmp(&b.group));
+        groups.dedup_by(|a, b| a.group == b.group);
+        Ok(groups)
     }
 
     /// Describes a group; one that is not there has the state `Dead`.
@@ -269,7 +312,7 @@ impl Admin {
     ///
     /// [`Error::Refused`].
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription, Error> {
-        self.find_coordinator(group).await?;
+        let route = Route::Coordinator(group.into());
         let request = DescribeGroups {
             groups: vec![group.into()],
         };
@@ -282,7 +325,7 @@ impl Admin {
             Ok(group)
         };
         self.client
-            .ask_patiently(Lane::Control, request, accept)
+            .ask_patiently_at(&route, Lane::Control, request, accept)
             .await
     }
 
@@ -295,7 +338,7 @@ impl Admin {
         &self,
         group: &str,
     ) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
-        self.find_coordinator(group).await?;
+        let route = Route::Coordinator(group.into());
         let groups = vec![FetchGroupOffsets {
             group: group.into(),
             topics: None,
@@ -305,14 +348,19 @@ impl Admin {
             by_id: false,
         };
         self.client
-            .ask_patiently(Lane::Control, request, |mut fetched: FetchedOffsets| {
-                let group = fetched
-                    .groups
-                    .pop()
-                    .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
-                check(group.error)?;
-                Ok(offsets(group.topics))
-            })
+            .ask_patiently_at(
+                &route,
+                Lane::Control,
+                request,
+                |mut fetched: FetchedOffsets| {
+                    let group = fetched
+                        .groups
+                        .pop()
+                        .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+                    check(group.error)?;
+                    Ok(offsets(group.topics))
+                },
+            )
             .await
     }
 
@@ -326,7 +374,7 @@ impl Admin {
         group: &str,
         offsets: &BTreeMap<TopicPartition, Offset>,
     ) -> Result<(), Error> {
-        self.find_coordinator(group).await?;
+        let route = Route::Coordinator(group.into());
         let request = CommitOffsets {
             group: group.into(),
             generation: -1,
@@ -335,7 +383,7 @@ impl Admin {
             topics: commit_topics(offsets),
         };
         self.client
-            .ask_patiently(Lane::Group, request, accept_commit)
+            .ask_patiently_at(&route, Lane::Group, request, accept_commit)
             .await
     }
 
@@ -345,7 +393,7 @@ impl Admin {
     ///
     /// [`Error::Refused`], with `NonEmptyGroup` while it has members and `GroupIdNotFound` if there is none.
     pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
-        self.find_coordinator(group).await?;
+        let route = Route::Coordinator(group.into());
         let request = DeleteGroups {
             groups: vec![group.into()],
         };
@@ -354,7 +402,7 @@ impl Admin {
             check(first.map_or(ErrorCode::UnknownServerError, |(_, error)| *error))
         };
         self.client
-            .ask_patiently(Lane::Control, request, accept)
+            .ask_patiently_at(&route, Lane::Control, request, accept)
             .await
     }
 
@@ -368,7 +416,7 @@ impl Admin {
         group: &str,
         partitions: &[TopicPartition],
     ) -> Result<(), Error> {
-        self.find_coordinator(group).await?;
+        let route = Route::Coordinator(group.into());
         let one = |p: &TopicPartition| (TopicRef::Name(p.topic.as_str().into()), vec![p.partition]);
         let request = DeleteOffsets {
             group: group.into(),
@@ -383,27 +431,21 @@ impl Admin {
             errors.try_for_each(check)
         };
         self.client
-            .ask_patiently(Lane::Control, request, accept)
+            .ask_patiently_at(&route, Lane::Control, request, accept)
             .await
     }
+}
 
-    /// Makes sure that a group's coordinator is there.
-    pub(crate) async fn find_coordinator(&self, group: &str) -> Result<(), Error> {
-        let request = FindCoordinators {
-            kind: CoordinatorKind::Group,
-            keys: vec![group.into()],
-        };
-        let accept = |found: FoundCoordinators| {
-            check(
-                found
-                    .coordinators
-                    .first()
-                    .map_or(ErrorCode::CoordinatorNotAvailable, |c| c.error),
-            )
-        };
-        self.client
-            .ask_patiently(Lane::Control, request, accept)
-            .await
+/// Takes over what another node knows better.
+fn merge(topics: &mut [TopicDescription], described: DescribedTopics) {
+    for other in described.topics {
+        let same = topics.iter_mut().find(|t| t.name == other.name);
+        let Some(topic) = same else { continue };
+        for (mine, theirs) in topic.partitions.iter_mut().zip(other.partitions) {
+            if theirs.epoch > mine.epoch {
+                *mine = theirs;
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::Consumer;
 use crate::admin::{accept_commit, commit_topics, offsets};
 use crate::connection::Lane;
 use crate::error::{Error, check};
+use crate::routing::Route;
 
 impl Consumer {
     pub(super) async fn fetch_committed(
@@ -40,15 +41,21 @@ impl Consumer {
             groups,
             by_id: false,
         };
+        let route = Route::Coordinator(group.membership.group.clone());
         self.client
-            .ask_patiently(Lane::Group, request, |mut fetched: FetchedOffsets| {
-                let group = fetched
-                    .groups
-                    .pop()
-                    .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
-                check(group.error)?;
-                Ok(offsets(group.topics))
-            })
+            .ask_patiently_at(
+                &route,
+                Lane::Group,
+                request,
+                |mut fetched: FetchedOffsets| {
+                    let group = fetched
+                        .groups
+                        .pop()
+                        .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+                    check(group.error)?;
+                    Ok(offsets(group.topics))
+                },
+            )
             .await
     }
 
@@ -122,9 +129,10 @@ impl Consumer {
             }) => Ok(Err(ErrorCode::RebalanceInProgress)),
             other => other.map(Ok),
         };
+        let route = Route::Coordinator(m.group.clone());
         let committed = self
             .client
-            .ask_patiently(Lane::Group, request, accept)
+            .ask_patiently_at(&route, Lane::Group, request, accept)
             .await?;
         committed.map_err(Error::refused)?;
         if let Some(interceptor) = &self.interceptor {

@@ -1,7 +1,5 @@
 //! Reads one partition ahead of the consumer, on a lane of its own.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use callboard_common::protocol::TopicRef;
 use callboard_common::protocol::fetch::{
@@ -17,6 +15,7 @@ use crate::Client;
 use crate::config::{ConsumerConfig, OffsetReset};
 use crate::connection::Lane;
 use crate::error::Error;
+use crate::routing::Route;
 
 /// What was fetched of a partition under one assignment.
 #[derive(Debug)]
@@ -150,11 +149,12 @@ impl Fetcher {
                 partitions: vec![partition],
             }],
         };
-        let leader = self.client.leader(&self.partition).await?;
-        let extra = self.config.fetch_wait.max(Duration::ZERO);
-        let fetched: Fetched = leader
-            .ask(Lane::Fetch(self.partition.clone()), request, extra)
-            .await?;
+        let route = Route::Leader(self.partition.clone());
+        let lane = Lane::Fetch(self.partition.clone());
+        let asking = self
+            .client
+            .ask_at(&route, lane, request, self.config.fetch_wait);
+        let fetched: Fetched = asking.await?;
         let topic = fetched.topics.into_iter().next();
         let partition = topic.and_then(|t| t.partitions.into_iter().next());
         partition.ok_or(Error::refused(ErrorCode::UnknownServerError))

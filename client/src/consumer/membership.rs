@@ -15,6 +15,7 @@ use crate::Client;
 use crate::config::ConsumerConfig;
 use crate::connection::Lane;
 use crate::error::{Error, check};
+use crate::routing::Route;
 
 /// Who the consumer is in its group.
 #[derive(Clone, Debug)]
@@ -45,6 +46,10 @@ impl Membership {
         }
     }
 
+    fn route(&self) -> Route {
+        Route::Coordinator(self.group.clone())
+    }
+
     /// Joins the group, again until it is in a generation, and returns the partitions that are its own.
     pub(crate) async fn join(
         &mut self,
@@ -56,8 +61,8 @@ impl Membership {
                 // The group changed meanwhile.
                 Ok(None) => {}
                 Err(error) if error.is_retriable() => {
+                    self.client.lost(&self.route(), None);
                     tokio::time::sleep(self.client.config().retry_backoff).await;
-                    self.client.admin().find_coordinator(&self.group).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -87,7 +92,12 @@ impl Membership {
         };
         let joined: JoinedGroup = self
             .client
-            .ask(Lane::Membership, request, self.rebalance_timeout)
+            .ask_at(
+                &self.route(),
+                Lane::Membership,
+                request,
+                self.rebalance_timeout,
+            )
             .await?;
         match joined.error {
             ErrorCode::None => {}
@@ -159,7 +169,12 @@ impl Membership {
         };
         let synced: SyncedGroup = self
             .client
-            .ask(Lane::Membership, request, self.rebalance_timeout)
+            .ask_at(
+                &self.route(),
+                Lane::Membership,
+                request,
+                self.rebalance_timeout,
+            )
             .await?;
         match synced.error {
             ErrorCode::None => {
@@ -191,7 +206,7 @@ impl Membership {
         };
         let answer: HeartbeatAnswer = self
             .client
-            .ask(Lane::Group, request, Duration::ZERO)
+            .ask_at(&self.route(), Lane::Group, request, Duration::ZERO)
             .await?;
         match answer.error {
             ErrorCode::None => Ok(true),
@@ -200,7 +215,13 @@ impl Membership {
                 self.member = Text::default();
                 Ok(false)
             }
-            error => Err(Error::refused(error)),
+            error => {
+                let error = Error::refused(error);
+                if error.is_retriable() {
+                    self.client.lost(&self.route(), None);
+                }
+                Err(error)
+            }
         }
     }
 
@@ -215,7 +236,7 @@ impl Membership {
         };
         let left: LeftGroup = self
             .client
-            .ask(Lane::Group, request, Duration::ZERO)
+            .ask_at(&self.route(), Lane::Group, request, Duration::ZERO)
             .await?;
         check(left.error)
     }

@@ -169,7 +169,6 @@ impl Consumer {
             .map(|t| TopicName::new(t.as_ref()))
             .collect();
         let topics = names.map_err(|e| Error::Config(e.to_string()))?;
-        client.admin().find_coordinator(&group).await?;
         let mut consumer = Self::new(client, config, listener);
         let membership = Membership::new(client, &group, &consumer.config);
         let (told, events) = mpsc::channel(1);

@@ -25,6 +25,7 @@ use crate::Client;
 use crate::config::{Acks, ProducerConfig};
 use crate::connection::Lane;
 use crate::error::Error;
+use crate::routing::Route;
 
 /// A batch with its place in the sequence.
 struct Numbered {
@@ -262,21 +263,19 @@ impl Sender {
             topics,
         };
         // The request goes out before the next one is begun: the lane keeps their order.
-        let started = async {
-            let leader = self.client.leader(&self.partition).await?;
-            let answer = leader
-                .start(Lane::Produce(self.partition.clone()), request.into())
-                .await?;
-            Ok((leader, answer))
-        };
-        match started.await {
-            Ok((leader, answer)) => self.in_flight.push_back(Box::pin(async move {
-                let result = leader
-                    .wait::<Produced>(answer, Duration::ZERO)
-                    .await
-                    .and_then(only);
-                (numbered, result)
-            })),
+        let route = Route::Leader(self.partition.clone());
+        let lane = Lane::Produce(self.partition.clone());
+        match self.client.start_at(&route, lane, request.into()).await {
+            Ok((leader, answer)) => {
+                let client = self.client.clone();
+                self.in_flight.push_back(Box::pin(async move {
+                    let result = tokio::select! {
+                        answer = leader.wait::<Produced>(answer, Duration::ZERO) => answer.and_then(only),
+                        error = client.overtaken(&route, leader.server()) => Err(error),
+                    };
+                    (numbered, result)
+                }));
+            }
             Err(error) => self
                 .in_flight
                 .push_back(Box::pin(std::future::ready((numbered, Err(error))))),
