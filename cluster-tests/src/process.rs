@@ -72,15 +72,22 @@ impl NodeProcess {
     /// As [`NodeProcess::start`].
     #[must_use]
     pub fn start_with(data: &Path, more: &[&str]) -> Self {
-        let any = [
-            "--kafka",
-            "127.0.0.1:0",
-            "--quic",
-            "127.0.0.1:0",
-            "--http",
-            "127.0.0.1:0",
-        ];
-        let arguments = any.iter().chain(more).map(|a| (*a).to_owned()).collect();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_at(data, [any; 3], more)
+    }
+
+    /// As [`NodeProcess::start_with`], with these addresses for Kafka, QUIC and HTTP.
+    ///
+    /// # Panics
+    ///
+    /// As [`NodeProcess::start`].
+    #[must_use]
+    pub fn start_at(data: &Path, doors: [SocketAddr; 3], more: &[&str]) -> Self {
+        let mut arguments = Vec::new();
+        for (door, address) in ["--kafka", "--quic", "--http"].iter().zip(doors) {
+            arguments.extend([(*door).to_owned(), address.to_string()]);
+        }
+        arguments.extend(more.iter().map(|a| (*a).to_owned()));
         Self::launch(data.to_owned(), arguments)
     }
 
@@ -154,23 +161,22 @@ impl NodeProcess {
     ///
     /// As [`NodeProcess::start`].
     pub fn restart(&mut self) {
-        let (kafka, quic, http) = (
-            self.kafka.to_string(),
-            self.quic.to_string(),
-            self.http.to_string(),
-        );
-        let mut arguments = vec![
-            "--kafka".into(),
-            kafka,
-            "--quic".into(),
-            quic,
-            "--http".into(),
-            http,
-        ];
-        arguments.extend(self.arguments.iter().skip(6).cloned());
-        let next = Self::launch(self.data.clone(), arguments);
+        let more: Vec<&str> = self.arguments.iter().skip(6).map(String::as_str).collect();
+        let next = Self::start_at(&self.data, [self.kafka, self.quic, self.http], &more);
         let old = std::mem::replace(self, next);
         drop(old);
+    }
+
+    /// Sends the process a signal, by its name.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it cannot be sent.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status();
+        assert!(sent.is_ok_and(|s| s.success()), "{name} can be sent");
     }
 
     /// Asks the node to stop in order; answers its exit code.
@@ -179,8 +185,7 @@ impl NodeProcess {
     ///
     /// Panics if it cannot be asked.
     pub fn terminate(&mut self) -> Option<i32> {
-        let asked = Command::new("kill").arg(self.pid().to_string()).status();
-        assert!(asked.is_ok_and(|s| s.success()), "it can be asked");
+        self.signal("TERM");
         self.child.wait().expect("it has ended").code()
     }
 

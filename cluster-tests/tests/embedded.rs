@@ -168,7 +168,7 @@ async fn a_leader_that_panics_comes_back_and_nobody_else_notices() {
         .expect("answered");
     let epochs: Vec<_> = described
         .iter()
-        .map(|t| t.partitions[0].epoch.map(|e| e.0))
+        .map(|t| t.partitions[0].ends.map(|e| e.epoch.0))
         .collect();
     assert_eq!(
         epochs,
@@ -198,7 +198,7 @@ async fn a_leader_that_keeps_panicking_goes_offline_alone() {
         .describe_topics(&["doomed"])
         .await
         .expect("answered");
-    assert_eq!(described[0].partitions[0].epoch, None);
+    assert_eq!(described[0].partitions[0].ends, None);
     let refused = impatient(&client)
         .send(Record::to("doomed").value("x"))
         .await
@@ -249,7 +249,7 @@ async fn a_failed_sync_acknowledges_nothing_and_loses_nothing_acknowledged() {
         .await
         .expect("answered");
     assert_eq!(
-        described[0].partitions[0].epoch.map(|e| e.0),
+        described[0].partitions[0].ends.map(|e| e.epoch.0),
         Some(3),
         "each failure began a new reign"
     );
@@ -296,7 +296,8 @@ async fn a_full_disk_refuses_serves_reads_and_recovers() {
         .await
         .expect("answered")[0]
         .partitions[0]
-        .epoch;
+        .ends
+        .map(|e| e.epoch);
     assert_eq!(epoch.map(|e| e.0), Some(0), "it never stopped");
 }
 

@@ -6,7 +6,7 @@ use callboard_common::kafka::Text;
 use callboard_common::protocol::topics::{
     CreatePartitions, CreateTopics, CreatedPartitions, CreatedTopic, CreatedTopics, DeleteRecords,
     DeleteTopics, DeletedRecords, DeletedTopic, DeletedTopics, DescribeTopics, DescribedTopics,
-    NewTopic, PartitionDescription, TopicDescription,
+    NewTopic, PartitionDescription, PartitionEnds, TopicDescription,
 };
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode, Offset, TopicName, TopicPartition, Uuid};
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
 use crate::controller::image::MIN_ISR;
-use crate::controller::{Command, MetadataImage, Refusal, placement};
+use crate::controller::{Command, MetadataImage, PartitionImage, Refusal, placement};
 use crate::leader::actor;
 use crate::supervision;
 use crate::topic_config::TopicConfig;
@@ -491,35 +491,36 @@ pub(super) fn describe(api: &Api, caller: &Caller, describe: DescribeTopics) -> 
 
 fn described_topic(api: &Api, image: &MetadataImage, name: &TopicName) -> TopicDescription {
     let defaults = &api.config().topic_defaults;
-    let (id, config, count) = image.topics.get(name).map_or_else(
-        || (Uuid::ZERO, defaults.clone(), 0),
-        |topic| {
-            (
-                topic.id,
-                defaults.clone().with(&topic.configs).unwrap_or_default(),
-                topic.partitions.len(),
-            )
-        },
+    let topic = image.topics.get(name);
+    let config = topic.map_or_else(
+        || defaults.clone(),
+        |t| defaults.clone().with(&t.configs).unwrap_or_default(),
     );
     let leaders = api.shared().directory.topic(name).unwrap_or_default();
-    let partition = |number: usize| {
-        let ends = i32::try_from(number)
-            .ok()
-            .and_then(|n| leaders.get(&n))
-            .map(|l| *l.ends.borrow());
-        let ends = ends.unwrap_or_default();
+    let partition = |(number, partition): (i32, &PartitionImage)| {
+        let ends = leaders.get(&number).map(|l| *l.ends.borrow());
+        let ends = ends.and_then(|ends| {
+            Some(PartitionEnds {
+                epoch: ends.epoch?,
+                log_start: ends.log_start,
+                high_watermark: ends.high_watermark,
+            })
+        });
         PartitionDescription {
-            epoch: ends.epoch,
-            log_start: ends.log_start,
-            high_watermark: ends.high_watermark,
+            leader: partition.leader,
+            replicas: partition.replicas.clone(),
+            isr: partition.isr.clone(),
+            ends,
         }
     };
+    let partitions = topic.map_or(&[][..], |t| &t.partitions);
+    let partitions = (0..).zip(partitions).map(partition).collect();
     TopicDescription {
         error: ErrorCode::None,
         name: Some(name.as_str().into()),
-        id,
+        id: topic.map_or(Uuid::ZERO, |t| t.id),
         is_internal: name.is_internal(),
         configs: described(&config, defaults),
-        partitions: (0..count).map(partition).collect(),
+        partitions,
     }
 }

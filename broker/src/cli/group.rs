@@ -258,14 +258,16 @@ async fn places(
     let mut offsets = BTreeMap::new();
     for (number, part) in (0..).zip(described.iter().flat_map(|t| &t.partitions)) {
         let partition = TopicPartition::new(name.clone(), number);
+        let nobody = || Failure::new(format!("nobody leads {partition} right now"));
+        let ends = part.ends.ok_or_else(nobody)?;
         let offset = match to {
-            StartAt::Beginning | StartAt::Reset => part.log_start,
-            StartAt::End => part.high_watermark,
-            StartAt::Offset(offset) => offset.max(part.log_start).min(part.high_watermark),
+            StartAt::Beginning | StartAt::Reset => ends.log_start,
+            StartAt::End => ends.high_watermark,
+            StartAt::Offset(offset) => offset.max(ends.log_start).min(ends.high_watermark),
             StartAt::Timestamp(t) => admin
                 .offset(&partition, OffsetTarget::Timestamp(t))
                 .await?
-                .unwrap_or(part.high_watermark),
+                .unwrap_or(ends.high_watermark),
         };
         let _none = offsets.insert(partition, offset);
     }

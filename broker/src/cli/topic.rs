@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use callboard_client::BrokerId;
 use callboard_client::Text;
-use callboard_client::protocol::topics::TopicDescription;
+use callboard_client::protocol::topics::{PartitionDescription, PartitionEnds, TopicDescription};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::connect::Connect;
 use super::output::{Failure, line, note, table};
+
+/// What nobody knows right now.
+const UNKNOWN: &str = "?";
 
 /// Create, list, describe, grow and delete topics.
 #[derive(Debug, Subcommand)]
@@ -144,11 +148,10 @@ fn name(topic: &TopicDescription) -> String {
 }
 
 fn list(topics: &[TopicDescription], json: bool) -> Result<(), Failure> {
-    let records = |t: &TopicDescription| -> i64 {
-        t.partitions
-            .iter()
-            .map(|p| p.high_watermark - p.log_start)
-            .sum()
+    // What a partition without a leader holds is not known, so neither is the sum.
+    let records = |t: &TopicDescription| -> Option<i64> {
+        let of = |p: &PartitionDescription| p.ends.map(|e| e.high_watermark - e.log_start);
+        t.partitions.iter().map(of).sum()
     };
     if json {
         let one = |t: &TopicDescription| {
@@ -163,7 +166,7 @@ fn list(topics: &[TopicDescription], json: bool) -> Result<(), Failure> {
         vec![
             name(t),
             t.partitions.len().to_string(),
-            records(t).to_string(),
+            records(t).map_or_else(|| UNKNOWN.to_owned(), |r| r.to_string()),
             t.id.to_string(),
         ]
     };
@@ -174,15 +177,11 @@ fn list(topics: &[TopicDescription], json: bool) -> Result<(), Failure> {
 }
 
 fn describe(topic: &TopicDescription, json: bool) -> Result<(), Failure> {
-    let epoch =
-        |e: &Option<callboard_client::LeaderEpoch>| e.map_or("none".to_owned(), |e| e.to_string());
     if json {
-        let partition = |(number, p): (
-            usize,
-            &callboard_client::protocol::topics::PartitionDescription,
-        )| {
-            json!({"partition": number, "leader_epoch": p.epoch.map(|e| e.0), "log_start": p.log_start.get(),
-                "high_watermark": p.high_watermark.get()})
+        let partition = |(number, p): (usize, &PartitionDescription)| {
+            json!({"partition": number, "leader": p.leader.map(|l| l.0), "replicas": numbers(&p.replicas),
+                "isr": numbers(&p.isr), "leader_epoch": p.ends.map(|e| e.epoch.0),
+                "log_start": p.ends.map(|e| e.log_start.get()), "high_watermark": p.ends.map(|e| e.high_watermark.get())})
         };
         let configs: BTreeMap<&str, &str> = topic
             .configs
@@ -206,20 +205,38 @@ fn describe(topic: &TopicDescription, json: bool) -> Result<(), Failure> {
         &["setting", "value", "source"],
         &topic.configs.iter().map(setting).collect::<Vec<_>>(),
     )?;
-    let partition = |(number, p): (
-        usize,
-        &callboard_client::protocol::topics::PartitionDescription,
-    )| {
+    let partition = |(number, p): (usize, &PartitionDescription)| {
+        let known = |of: fn(&PartitionEnds) -> String| {
+            p.ends.as_ref().map_or_else(|| UNKNOWN.to_owned(), of)
+        };
+        let list = |brokers: &[BrokerId]| {
+            let names: Vec<String> = brokers.iter().map(ToString::to_string).collect();
+            names.join(",")
+        };
         vec![
             number.to_string(),
-            epoch(&p.epoch),
-            p.log_start.to_string(),
-            p.high_watermark.to_string(),
+            p.leader
+                .map_or_else(|| "none".to_owned(), |l| l.to_string()),
+            list(&p.replicas),
+            list(&p.isr),
+            known(|e| e.epoch.to_string()),
+            known(|e| e.log_start.to_string()),
+            known(|e| e.high_watermark.to_string()),
         ]
     };
     let rows: Vec<_> = topic.partitions.iter().enumerate().map(partition).collect();
-    table(
-        &["partition", "leader epoch", "log start", "high watermark"],
-        &rows,
-    )
+    let columns = [
+        "partition",
+        "leader",
+        "replicas",
+        "in sync",
+        "leader epoch",
+        "log start",
+        "high watermark",
+    ];
+    table(&columns, &rows)
+}
+
+fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|b| b.0).collect()
 }

@@ -134,12 +134,13 @@ impl Controller {
         let image = Arc::make_mut(&mut self.image);
         image.applied = entry.index;
         let conf = conf.map_err(|e| Refusal::Quorum(e.to_string()))?;
+        // A node that starts again begins with who voted as of its image: if that were long ago it could elect itself.
+        // And who joins begins with an image, and raft-rs takes none that does not name it.
+        self.snapshot_is_due = true;
         let about = bincode::decode_from_slice::<QuorumChange, _>(&entry.context, bincode_config());
         match about {
             Ok((QuorumChange::Learn(id, member), _)) => {
                 let _before = image.members.insert(id, member);
-                // Who joins begins with an image, and raft-rs takes none that does not name it.
-                self.snapshot_is_due = true;
             }
             Ok((QuorumChange::Remove(id), _)) => drop(image.members.remove(&id)),
             Ok((QuorumChange::Promote(_) | QuorumChange::Demote(_), _)) | Err(_) => {}

@@ -366,6 +366,25 @@ fn one_grows_to_three_and_survives_the_loss_of_its_leader() {
     assert_eq!(standing(&cluster, 1), Standing::Alive);
 }
 
+/// Who formed the cluster voted alone once. When it starts again it still knows that it does not any more.
+#[test]
+fn who_formed_the_cluster_does_not_elect_itself_later() {
+    let mut cluster = Cluster::of_three();
+    cluster.kill(1);
+    cluster.pass(3000);
+    let leader = cluster.leader().expect("the others elected one");
+    let _done = cluster.propose(leader, allocate());
+    let _cut: bool = cluster.cut.insert(1);
+    cluster.start(1, false);
+    cluster.pass(5000);
+    assert_eq!(cluster.image(1).voters.len(), 3);
+    let first = cluster.machines[&1].controller.as_ref().expect("it runs");
+    assert!(!first.led().here, "it leads nobody");
+    let _healed: bool = cluster.cut.remove(&1);
+    cluster.pass(3000);
+    assert_eq!(cluster.image(1).applied, cluster.image(leader).applied);
+}
+
 /// A tripwire tells that the leader is dead: nobody waits for silence.
 #[test]
 fn a_dead_leader_is_followed_at_once() {

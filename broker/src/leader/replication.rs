@@ -107,7 +107,8 @@ impl Replication {
         self.proposed = None;
     }
 
-    /// A follower says how far it is. Whether it is one of the replicas, in an incarnation that is alive.
+    /// A follower says how far it is. Whether it is one of the replicas, and not of an incarnation that is gone. One that
+    /// is fenced is remembered: if it is idle, it does not say it again when it may be in sync.
     pub fn heard(
         &mut self,
         now: Monotonic,
@@ -117,7 +118,8 @@ impl Replication {
         log_end: Offset,
     ) -> bool {
         let known = self.partition.replicas.contains(&replica);
-        if !known || replica == self.me || self.alive.get(&replica) != Some(&broker_epoch) {
+        let alive = self.alive.get(&replica);
+        if !known || replica == self.me || alive.is_some_and(|alive| *alive != broker_epoch) {
             return false;
         }
         let before = self.followers.get(&replica).copied();
@@ -159,7 +161,8 @@ impl Replication {
         let all = self.partition.isr.iter().chain(proposed);
         let mut reached = all.filter(|b| **b != self.me).map(|b| {
             let follower = self.followers.get(b)?;
-            Some(if durable {
+            let is_alive = self.alive.get(b) == Some(&follower.broker_epoch);
+            is_alive.then_some(if durable {
                 follower.synced
             } else {
                 follower.end
@@ -303,6 +306,23 @@ mod tests {
         assert!(!r.heard(at(1), B2, 5, (o(10), o(10)), o(10)));
         assert!(!r.heard(at(1), BrokerId(9), 12, (o(10), o(10)), o(10)));
         assert_eq!(r.committed(o(10), true, 1), None);
+    }
+
+    /// A node that hung speaks before the controller lets it back, and then has nothing more to say.
+    #[test]
+    fn who_was_fenced_joins_when_it_is_alive() {
+        let mut r = replication(&[B1, B3]);
+        assert!(r.heard(at(1), B3, 13, (o(10), o(10)), o(10)));
+        let mut fenced = alive();
+        let _epoch = fenced.remove(&B2);
+        r.update(partition(&[B1, B3]), fenced);
+        assert!(r.heard(at(2), B2, 12, (o(10), o(10)), o(10)));
+        assert_eq!(r.isr_change(at(3), (o(10), o(10)), true), None);
+        r.update(partition(&[B1, B3]), alive());
+        let change = r
+            .isr_change(at(4), (o(10), o(10)), true)
+            .expect("it is back");
+        assert_eq!(change.isr, [(B1, 11), (B2, 12), (B3, 13)]);
     }
 
     #[test]

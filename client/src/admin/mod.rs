@@ -219,7 +219,7 @@ impl Admin {
             .client
             .ask_patiently(Lane::Control, request, accept)
             .await?;
-        let led_here = |t: &TopicDescription| t.partitions.iter().all(|p| p.epoch.is_some());
+        let led_here = |t: &TopicDescription| t.partitions.iter().all(|p| p.ends.is_some());
         if !topics.iter().all(led_here) {
             // Each leader knows the ends of what it leads.
             for described in self.ask_all(asked).await? {
@@ -442,8 +442,8 @@ fn merge(topics: &mut [TopicDescription], described: DescribedTopics) {
         let same = topics.iter_mut().find(|t| t.name == other.name);
         let Some(topic) = same else { continue };
         for (mine, theirs) in topic.partitions.iter_mut().zip(other.partitions) {
-            if theirs.epoch > mine.epoch {
-                *mine = theirs;
+            if theirs.ends.map(|e| e.epoch) > mine.ends.map(|e| e.epoch) {
+                mine.ends = theirs.ends;
             }
         }
     }

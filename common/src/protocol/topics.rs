@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 
 use super::TopicRef;
 use crate::kafka::Text;
-use crate::{ErrorCode, LeaderEpoch, Offset, Uuid};
+use crate::{BrokerId, ErrorCode, LeaderEpoch, Offset, Uuid};
 
 /// Creates topics.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -131,10 +131,23 @@ pub struct TopicDescription {
 }
 
 /// One partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PartitionDescription {
-    /// The leader's reign; `None` while there is no leader.
-    pub epoch: Option<LeaderEpoch>,
+    /// Who leads it.
+    pub leader: Option<BrokerId>,
+    /// Who keeps it, the preferred leader first.
+    pub replicas: Vec<BrokerId>,
+    /// Who of them has all that is committed.
+    pub isr: Vec<BrokerId>,
+    /// The leader's reign and the partition's ends; `None` if the node that was asked does not lead it.
+    pub ends: Option<PartitionEnds>,
+}
+
+/// What a partition's leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PartitionEnds {
+    /// The leader's reign.
+    pub epoch: LeaderEpoch,
     /// First offset.
     pub log_start: Offset,
     /// Offset after the last that can be read.

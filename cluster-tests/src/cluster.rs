@@ -1,0 +1,194 @@
+//! Clusters of node processes on one machine, each node on a loopback address of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use callboard_client::{ClientConfig, Trust};
+use callboard_common::Clock;
+use tempfile::TempDir;
+
+use crate::process::{NodeProcess, binary};
+
+/// Nodes that form a cluster. Node `i` of the list has the number `i + 1`.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: TempDir,
+    network: u8,
+    /// The nodes.
+    pub nodes: Vec<NodeProcess>,
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until all its nodes are ready.
+    ///
+    /// # Panics
+    ///
+    /// Panics with what a node said if it does not start.
+    #[must_use]
+    pub fn start(nodes: u8) -> Self {
+        let mut cluster = Self::prepare();
+        let voters: Vec<u8> = (1..=nodes).collect();
+        cluster.nodes = thread::scope(|scope| {
+            let starting: Vec<_> = (1..=nodes)
+                .map(|n| {
+                    scope.spawn({
+                        let (cluster, voters) = (&cluster, &voters);
+                        move || cluster.launch(n, voters)
+                    })
+                })
+                .collect();
+            let joined = starting.into_iter().map(|s| s.join().expect("it starts"));
+            joined.collect()
+        });
+        cluster
+    }
+
+    /// Makes the authority only.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it cannot be made.
+    #[must_use]
+    pub fn prepare() -> Self {
+        static NETWORKS: AtomicU8 = AtomicU8::new(1);
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster = Self {
+            dir,
+            network: NETWORKS.fetch_add(1, Ordering::Relaxed),
+            nodes: Vec::new(),
+        };
+        cluster.certify(&["init"]);
+        cluster
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.dir.path().join("authority")
+    }
+
+    fn certify(&self, arguments: &[&str]) {
+        let place = if arguments[0] == "init" {
+            "--out"
+        } else {
+            "--authority"
+        };
+        let made = Command::new(binary())
+            .arg("cert")
+            .args(arguments)
+            .arg(place)
+            .arg(self.authority())
+            .output()
+            .expect("the binary runs");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{arguments:?}: {said}");
+    }
+
+    /// The address of a node, which no other cluster of this machine has.
+    #[must_use]
+    pub fn address(&self, node: u8, port: u16) -> SocketAddr {
+        let pid = std::process::id();
+        let (high, low) = ((pid >> 8) as u8 % 200 + 20, pid as u8);
+        SocketAddr::from(([127, high, low, self.network.wrapping_mul(10) + node], port))
+    }
+
+    /// The data directory of a node.
+    #[must_use]
+    pub fn data(&self, node: u8) -> PathBuf {
+        self.dir.path().join(format!("node-{node}"))
+    }
+
+    /// Starts a node with these voters, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::start`].
+    #[must_use]
+    pub fn launch(&self, node: u8, voters: &[u8]) -> NodeProcess {
+        let id = node.to_string();
+        let certificates = self.authority().join(format!("node-{node}"));
+        if !certificates.exists() {
+            let host = self.address(node, 0).ip().to_string();
+            self.certify(&["node", &id, "--host", &host]);
+        }
+        let voter = |v: &u8| format!("{v}@{}", self.address(*v, 9392));
+        let voters: Vec<String> = voters.iter().map(voter).collect();
+        let settings = [
+            format!("node.id={id}"),
+            format!("cluster.certificates={}", certificates.display()),
+            format!("cluster.voters={}", voters.join(",")),
+        ];
+        let peer = self.address(node, 9392).to_string();
+        let mut more = vec!["--peer", &peer];
+        settings.iter().for_each(|s| more.extend(["--set", s]));
+        let doors = [9092, 9192, 9292].map(|port| self.address(node, port));
+        NodeProcess::start_at(&self.data(node), doors, &more)
+    }
+
+    /// Settings for a client that knows the nodes that are there.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the authority is not there.
+    #[must_use]
+    pub fn client(&self) -> ClientConfig {
+        let ca = std::fs::read_to_string(self.authority().join("ca.pem")).expect("it was made");
+        let servers: Vec<String> = self.nodes.iter().map(|n| n.quic.to_string()).collect();
+        ClientConfig::new(servers.join(","), Trust::Ca(ca))
+    }
+
+    /// A topic as a node tells it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not tell it.
+    #[must_use]
+    pub fn topic(&self, at: usize, topic: &str) -> serde_json::Value {
+        let out = self.nodes[at].expect(&["topic", "describe", topic, "--json"], b"");
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
+    /// The number of the node that leads partition 0 of a topic, asked of node `at` of the list.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::topic`], or if nobody leads it.
+    #[must_use]
+    pub fn leader(&self, at: usize, topic: &str) -> usize {
+        let leader = self.topic(at, topic)["partitions"][0]["leader"].as_u64();
+        leader.expect("somebody leads it") as usize
+    }
+
+    /// Waits until so many replicas of each partition of a topic are in sync.
+    ///
+    /// # Panics
+    ///
+    /// Panics with the topic's state if that takes longer than `patience`.
+    pub fn wait_in_sync(&self, at: usize, topic: &str, replicas: usize, patience: Duration) {
+        let clock = Clock::machine();
+        let began = clock.now().monotonic;
+        loop {
+            let told = self.topic(at, topic);
+            let partitions = told["partitions"].as_array().expect("a list").clone();
+            let in_sync = |p: &serde_json::Value| p["isr"].as_array().map_or(0, Vec::len);
+            if partitions.iter().all(|p| in_sync(p) == replicas) {
+                return;
+            }
+            let waited = clock.now().monotonic.since(began);
+            assert!(waited < patience, "not in sync: {told}");
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Kills a node and forgets all that it had.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it cannot be done.
+    pub fn wipe(&mut self, at: usize) {
+        self.nodes[at].kill();
+        std::fs::remove_dir_all(self.nodes[at].data()).expect("it can go");
+    }
+}

@@ -1,0 +1,125 @@
+//! Clusters of three processes under load: whatever happens to one node, nothing that was acknowledged is lost,
+//! doubled or out of order. One test at a time: each has three nodes.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use callboard_cluster_tests::cluster::Cluster;
+use callboard_cluster_tests::history::Load;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A test that failed does not spoil the next one's turn.
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A debug build on two cores that run three nodes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn pass(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// A cluster with a topic that is in sync and a load on it.
+fn scene() -> (Cluster, Load) {
+    let cluster = Cluster::start(3);
+    create(&cluster, 0, "t");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let load = Load::start(cluster.client(), "t");
+    pass(500);
+    (cluster, load)
+}
+
+fn create(cluster: &Cluster, at: usize, topic: &str) {
+    drop(cluster.nodes[at].expect(&["topic", "create", topic, "--partitions", "3"], b""));
+}
+
+#[expect(clippy::print_stdout, reason = "how long it took is worth a look")]
+fn check(load: Load) {
+    let history = load.check();
+    let (records, gap) = (history.len(), history.longest_gap);
+    println!("{records} records acknowledged, the longest gap is {gap:?}");
+}
+
+#[test]
+fn kill_9_of_leaders_loses_nothing() {
+    let _turn = turn();
+    let (mut cluster, load) = scene();
+    for round in 0..2 {
+        // Who leads partition 0 goes, as the next node of the list knows it.
+        let leader = cluster.leader(round, "t");
+        cluster.nodes[leader - 1].kill();
+        pass(2000);
+        cluster.nodes[leader - 1].restart();
+        cluster.wait_in_sync(round, "t", 3, PATIENCE);
+    }
+    check(load);
+}
+
+#[test]
+fn a_leader_that_hangs_is_replaced_and_comes_back_in_order() {
+    let _turn = turn();
+    let (cluster, load) = scene();
+    let leader = cluster.leader(0, "t");
+    cluster.nodes[leader - 1].signal("STOP");
+    pass(6000);
+    cluster.nodes[leader - 1].signal("CONT");
+    let other = leader % 3;
+    cluster.wait_in_sync(other, "t", 3, PATIENCE);
+    assert_ne!(cluster.leader(other, "t"), 0);
+    check(load);
+}
+
+#[test]
+fn a_rolling_restart_is_not_noticed() {
+    let _turn = turn();
+    let (mut cluster, load) = scene();
+    for at in 0..3 {
+        assert_eq!(cluster.nodes[at].terminate(), Some(0), "it stops in order");
+        cluster.nodes[at].restart();
+        cluster.wait_in_sync(at, "t", 3, PATIENCE);
+    }
+    check(load);
+}
+
+#[test]
+fn a_wiped_node_refills() {
+    let _turn = turn();
+    let (mut cluster, load) = scene();
+    cluster.wipe(2);
+    pass(1000);
+    cluster.nodes[2].restart();
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    // What it refilled is as good as what was there.
+    cluster.nodes[0].kill();
+    pass(2000);
+    check(load);
+}
+
+#[test]
+fn one_node_grows_to_three_and_all_may_be_killed_at_once() {
+    let _turn = turn();
+    let mut cluster = Cluster::prepare();
+    let first = cluster.launch(1, &[]);
+    cluster.nodes.push(first);
+    create(&cluster, 0, "t");
+    let load = Load::start(cluster.client(), "t");
+    for node in [2, 3] {
+        let joined = cluster.launch(node, &[1, 2, 3]);
+        cluster.nodes.push(joined);
+    }
+    create(&cluster, 1, "wide");
+    cluster.wait_in_sync(2, "wide", 3, PATIENCE);
+    let wide = Load::start(cluster.client(), "wide");
+    pass(1000);
+    cluster.nodes.iter_mut().for_each(|n| n.kill());
+    std::thread::scope(|scope| {
+        for node in &mut cluster.nodes {
+            let _starting = scope.spawn(|| node.restart());
+        }
+    });
+    cluster.wait_in_sync(0, "wide", 3, PATIENCE);
+    check(load);
+    check(wide);
+}
