@@ -48,14 +48,16 @@ impl ReplicasActor {
             return error!(logger, "another node leads and this one has no certificates for other nodes";
                 "leader" => %leader);
         };
-        let alive = self.replicas.alive();
+        let image = self.start.published.image.load();
+        let registered = image.brokers.get(&shared.broker);
         let start = FollowerStart {
             files: self.files(partition),
             config: self.topic_config(&partition.topic, &role.configs),
             topic_id: role.topic_id,
             leader,
             epoch,
-            broker_epoch: alive.get(&shared.broker).copied().unwrap_or(-1),
+            // As registered: the node may be fenced just now.
+            broker_epoch: registered.map_or(-1, |b| b.epoch),
             fetchers,
             runtime: shared.runtime.clone(),
             clock: shared.clock.clone(),
