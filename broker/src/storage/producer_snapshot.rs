@@ -1,11 +1,10 @@
 //! `.snapshot`: the idempotent producers of a partition at an offset, in Kafka's format 1.
 //!
-//! Version (2 bytes), CRC-32C of what follows (4), count (4), then per producer: id (8), epoch (2), last sequence
+//! Version (2 bytes), CRC-32C of what follows (4), count (4), then per entry: id (8), epoch (2), last sequence
 //! (4), last offset (8), offset delta (4), timestamp (8), coordinator epoch (4), first offset of the current
-//! transaction (8, -1 for none). Kafka keeps one batch per producer here; what was appended after the snapshot
-//! is read from the log. A cache: with no snapshot all is read from the log.
-
-use std::collections::VecDeque;
+//! transaction (8, -1 for none). Kafka writes one entry per producer and, of several, takes the last. Here each of a
+//! producer's last batches has one, oldest first: a log changes hands with its snapshot, and what a producer sends again
+//! then must be recognised. What was appended after the snapshot is read from the log. A cache: with no snapshot all is.
 
 use bytes::{Buf, BufMut};
 use callboard_common::record::batch::{advance_sequence, checksum};
@@ -20,13 +19,18 @@ const NO_TRANSACTION: i64 = -1;
 #[must_use]
 pub fn encode(producers: &ProducerTable) -> Vec<u8> {
     let mut entries = Vec::with_capacity(4 + producers.len() * ENTRY_BYTES);
-    entries.put_i32(i32::try_from(producers.len()).unwrap_or(i32::MAX));
-    for (id, producer) in producers.iter() {
-        let Some(last) = producer.batches.back() else {
-            continue;
-        };
+    let count = producers
+        .iter()
+        .map(|(_, p)| p.batches.len())
+        .sum::<usize>();
+    entries.put_i32(i32::try_from(count).unwrap_or(i32::MAX));
+    let batches = |(id, p): (i64, &Producer)| {
+        let (epoch, batches) = (p.epoch, p.batches.clone());
+        batches.into_iter().map(move |batch| (id, epoch, batch))
+    };
+    for (id, epoch, last) in producers.iter().flat_map(batches) {
         entries.put_i64(id);
-        entries.put_i16(producer.epoch);
+        entries.put_i16(epoch);
         entries.put_i32(last.last_sequence);
         entries.put_i64(last.last_offset);
         entries.put_i32(last.offset_delta);
@@ -71,13 +75,7 @@ pub fn decode(mut bytes: &[u8]) -> Option<ProducerTable> {
             offset_delta,
             timestamp,
         };
-        table.restore(
-            id,
-            Producer {
-                epoch,
-                batches: VecDeque::from([batch]),
-            },
-        );
+        table.restore(id, epoch, batch);
     }
     Some(table)
 }
@@ -90,13 +88,13 @@ mod tests {
     #[test]
     fn snapshots_round_trip_and_damage_is_noticed() {
         let mut table = ProducerTable::default();
-        for (id, sequence) in [(4, 10), (9, i32::MAX)] {
+        for (id, sequence) in [(4, 10), (9, i32::MAX), (4, 13)] {
             let mut builder = BatchBuilder::new(Compression::None).producer(id, 2, sequence);
             (0..3).for_each(|_| builder.push(77, None, None, &[]));
             table.apply(builder.build().header());
         }
         let bytes = encode(&table);
-        assert_eq!(bytes.len(), 10 + 2 * ENTRY_BYTES);
+        assert_eq!(bytes.len(), 10 + 3 * ENTRY_BYTES);
         assert_eq!(decode(&bytes), Some(table));
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();

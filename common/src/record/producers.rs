@@ -139,24 +139,14 @@ impl ProducerTable {
         if self.0.len() >= PRODUCERS_MAX && !self.0.contains_key(&batch.producer_id) {
             self.forget_silent();
         }
-        let producer = self.0.entry(batch.producer_id).or_insert_with(|| Producer {
-            epoch: batch.producer_epoch,
-            batches: VecDeque::new(),
-        });
-        if batch.producer_epoch != producer.epoch {
-            producer.epoch = batch.producer_epoch;
-            producer.batches.clear();
-        }
-        if producer.batches.len() == WINDOW {
-            let _oldest = producer.batches.pop_front();
-        }
-        producer.batches.push_back(ProducedBatch {
+        let produced = ProducedBatch {
             first_sequence: batch.base_sequence,
             last_sequence: batch.last_sequence(),
             last_offset: batch.base_offset + i64::from(batch.last_offset_delta),
             offset_delta: batch.last_offset_delta,
             timestamp: batch.max_timestamp,
-        });
+        };
+        self.note(batch.producer_id, batch.producer_epoch, produced);
     }
 
     fn forget_silent(&mut self) {
@@ -173,9 +163,24 @@ impl ProducerTable {
             .retain(|_, p| p.batches.back().is_some_and(|b| b.timestamp >= timestamp));
     }
 
-    /// Puts a producer of a snapshot into the table.
-    pub fn restore(&mut self, id: i64, producer: Producer) {
-        let _replaced = self.0.insert(id, producer);
+    /// Puts a batch of a snapshot into the table, after the older ones of its producer.
+    pub fn restore(&mut self, id: i64, epoch: i16, batch: ProducedBatch) {
+        self.note(id, epoch, batch);
+    }
+
+    fn note(&mut self, id: i64, epoch: i16, batch: ProducedBatch) {
+        let producer = self.0.entry(id).or_insert_with(|| Producer {
+            epoch,
+            batches: VecDeque::new(),
+        });
+        if epoch != producer.epoch {
+            producer.epoch = epoch;
+            producer.batches.clear();
+        }
+        if producer.batches.len() == WINDOW {
+            let _oldest = producer.batches.pop_front();
+        }
+        producer.batches.push_back(batch);
     }
 
     /// The producers by id.
