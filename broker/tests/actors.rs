@@ -107,6 +107,7 @@ impl Scene {
             workers: 2,
             sync_threads: 1,
             background_threads: 1,
+            peers: false,
         };
         Self {
             runtime: Runtime::start(config).expect("threads"),

@@ -97,10 +97,6 @@ impl Client {
         candidates
     }
 
-    pub(crate) fn prefer(&self, server: String) {
-        self.known().prefer(server);
-    }
-
     /// The connection to a node.
     pub(crate) async fn node(&self, server: &str) -> Connection {
         let mut nodes = self.0.nodes.lock().await;

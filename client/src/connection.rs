@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callboard_common::ErrorCode;
+use callboard_common::TopicPartition;
 use callboard_common::protocol::security::{Authenticate, Authenticated};
 use callboard_common::protocol::{Ask, Request, Response};
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::transport::{endpoint, tls::Trust};
 use callboard_common::wire::codec::{self, BODY_LIMIT_BYTES};
-use callboard_common::wire::frame::{Frame, split};
-use callboard_common::{TopicPartition, wire::frame::Header};
+use callboard_common::wire::frame::{Frame, Header};
 use quinn::{Connection as Quic, RecvStream, SendStream};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -53,6 +53,16 @@ struct State {
     quic: Option<Quic>,
     endpoint: Option<quinn::Endpoint>,
     lanes: BTreeMap<Lane, mpsc::UnboundedSender<Asked>>,
+}
+
+impl State {
+    /// Closes the connection, if there is one; what waits fails.
+    fn disconnect(&mut self, reason: &[u8]) {
+        self.lanes.clear();
+        if let Some(quic) = self.quic.take() {
+            quic.close(quinn::VarInt::from_u32(0), reason);
+        }
+    }
 }
 
 struct Inner {
@@ -151,11 +161,7 @@ impl Connection {
 
     /// Closes the connection to a node that does not answer, without telling it; what waits fails.
     pub(crate) async fn abandon(&self) {
-        let mut state = self.0.state.lock().await;
-        state.lanes.clear();
-        if let Some(quic) = state.quic.take() {
-            quic.close(quinn::VarInt::from_u32(0), b"abandoned");
-        }
+        self.0.state.lock().await.disconnect(b"abandoned");
     }
 
     fn broken(&self, reason: impl ToString) -> Error {
@@ -232,10 +238,7 @@ impl Connection {
     /// Closes the connection; what waits fails.
     pub(crate) async fn close(&self) {
         let mut state = self.0.state.lock().await;
-        state.lanes.clear();
-        if let Some(quic) = state.quic.take() {
-            quic.close(quinn::VarInt::from_u32(0), b"done");
-        }
+        state.disconnect(b"done");
         if let Some(endpoint) = state.endpoint.take() {
             // The server learns of it at once instead of by silence.
             drop(tokio::time::timeout(Duration::from_millis(200), endpoint.wait_idle()).await);
@@ -306,13 +309,8 @@ async fn run_lane(
 }
 
 async fn read(reader: &mut FrameReader) -> Result<(Header, Response), String> {
-    let length = reader
-        .length(ANSWER_LIMIT_BYTES)
-        .await
-        .map_err(|e| e.to_string())?;
-    reader.arrive(length).await.map_err(|e| e.to_string())?;
-    let (header, body, records) =
-        split(reader.take(length), BODY_LIMIT_BYTES).map_err(|e| e.to_string())?;
+    let frame = reader.frame(ANSWER_LIMIT_BYTES, BODY_LIMIT_BYTES).await;
+    let (header, body, records) = frame.map_err(|e| e.to_string())?;
     let response = codec::response(&body, records).map_err(|e| e.to_string())?;
     Ok((header, response))
 }

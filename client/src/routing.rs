@@ -33,7 +33,7 @@ type Answering = oneshot::Receiver<Result<Response, Error>>;
 
 impl Client {
     /// Asks any node.
-    pub(crate) async fn ask<A: Ask + Clone>(
+    pub(crate) async fn ask<A: Ask>(
         &self,
         lane: Lane,
         request: A,
@@ -57,7 +57,7 @@ impl Client {
     }
 
     /// Asks the node that the route leads to, which is found out anew the next time if this fails.
-    pub(crate) async fn ask_at<A: Ask + Clone>(
+    pub(crate) async fn ask_at<A: Ask>(
         &self,
         route: &Route,
         lane: Lane,
@@ -147,7 +147,7 @@ impl Client {
             };
             match started {
                 Ok(answer) => {
-                    self.prefer(server);
+                    self.known().prefer(server);
                     return Ok((node, answer));
                 }
                 Err(error @ (Error::Connection { .. } | Error::Timeout)) => failed = error,

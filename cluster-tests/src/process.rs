@@ -49,12 +49,6 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// The process's number.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Starts a node on free ports and waits until it is ready.
     ///
     /// # Panics
@@ -139,7 +133,7 @@ impl NodeProcess {
         &self.data
     }
 
-    /// The process.
+    /// The process's number.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -24,6 +24,8 @@ pub struct RuntimeConfig {
     pub sync_threads: usize,
     /// Threads that read what is not in memory, scan and recover logs.
     pub background_threads: usize,
+    /// Whether there are other nodes, which have an arbiter of their own.
+    pub peers: bool,
 }
 
 /// Workers and pools of one node; clones share them.
@@ -185,14 +187,14 @@ impl Runtime {
         let sync = Pool::start("sync", config.sync_threads, &mut joins)?;
         let background = Pool::start("background", config.background_threads, &mut joins)?;
         let (started, starting) = std::sync::mpsc::channel();
-        let workers = config.workers.max(1);
+        let arbiters = config.workers.max(1) + 1 + usize::from(config.peers);
         joins.push(
             thread::Builder::new()
                 .name("callboard-system".into())
                 .spawn(move || {
                     let runner = actix_rt::System::new();
                     let arbiters: Vec<_> =
-                        (0..workers + 2).map(|_| actix_rt::Arbiter::new()).collect();
+                        (0..arbiters).map(|_| actix_rt::Arbiter::new()).collect();
                     let handles: Vec<_> = arbiters.iter().map(actix_rt::Arbiter::handle).collect();
                     for handle in &handles {
                         let _alive: bool = handle.spawn(pulse());
@@ -220,7 +222,9 @@ impl Runtime {
             let last = workers.pop();
             last.ok_or_else(|| io::Error::other("no arbiter started"))
         };
-        let (peers, control) = (last()?, last()?);
+        let peers = config.peers.then(&mut last).transpose()?;
+        let control = last()?;
+        let peers = peers.unwrap_or_else(|| control.clone());
         let joins = Arc::new(Mutex::new(joins));
         Ok(Self {
             workers: workers.into(),
@@ -275,7 +279,8 @@ impl Runtime {
         &self.control
     }
 
-    /// The arbiter on which what comes from other nodes is read, and what goes to them is written.
+    /// The arbiter on which what comes from other nodes is read, and what goes to them is written; without other nodes
+    /// that of the control.
     #[must_use]
     pub fn peers(&self) -> &Worker {
         &self.peers
@@ -317,6 +322,7 @@ mod tests {
             workers: 2,
             sync_threads: 1,
             background_threads: 1,
+            peers: false,
         })
         .expect("threads");
         let (sender, receiver) = std::sync::mpsc::channel();

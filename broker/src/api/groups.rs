@@ -14,6 +14,7 @@ use callboard_common::{BrokerId, ErrorCode, TopicName, Uuid};
 use tokio::sync::oneshot;
 
 use super::{Api, Caller, Operation, Resource, topics};
+use crate::controller::MetadataImage;
 use crate::coordinator::{Answer, Ask, Question};
 use crate::supervision;
 
@@ -34,6 +35,14 @@ fn partition_of(group: &str, partitions: usize) -> i32 {
     i32::try_from(hash as usize % partitions.max(1)).unwrap_or(0)
 }
 
+/// The partition of the offsets topic that a group belongs to, and who leads it; `None` while there is no such topic.
+fn shard_of(image: &MetadataImage, group: &str) -> Option<(i32, Option<BrokerId>)> {
+    let topic = image.topics.get(&TopicName::consumer_offsets())?;
+    let number = partition_of(group, topic.partitions.len());
+    let partition = topic.partitions.get(number.unsigned_abs() as usize);
+    Some((number, partition.and_then(|p| p.leader)))
+}
+
 impl Api {
     /// Asks the coordinator of a group.
     pub(super) async fn ask(
@@ -42,14 +51,8 @@ impl Api {
         group: &str,
         question: Question,
     ) -> Result<Answer, ErrorCode> {
-        let image = self.image();
-        let topic = image
-            .topics
-            .get(&TopicName::consumer_offsets())
-            .ok_or(ErrorCode::NotCoordinator)?;
-        let partition = partition_of(group, topic.partitions.len());
-        let led = topic.partitions.get(partition.unsigned_abs() as usize);
-        let leader = led.and_then(|p| p.leader);
+        let shard = shard_of(&self.image(), group);
+        let (partition, leader) = shard.ok_or(ErrorCode::NotCoordinator)?;
         if leader.is_some_and(|leader| leader != self.shared().broker) {
             return Err(ErrorCode::NotCoordinator);
         }
@@ -104,12 +107,7 @@ pub(super) async fn find(api: &Api, caller: &Caller, find: FindCoordinators) -> 
     let found = |key: Text| {
         let allowed = || api.group_allowed(caller, Operation::Describe, &key);
         let place = available.and_then(|()| allowed()).and_then(|()| {
-            let topic = image.topics.get(&TopicName::consumer_offsets());
-            let led = topic.and_then(|t| {
-                t.partitions
-                    .get(partition_of(&key, t.partitions.len()).unsigned_abs() as usize)
-            });
-            let leader = led.and_then(|p| p.leader);
+            let leader = shard_of(&image, &key).and_then(|(_, leader)| leader);
             let place = leader.and_then(|l| Some((l, nodes.get(&l)?)));
             place.ok_or(ErrorCode::CoordinatorNotAvailable)
         });

@@ -32,23 +32,42 @@ use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
-use crate::controller::actor::{Propose, Published};
-use crate::controller::image::{BrokerImage, Standing};
-use crate::controller::{Command, ControllerActor, MetadataImage, Outcome, Refusal};
+use crate::controller::actor::{Published, propose};
+use crate::controller::{Command, ControllerActor, Endpoint, MetadataImage, Outcome, Refusal};
 use crate::node::Shared;
 use crate::security::Principal;
-use crate::supervision::{self, Permit};
+use crate::supervision::Permit;
 use crate::topic_config::TopicConfig;
 
-/// Where clients find this node on one door.
+/// So many replicas a topic has by default, if there are as many nodes.
+pub const DEFAULT_FACTOR: usize = 3;
+
+/// Where clients find a node on one door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advertised {
     /// Host name or address.
     pub host: Text,
     /// Port.
     pub port: u16,
+}
+
+impl From<&Endpoint> for Advertised {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            host: Text::from(endpoint.host.as_str()),
+            port: endpoint.port,
+        }
+    }
+}
+
+impl From<Advertised> for Endpoint {
+    fn from(advertised: Advertised) -> Self {
+        Self {
+            host: advertised.host.to_string(),
+            port: advertised.port,
+        }
+    }
 }
 
 /// Which door a request came through.
@@ -329,27 +348,17 @@ impl Api {
         }
     }
 
-    /// Where clients find a node, on the door that they use.
-    fn endpoint(&self, door: Door, broker: &BrokerImage) -> Option<Advertised> {
-        let endpoints = broker.endpoints.as_ref()?;
-        let endpoint = match door {
-            Door::Kafka => &endpoints.kafka,
-            Door::KafkaTls => &endpoints.kafka_tls,
-            Door::Quic => &endpoints.quic,
-        };
-        Some(Advertised {
-            host: Text::from(endpoint.host.as_str()),
-            port: endpoint.port,
-        })
-    }
-
     /// The nodes that are alive, with their places; this one is always among them.
     fn nodes(&self, door: Door, image: &MetadataImage) -> BTreeMap<BrokerId, Advertised> {
-        let alive = image
-            .brokers
-            .iter()
-            .filter(|(_, b)| b.standing == Standing::Alive);
-        let placed = alive.filter_map(|(id, b)| Some((*id, self.endpoint(door, b)?)));
+        let placed = image.alive().filter_map(|(id, b)| {
+            let endpoints = b.endpoints.as_ref()?;
+            let endpoint = match door {
+                Door::Kafka => &endpoints.kafka,
+                Door::KafkaTls => &endpoints.kafka_tls,
+                Door::Quic => &endpoints.quic,
+            };
+            Some((id, endpoint.into()))
+        });
         let mut nodes: BTreeMap<BrokerId, Advertised> = placed.collect();
         let _before = nodes.insert(self.shared().broker, self.advertised(door).clone());
         nodes
@@ -448,9 +457,7 @@ impl Api {
     /// Proposes a change of the metadata and waits until it is committed.
     async fn propose(&self, command: Command) -> Result<Outcome, Refusal> {
         command.check_size()?;
-        let (reply, answer) = oneshot::channel();
-        supervision::tell(&self.0.controller, Propose { command, reply });
-        answer.await.unwrap_or(Err(Refusal::Stopped))
+        propose(&self.0.controller, command).await
     }
 
     /// Waits until those partitions of a topic are led that this node leads, or the time is up.

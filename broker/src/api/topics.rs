@@ -12,15 +12,12 @@ use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode, Offset, TopicName, TopicPartition, Uuid};
 use tokio::sync::oneshot;
 
-use super::{Api, Caller, Operation, Resource, or_timeout, timeout};
+use super::{Api, Caller, DEFAULT_FACTOR, Operation, Resource, or_timeout, timeout};
 use crate::controller::image::MIN_ISR;
 use crate::controller::{Command, MetadataImage, PartitionImage, Refusal, placement};
 use crate::leader::actor;
 use crate::supervision;
 use crate::topic_config::TopicConfig;
-
-/// So many replicas a topic has by default, if there are as many nodes.
-const DEFAULT_FACTOR: usize = 3;
 
 /// Why something is not done.
 #[derive(Clone, Debug)]

@@ -16,6 +16,8 @@ use super::output::{self, Failure};
 
 /// Where the authority is kept if nothing else is said.
 const DIRECTORY: &str = "./callboard-cluster";
+/// By these names a node is always reached.
+const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const CA_KEY_FILE: &str = "ca-key.pem";
 const CLUSTER_FILE: &str = "cluster-id";
 
@@ -118,16 +120,9 @@ fn make_node(dir: &Path, broker: BrokerId, hosts: &[String], out: &Path) -> Resu
     let (id, ca) = (read(&dir.join(CLUSTER_FILE))?, read(&dir.join(CA_FILE))?);
     let key = read(&dir.join(CA_KEY_FILE))?;
     let authority = Authority::load(id.trim(), &ca, &key).map_err(Failure::new)?;
-    let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"]
-        .map(str::to_owned)
-        .to_vec();
-    all.extend(
-        hosts
-            .iter()
-            .filter(|h| !all.contains(h))
-            .cloned()
-            .collect::<Vec<_>>(),
-    );
+    let mut all = LOCAL.map(str::to_owned).to_vec();
+    let others = hosts.iter().filter(|h| !LOCAL.contains(&h.as_str()));
+    all.extend(others.cloned());
     let identity = authority.node(broker, &all).map_err(Failure::new)?;
     fs::create_dir_all(out)?;
     write_new(&out.join(NODE_KEY_FILE), &identity.key_pem, 0o600)?;

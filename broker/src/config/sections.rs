@@ -204,7 +204,7 @@ impl ClusterSection {
     /// How many replicas a new topic has, if there are as many nodes.
     pub(super) fn factor(&self) -> usize {
         match self.replication_factor {
-            0 => 3,
+            0 => crate::api::DEFAULT_FACTOR,
             factor => factor,
         }
     }

@@ -15,8 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::image::MetadataImage;
 use super::log_file::MetadataLog;
 use super::raft_wire::RaftMessage;
-use super::records::Member;
-use super::records::{Command, Endpoint, Outcome, Refusal};
+use super::records::{Command, Endpoint, Member, Outcome, Refusal};
 use super::state::{Controller, Effect, Effects, Identity, Input, Led, Proposal, TICK, Ticket};
 use crate::peer::link::Lane;
 use crate::peer::protocol::{PeerRequest, PeerResponse};
@@ -24,14 +23,28 @@ use crate::peer::{LinkError, Peers};
 use crate::storage::{Disk, StorageError};
 use crate::supervision;
 
-/// Asks for a change of the metadata; answered once it is committed and in the image here.
+/// Asks for a change of the metadata; answered once it is committed and in the image here. See [`propose`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Propose {
+struct Propose {
     /// The change.
-    pub command: Command,
+    command: Command,
     /// What it came to; dropped if the controller stops.
-    pub reply: oneshot::Sender<Result<Outcome, Refusal>>,
+    reply: oneshot::Sender<Result<Outcome, Refusal>>,
+}
+
+/// Asks the controller for a change of the metadata; the request is on its way before the answer is awaited.
+///
+/// # Errors
+///
+/// What the controller refuses; [`Refusal::Stopped`] if it stops before it answers.
+pub fn propose(
+    controller: &Addr<ControllerActor>,
+    command: Command,
+) -> impl Future<Output = Result<Outcome, Refusal>> + use<> {
+    let (reply, answer) = oneshot::channel();
+    supervision::tell(controller, Propose { command, reply });
+    async move { answer.await.unwrap_or(Err(Refusal::Stopped)) }
 }
 
 /// Asks for a change of the quorum; answered as [`Propose`].
@@ -81,16 +94,6 @@ pub struct Died {
 #[rtype(result = "()")]
 pub struct HandOver;
 
-/// What another member answered.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Heard {
-    incarnation: u64,
-    input: Input,
-}
-
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
 struct Tick;
 
 /// Where an answer goes.
@@ -313,7 +316,7 @@ impl ControllerActor {
             let _running = ctx.spawn(asked.into_actor(self).map(move |answer, actor, ctx| {
                 if answer.is_err() {
                     let input = Input::Unreachable(id);
-                    actor.heard(Heard { incarnation, input }, ctx);
+                    actor.heard(incarnation, input, ctx);
                 }
             }));
         }
@@ -344,13 +347,14 @@ impl ControllerActor {
                 Err(LinkError::Unreachable(_)) => (0, Err(Refusal::NoQuorum)),
             };
             let input = Input::Forwarded(ticket, index, result);
-            actor.heard(Heard { incarnation, input }, ctx);
+            actor.heard(incarnation, input, ctx);
         }));
     }
 
-    fn heard(&mut self, heard: Heard, ctx: &mut Context<Self>) {
-        if heard.incarnation == self.incarnation {
-            self.step(heard.input, ctx);
+    /// What another member answered to this life.
+    fn heard(&mut self, incarnation: u64, input: Input, ctx: &mut Context<Self>) {
+        if incarnation == self.incarnation {
+            self.step(input, ctx);
         }
     }
 

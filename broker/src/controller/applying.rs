@@ -8,7 +8,6 @@ use raft::Storage;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
 
 use super::image::MetadataImage;
-use super::quorum_storage::Saved;
 use super::records::{Outcome, Refusal, bincode_config};
 use super::state::{
     Controller, Effect, Effects, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES,
@@ -36,7 +35,7 @@ impl Controller {
         let image: MetadataImage = decode(&snapshot.data);
         let metadata = snapshot.get_metadata();
         self.image = Arc::new(image);
-        let saved = Saved {
+        let saved = SavedImage {
             term: metadata.term,
             quorum: metadata.get_conf_state().into(),
             image: self.image.clone(),
@@ -50,7 +49,7 @@ impl Controller {
         out.push_back(self.save(saved));
     }
 
-    pub(super) fn save(&self, saved: Saved) -> Effect {
+    pub(super) fn save(&self, saved: SavedImage) -> Effect {
         let raft = &self.node.raft;
         let (next, last) = (saved.image.applied + 1, raft.raft_log.last_index());
         // What is not applied yet may be on disk already, and counted.
@@ -65,11 +64,6 @@ impl Controller {
         let rest = Persisted {
             hard_state: Some(to_bytes(&raft.hard_state())),
             entries: rest.iter().map(|e| to_bytes(e)).collect(),
-        };
-        let saved = SavedImage {
-            term: saved.term,
-            quorum: saved.quorum,
-            image: saved.image,
         };
         Effect::Snapshot(Box::new(saved), rest)
     }
@@ -166,7 +160,7 @@ impl Controller {
             .raft_log
             .term(applied)
             .expect("an applied entry has a term");
-        let saved = Saved {
+        let saved = SavedImage {
             term,
             quorum: (&raft.prs().conf().to_conf_state()).into(),
             image: self.image.clone(),

@@ -5,17 +5,21 @@ use std::collections::BTreeSet;
 use callboard_common::{BrokerId, Uuid};
 
 use super::image::{BrokerImage, MetadataImage, Standing};
+use super::partition::Electorate;
 use super::records::{Endpoints, Outcome, Refusal};
 
 impl MetadataImage {
-    /// Nodes that are alive.
+    /// Nodes that are alive, by number.
+    pub fn alive(&self) -> impl Iterator<Item = (BrokerId, &BrokerImage)> {
+        let nodes = self.brokers.iter();
+        let alive = nodes.filter(|(_, b)| b.standing == Standing::Alive);
+        alive.map(|(id, b)| (*id, b))
+    }
+
+    /// Numbers of the nodes that are alive.
     #[must_use]
     pub fn unfenced(&self) -> BTreeSet<BrokerId> {
-        let alive = self
-            .brokers
-            .iter()
-            .filter(|(_, b)| b.standing == Standing::Alive);
-        alive.map(|(id, _)| *id).collect()
+        self.alive().map(|(id, _)| id).collect()
     }
 
     pub(super) fn register(
@@ -102,10 +106,7 @@ impl MetadataImage {
                 if named.as_ref().is_some_and(|n| !n.contains(&(id, number))) {
                     continue;
                 }
-                let of = super::partition::Electorate {
-                    unfenced: &unfenced,
-                    min_isr: min_isr.min(partition.replicas.len()),
-                };
+                let of = Electorate::of(partition, &unfenced, min_isr);
                 of_topic |= match unclean {
                     true => partition.elect_uncleanly(of),
                     false => partition.elect_preferred(of),

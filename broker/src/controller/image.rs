@@ -339,10 +339,7 @@ impl MetadataImage {
         let number = usize::try_from(partition).map_err(|_| Refusal::UnknownTopic)?;
         let partition = topic.partitions.get_mut(number);
         let partition = partition.ok_or(Refusal::UnknownTopic)?;
-        let of = Electorate {
-            unfenced: &unfenced,
-            min_isr: min_isr.min(partition.replicas.len()),
-        };
+        let of = Electorate::of(partition, &unfenced, min_isr);
         change(partition, of)?;
         Ok(Outcome::Done)
     }
@@ -362,10 +359,7 @@ impl MetadataImage {
             let topic = Arc::make_mut(topic);
             let min_isr = topic.min_isr();
             for partition in topic.partitions.iter_mut().filter(|p| concerns(p)) {
-                let of = Electorate {
-                    unfenced: &unfenced,
-                    min_isr: min_isr.min(partition.replicas.len()),
-                };
+                let of = Electorate::of(partition, &unfenced, min_isr);
                 changed |= change(partition, of);
             }
         }

@@ -15,7 +15,7 @@ use callboard_common::record::batch::checksum;
 use super::image::MetadataImage;
 use super::old_image::OldImage;
 use super::raft_wire::Quorum;
-use super::records::bincode_config;
+use super::records::{bincode_config, encode};
 use super::state::{Persisted, SavedImage};
 use crate::storage::disk::{self, Disk, File};
 use crate::storage::{StorageError, disk::is_full};
@@ -56,11 +56,6 @@ fn frame(content: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&checksum(content).to_be_bytes());
     frame.extend_from_slice(content);
     frame
-}
-
-/// Metadata as bytes; an image of the largest size that is accepted is far below the limit.
-fn encode(value: &impl bincode::Encode) -> Vec<u8> {
-    bincode::encode_to_vec(value, bincode_config()).expect("it encodes into memory")
 }
 
 /// Takes a frame off the front: its content and what follows, or `None` if it is torn.

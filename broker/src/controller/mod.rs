@@ -26,7 +26,7 @@ pub mod raft_wire;
 pub mod records;
 mod state;
 
-pub use actor::{ControllerActor, Propose};
+pub use actor::ControllerActor;
 pub use image::{MetadataImage, TopicImage};
 pub use partition::PartitionImage;
 pub use records::{Command, Endpoint, Endpoints, Member, Outcome, Refusal};

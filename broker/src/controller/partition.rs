@@ -44,6 +44,20 @@ pub struct Electorate<'a> {
     pub min_isr: usize,
 }
 
+impl<'a> Electorate<'a> {
+    /// What concerns this partition of a topic with this `min.insync.replicas`.
+    pub(super) fn of(
+        partition: &PartitionImage,
+        unfenced: &'a BTreeSet<BrokerId>,
+        min_isr: usize,
+    ) -> Self {
+        Self {
+            unfenced,
+            min_isr: min_isr.min(partition.replicas.len()),
+        }
+    }
+}
+
 impl PartitionImage {
     /// A new partition: all replicas are in sync, because there is nothing yet.
     #[must_use]

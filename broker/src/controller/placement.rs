@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use callboard_common::BrokerId;
 
-use super::image::{MetadataImage, Standing};
+use super::image::MetadataImage;
 
 /// How much a node has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,12 +23,9 @@ pub fn place(
     count: usize,
     replication_factor: usize,
 ) -> Option<Vec<Vec<BrokerId>>> {
-    let alive = image
-        .brokers
-        .iter()
-        .filter(|(_, b)| b.standing == Standing::Alive);
-    let mut nodes: BTreeMap<BrokerId, (Load, Option<&str>)> = alive
-        .map(|(id, b)| (*id, (Load::default(), b.rack.as_deref())))
+    let mut nodes: BTreeMap<BrokerId, (Load, Option<&str>)> = image
+        .alive()
+        .map(|(id, b)| (id, (Load::default(), b.rack.as_deref())))
         .collect();
     if replication_factor == 0 || nodes.len() < replication_factor {
         return None;

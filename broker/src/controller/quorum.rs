@@ -3,7 +3,7 @@
 use callboard_common::BrokerId;
 use raft::eraftpb::ConfChangeV2;
 
-use super::records::{Member, Outcome, Refusal, bincode_config};
+use super::records::{Member, Outcome, Refusal, encode};
 use super::state::{Controller, ELECTION_TICKS, Effect, Effects, QuorumChange, Ticket};
 
 impl Controller {
@@ -65,10 +65,8 @@ impl Controller {
         };
         let mut conf_change = ConfChangeV2::default();
         conf_change.changes.push(single);
-        let context =
-            bincode::encode_to_vec(change, bincode_config()).expect("a change encodes into memory");
         let index = self.node.raft.raft_log.last_index() + 1;
-        let proposed = self.node.propose_conf_change(context, conf_change);
+        let proposed = self.node.propose_conf_change(encode(change), conf_change);
         self.wait_for(ticket, index, proposed, out);
     }
 

@@ -7,28 +7,20 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::storage::MemStorage;
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
-use super::image::MetadataImage;
 use super::raft_wire::{Quorum, RaftSnapshot};
-use super::records::bincode_config;
-
-/// An image that replaced the log up to its last command.
-#[derive(Clone, Debug)]
-pub(super) struct Saved {
-    pub(super) term: u64,
-    pub(super) quorum: Quorum,
-    pub(super) image: Arc<MetadataImage>,
-}
+use super::records::encode;
+use super::state::SavedImage;
 
 /// Entries and the newest saved image.
 #[derive(Clone, Default)]
 pub(super) struct QuorumStorage {
     memory: MemStorage,
-    saved: Arc<Mutex<Option<Saved>>>,
+    saved: Arc<Mutex<Option<SavedImage>>>,
 }
 
 impl QuorumStorage {
     /// Begins with a saved image, or with nothing and this quorum.
-    pub(super) fn new(saved: Option<Saved>, quorum: &Quorum) -> raft::Result<Self> {
+    pub(super) fn new(saved: Option<SavedImage>, quorum: &Quorum) -> raft::Result<Self> {
         let storage = Self::default();
         match saved.filter(|s| s.image.applied > 0) {
             Some(saved) => storage.replace(saved)?,
@@ -38,7 +30,7 @@ impl QuorumStorage {
     }
 
     /// Replaces everything up to the image's last command, and what follows too.
-    pub(super) fn replace(&self, saved: Saved) -> raft::Result<()> {
+    pub(super) fn replace(&self, saved: SavedImage) -> raft::Result<()> {
         let mut snapshot = Snapshot::default();
         let metadata = snapshot.mut_metadata();
         (metadata.index, metadata.term) = (saved.image.applied, saved.term);
@@ -49,7 +41,7 @@ impl QuorumStorage {
     }
 
     /// Lets entries go that an image has.
-    pub(super) fn compact(&self, saved: Saved) -> raft::Result<()> {
+    pub(super) fn compact(&self, saved: SavedImage) -> raft::Result<()> {
         let index = saved.image.applied;
         *self.saved.lock() = Some(saved);
         self.memory.wl().compact(index)
@@ -101,13 +93,11 @@ impl Storage for QuorumStorage {
         let Some(saved) = newest else {
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         };
-        let image = bincode::encode_to_vec(&*saved.image, bincode_config())
-            .map_err(|e| raft::Error::ConfigInvalid(e.to_string()))?;
         let snapshot = RaftSnapshot {
             index: saved.image.applied,
             term: saved.term,
             quorum: saved.quorum,
-            image,
+            image: encode(&*saved.image),
         };
         Ok(snapshot.into_raft())
     }

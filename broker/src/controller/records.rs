@@ -323,3 +323,8 @@ pub enum Refusal {
 pub fn bincode_config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<{ 64 << 20 }>()
 }
+
+/// Metadata as bytes; an image of the largest size that is accepted is far below the limit.
+pub(super) fn encode(value: &impl Encode) -> Vec<u8> {
+    bincode::encode_to_vec(value, bincode_config()).expect("it encodes into memory")
+}

@@ -14,9 +14,9 @@ use raft::{Config, RawNode, StateRole, Storage};
 
 use super::image::MetadataImage;
 use super::liveness::Liveness;
-use super::quorum_storage::{QuorumStorage, Saved};
+use super::quorum_storage::QuorumStorage;
 use super::raft_wire::{Known, Quorum, RaftMessage};
-use super::records::{Command, Member, Outcome, Refusal, bincode_config};
+use super::records::{Command, Member, Outcome, Refusal, encode};
 
 /// So many bytes of commands beyond the snapshot call for a new one: the log stays far below what is read.
 pub(super) const SNAPSHOT_EVERY_BYTES: usize = 64 << 20;
@@ -240,10 +240,9 @@ impl Controller {
             ..Quorum::default()
         };
         let known = |q: &Quorum| !q.voters.is_empty();
-        let saved = saved.map(|saved| Saved {
-            term: saved.term,
+        let saved = saved.map(|saved| SavedImage {
             quorum: Some(saved.quorum).filter(known).unwrap_or(own.clone()),
-            image: saved.image,
+            ..saved
         });
         let image = saved.as_ref().map(|s| s.image.clone()).unwrap_or_default();
         let snapshot_index = image.applied;
@@ -356,11 +355,9 @@ impl Controller {
     }
 
     fn propose_here(&mut self, ticket: Option<Ticket>, command: &Command, out: &mut Effects) {
-        let data = bincode::encode_to_vec(command, bincode_config())
-            .expect("a command encodes into memory");
         let index = self.node.raft.raft_log.last_index() + 1;
         let proposed = match self.leads() {
-            true => self.node.propose(Vec::new(), data),
+            true => self.node.propose(Vec::new(), encode(command)),
             // raft-rs would forward it, and nobody would hear what came of it.
             false => Err(raft::Error::ProposalDropped),
         };

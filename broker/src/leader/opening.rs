@@ -95,10 +95,9 @@ impl LeaderActor {
 
     fn open_in(&mut self, epoch_is_given: bool, ctx: &mut Context<Self>) {
         let start = self.start.clone();
-        let is_first = epoch_is_given;
         self.incarnation += 1;
         let opening = async move {
-            let epoch = if is_first {
+            let epoch = if epoch_is_given {
                 Some(start.epoch)
             } else {
                 (start.new_epoch)().await

@@ -183,23 +183,16 @@ impl Replication {
         if self.is_alone() || self.proposed.as_ref().is_some_and(is_pending) {
             return None;
         }
-        let wanted: Vec<BrokerId> = self
-            .partition
-            .replicas
-            .iter()
-            .copied()
-            .filter(|b| {
-                *b == self.me || {
-                    self.should_be_in_sync(*b, now, (high_watermark, log_end), durable)
-                }
-            })
-            .collect();
+        let belongs = |b: &BrokerId| {
+            *b == self.me || self.should_be_in_sync(*b, now, (high_watermark, log_end), durable)
+        };
+        let replicas = &self.partition.replicas;
         let isr = &self.partition.isr;
-        let same = wanted.len() == isr.len() && wanted.iter().all(|b| isr.contains(b));
-        if same {
+        if replicas.iter().all(|b| belongs(b) == isr.contains(b)) {
             self.proposed = None;
             return None;
         }
+        let wanted: Vec<BrokerId> = replicas.iter().copied().filter(belongs).collect();
         let with_epoch = |b: &BrokerId| Some((*b, *self.alive.get(b)?));
         let isr: Option<Vec<_>> = wanted.iter().map(with_epoch).collect();
         let change = IsrChange {

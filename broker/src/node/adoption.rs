@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use callboard_common::{LeaderEpoch, TopicName, TopicPartition, Uuid};
-use tokio::sync::oneshot;
 
 use super::Node;
-use crate::controller::Command;
-use crate::controller::actor::Propose;
-use crate::supervision;
+use crate::controller::actor::propose;
+use crate::controller::{Command, Outcome, Refusal};
 
 /// Why a topic is not taken over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +20,14 @@ pub enum AdoptError {
     /// The node was stopped.
     #[error("the node was stopped")]
     Stopped,
+}
+
+fn proposed(result: Result<Outcome, Refusal>) -> Result<(), AdoptError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(Refusal::Stopped) => Err(AdoptError::Stopped),
+        Err(refusal) => Err(AdoptError::Refused(refusal.to_string())),
+    }
 }
 
 impl Node {
@@ -43,7 +49,6 @@ impl Node {
             let running = running.as_ref().ok_or(AdoptError::Stopped)?;
             (running.controller.clone(), running.shared.broker)
         };
-        let (reply, done) = oneshot::channel();
         let command = Command::AdoptTopic {
             name,
             id,
@@ -51,11 +56,7 @@ impl Node {
             leader,
             configs,
         };
-        supervision::tell(&controller, Propose { command, reply });
-        let outcome = done.await.map_err(|_| AdoptError::Stopped)?;
-        outcome
-            .map(drop)
-            .map_err(|refusal| AdoptError::Refused(refusal.to_string()))
+        proposed(propose(&controller, command).await)
     }
 
     /// Gives out no producer id below `next`: another program did.
@@ -69,16 +70,11 @@ impl Node {
             let running = running.as_ref().ok_or(AdoptError::Stopped)?;
             (running.controller.clone(), running.shared.broker)
         };
-        let (reply, done) = oneshot::channel();
         let command = Command::AllocateProducerIds {
             broker,
             count: next,
         };
-        supervision::tell(&controller, Propose { command, reply });
-        let outcome = done.await.map_err(|_| AdoptError::Stopped)?;
-        outcome
-            .map(drop)
-            .map_err(|refusal| AdoptError::Refused(refusal.to_string()))
+        proposed(propose(&controller, command).await)
     }
 
     /// Waits until all partitions of a topic are led; how many offsets they hold together.

@@ -15,10 +15,9 @@ use tokio::sync::{oneshot, watch};
 use super::Shared;
 use super::builder::StartError;
 use super::prepare::{PeerSockets, Starting};
-use crate::controller::actor::{ChangeQuorum, Died, HandOver, Propose, Published};
+use crate::controller::actor::{ChangeQuorum, Died, HandOver, Published, propose};
 use crate::controller::{
-    self, Command, ControllerActor, Endpoint, Member, Outcome, Proposal, QuorumChange, Refusal,
-    log_file,
+    self, Command, ControllerActor, Endpoint, Member, Proposal, QuorumChange, Refusal, log_file,
 };
 use crate::net::peer::{self, PeerDoor};
 use crate::peer::link::Lane;
@@ -64,7 +63,6 @@ impl Starting {
             return Ok(None);
         };
         let bound = quic.local_addr().map_err(StartError::Threads)?;
-        let advertised = self.config.advertised_peer(bound)?;
         let worker = self.shared.runtime.peers().clone();
         let (opened, opening) = oneshot::channel();
         let of = identity.clone();
@@ -75,10 +73,7 @@ impl Starting {
         let logger = self.shared.logger.clone();
         let membership = Membership {
             peers: Peers::new(endpoint.clone(), identity, worker, logger.clone()),
-            own: Endpoint {
-                host: advertised.host.to_string(),
-                port: advertised.port,
-            },
+            own: self.config.advertised_peer(bound)?.into(),
             voters: self.config.voters()?,
             logger,
         };
@@ -316,15 +311,6 @@ async fn watch_others(
         }
     }
     watched.values().for_each(actix_rt::task::JoinHandle::abort);
-}
-
-pub(super) async fn propose(
-    controller: &Addr<ControllerActor>,
-    command: Command,
-) -> Result<Outcome, Refusal> {
-    let (reply, answer) = oneshot::channel();
-    supervision::tell(controller, Propose { command, reply });
-    answer.await.unwrap_or(Err(Refusal::Stopped))
 }
 
 /// Before the doors close: others lead what this node led, and the quorum if it led that.

@@ -8,14 +8,14 @@ use callboard_common::kafka::Text;
 use callboard_common::protocol::security::ScramMechanism;
 use futures::FutureExt;
 use slog::info;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::Addresses;
 use super::builder::StartError;
 use super::prepare::Starting;
 use crate::api::{Api, Operation};
-use crate::controller::actor::{Propose, Published};
-use crate::controller::{Command, ControllerActor};
+use crate::controller::actor::{Published, propose};
+use crate::controller::{Command, ControllerActor, Refusal};
 use crate::net::admission::Admission;
 use crate::net::throttle::Throttle;
 use crate::net::{http, kafka, quic};
@@ -24,7 +24,6 @@ use crate::security::scram::{ITERATIONS, ScramCredential};
 use crate::status;
 use crate::storage::StorageError;
 use crate::storage::disk::{read_whole, replace_whole};
-use crate::supervision;
 
 /// Where the first user's password is written.
 const PASSWORD_FILE: &str = "admin.password";
@@ -88,22 +87,14 @@ impl Starting {
             user: Text::from_static(FIRST_USER),
             credentials: vec![of(ScramMechanism::Sha256), of(ScramMechanism::Sha512)],
         };
-        let (reply, done) = oneshot::channel();
-        supervision::tell(
-            controller,
-            Propose {
-                command: Command::Security(change),
-                reply,
-            },
-        );
-        match done.await {
-            Ok(Ok(_)) => {
+        match propose(controller, Command::Security(change)).await {
+            Ok(_) => {
                 info!(self.shared.logger, "there was no user: made {FIRST_USER}";
                     "password_file" => %path.display());
                 Ok(())
             }
-            Ok(Err(refusal)) => Err(StartError::FirstUser(refusal.to_string())),
-            Err(_) => Err(StartError::FirstUser("it stopped".into())),
+            Err(Refusal::Stopped) => Err(StartError::FirstUser("it stopped".into())),
+            Err(refusal) => Err(StartError::FirstUser(refusal.to_string())),
         }
     }
 

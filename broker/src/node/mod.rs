@@ -38,7 +38,7 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::BrokerConfig;
-use crate::controller::actor::{ControllerStart, Published};
+use crate::controller::actor::{ControllerStart, Published, propose};
 use crate::controller::{self, Command, ControllerActor, Outcome};
 use crate::directory::Directory;
 use crate::leader::actor::Crash;
@@ -213,20 +213,16 @@ impl Starting {
         at: &Addresses,
         membership: Option<&Membership>,
     ) -> Result<Command, StartError> {
-        let endpoint = |a: crate::api::Advertised| controller::Endpoint {
-            host: a.host.to_string(),
-            port: a.port,
-        };
         let config = &self.config;
-        let kafka = endpoint(config.advertised_kafka(at.kafka)?);
+        let kafka: controller::Endpoint = config.advertised_kafka(at.kafka)?.into();
         let kafka_tls = match at.kafka_tls {
-            Some(bound) => endpoint(config.advertised_kafka_tls(bound)?),
+            Some(bound) => config.advertised_kafka_tls(bound)?.into(),
             None => kafka.clone(),
         };
         let endpoints = controller::Endpoints {
             kafka,
             kafka_tls,
-            quic: endpoint(config.advertised_quic(at.quic)?),
+            quic: config.advertised_quic(at.quic)?.into(),
             peer: membership.map(|m| m.own.clone()),
         };
         let rack = &config.cluster.rack;
@@ -317,7 +313,7 @@ async fn register(
 ) -> Result<(), StartError> {
     loop {
         tokio::select! {
-            answer = cluster::propose(controller, command.clone()) => match answer {
+            answer = propose(controller, command.clone()) => match answer {
                 Ok(Outcome::Registered { .. }) => return Ok(()),
                 Ok(_) => {}
                 Err(refusal) => info!(shared.logger, "registers with the controller"; "waits_for" => %refusal),

@@ -288,6 +288,7 @@ impl Starting {
             workers,
             sync_threads: config.node.sync_threads,
             background_threads: config.node.background_threads,
+            peers: peer.is_some(),
         });
         let shared = Shared {
             broker,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix::Addr;
 use callboard_common::transport::stream::{FrameReader, write};
-use callboard_common::wire::frame::split;
 use callboard_common::{BrokerId, Uuid};
 use parking_lot::Mutex;
 use quinn::{RecvStream, SendStream};
@@ -238,17 +237,11 @@ impl Drop for AbortOnDrop {
 /// Reads frames of parts, whole, so that waiting for something else loses none of them.
 async fn read(mut reader: FrameReader, out: mpsc::Sender<Result<protocol::Parts, String>>) {
     loop {
-        let frame = async {
-            let length = reader
-                .length(FRAME_LIMIT_BYTES)
-                .await
-                .map_err(|e| e.to_string())?;
-            reader.arrive(length).await.map_err(|e| e.to_string())?;
-            let (_, body, records) =
-                split(reader.take(length), BODY_LIMIT_BYTES).map_err(|e| e.to_string())?;
+        let frame = reader.frame(FRAME_LIMIT_BYTES, BODY_LIMIT_BYTES).await;
+        let frame = frame.map_err(|e| e.to_string());
+        let frame = frame.and_then(|(_, body, records)| {
             protocol::parts(&body, records).map_err(|e| e.to_string())
-        };
-        let frame = frame.await;
+        });
         let ended = frame.is_err();
         if out.send(frame).await.is_err() || ended {
             return;

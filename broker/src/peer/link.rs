@@ -12,7 +12,6 @@ use callboard_common::BrokerId;
 use callboard_common::runtime::Worker;
 use callboard_common::transport::peer::PeerIdentity;
 use callboard_common::transport::stream::{FrameReader, write};
-use callboard_common::wire::frame::split;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use slog::{Logger, debug};
@@ -331,8 +330,7 @@ async fn run_lane(
 }
 
 async fn read(reader: &mut FrameReader) -> Option<(u64, PeerResponse)> {
-    let length = reader.length(FRAME_LIMIT_BYTES).await.ok()?;
-    reader.arrive(length).await.ok()?;
-    let (header, body, _) = split(reader.take(length), BODY_LIMIT_BYTES).ok()?;
+    let frame = reader.frame(FRAME_LIMIT_BYTES, BODY_LIMIT_BYTES).await;
+    let (header, body, _) = frame.ok()?;
     Some((header.id, protocol::decode(&body).ok()?))
 }

@@ -4,11 +4,11 @@ use actix::prelude::*;
 use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
 use slog::{Logger, error, o};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::actor::{Doer, GaveUp, ReplicasActor};
 use super::state::{Duty, Role};
-use crate::controller::actor::Propose;
+use crate::controller::actor::propose;
 use crate::controller::{Command, ControllerActor, Outcome, PartitionImage};
 use crate::coordinator::{CoordinatorActor, CoordinatorStart};
 use crate::directory::LeaderRef;
@@ -33,6 +33,12 @@ impl ReplicasActor {
         }
     }
 
+    fn logger_of(&self, partition: &TopicPartition) -> Logger {
+        let (topic, number) = (partition.topic.to_string(), partition.partition);
+        let logger = &self.start.shared.logger;
+        logger.new(o!("topic" => topic, "partition" => number))
+    }
+
     fn start_follower(
         &mut self,
         partition: &TopicPartition,
@@ -41,9 +47,7 @@ impl ReplicasActor {
         ctx: &mut Context<Self>,
     ) {
         let shared = self.start.shared.clone();
-        let logger = shared
-            .logger
-            .new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
+        let logger = self.logger_of(partition);
         let Some(fetchers) = self.start.fetchers.clone() else {
             return error!(logger, "another node leads and this one has no certificates for other nodes";
                 "leader" => %leader);
@@ -81,9 +85,7 @@ impl ReplicasActor {
     ) {
         let shared = self.start.shared.clone();
         let ends = watch::Sender::new(Ends::default());
-        let logger = shared
-            .logger
-            .new(o!("topic" => partition.topic.to_string(), "partition" => partition.partition));
+        let logger = self.logger_of(partition);
         let (controller, broker) = (self.start.controller.clone(), shared.broker);
         let of = (partition.clone(), role.topic_id, broker);
         let start = LeaderStart {
@@ -183,16 +185,15 @@ fn new_epoch(
     (partition, topic_id, broker): (TopicPartition, Uuid, BrokerId),
 ) -> NewEpoch {
     std::sync::Arc::new(move || {
-        let (reply, answer) = oneshot::channel();
         let command = Command::NextLeaderEpoch {
             partition: partition.clone(),
             topic_id,
             broker,
         };
-        supervision::tell(&controller, Propose { command, reply });
+        let answer = propose(&controller, command);
         async move {
             match answer.await {
-                Ok(Ok(Outcome::LeaderEpoch(epoch))) => Some(epoch),
+                Ok(Outcome::LeaderEpoch(epoch)) => Some(epoch),
                 Ok(_) | Err(_) => None,
             }
         }
@@ -206,7 +207,6 @@ fn change_isr(
     (partition, topic_id, leader): (TopicPartition, Uuid, BrokerId),
 ) -> ChangeIsr {
     std::sync::Arc::new(move |epoch, change| {
-        let (reply, answer) = oneshot::channel();
         let command = Command::AlterIsr {
             topic_id,
             partition: partition.partition,
@@ -215,7 +215,7 @@ fn change_isr(
             version: change.version,
             isr: change.isr,
         };
-        supervision::tell(&controller, Propose { command, reply });
-        async move { matches!(answer.await, Ok(Ok(_))) }.boxed()
+        let answer = propose(&controller, command);
+        async move { answer.await.is_ok() }.boxed()
     })
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use callboard_common::{BrokerId, LeaderEpoch, TopicPartition, Uuid};
 
-use crate::controller::image::Standing;
 use crate::controller::{MetadataImage, PartitionImage};
 
 /// What a worker does with a partition.
@@ -119,11 +118,7 @@ impl Replicas {
 
     /// Compares with newer metadata and puts what must happen next into `out`: what ends comes first.
     pub fn follow(&mut self, image: &MetadataImage, out: &mut Effects) {
-        let unfenced = image
-            .brokers
-            .iter()
-            .filter(|(_, b)| b.standing == Standing::Alive);
-        let alive: BTreeMap<BrokerId, i64> = unfenced.map(|(id, b)| (*id, b.epoch)).collect();
+        let alive: BTreeMap<BrokerId, i64> = image.alive().map(|(id, b)| (id, b.epoch)).collect();
         let alive_changed = alive != self.alive;
         let mut wanted = BTreeMap::new();
         for (name, topic) in &image.topics {

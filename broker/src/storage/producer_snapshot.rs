@@ -8,7 +8,7 @@
 
 use bytes::{Buf, BufMut};
 use callboard_common::record::batch::{advance_sequence, checksum};
-use callboard_common::record::producers::{ProducedBatch, Producer, ProducerTable};
+use callboard_common::record::producers::{ProducedBatch, ProducerTable};
 
 const VERSION: i16 = 1;
 const ENTRY_BYTES: usize = 46;
@@ -18,23 +18,19 @@ const NO_TRANSACTION: i64 = -1;
 /// The file's content.
 #[must_use]
 pub fn encode(producers: &ProducerTable) -> Vec<u8> {
-    let mut entries = Vec::with_capacity(4 + producers.len() * ENTRY_BYTES);
-    let count = producers
-        .iter()
-        .map(|(_, p)| p.batches.len())
-        .sum::<usize>();
+    let count: usize = producers.iter().map(|(_, p)| p.batches.len()).sum();
+    let mut entries = Vec::with_capacity(4 + count * ENTRY_BYTES);
     entries.put_i32(i32::try_from(count).unwrap_or(i32::MAX));
-    let batches = |(id, p): (i64, &Producer)| {
-        let (epoch, batches) = (p.epoch, p.batches.clone());
-        batches.into_iter().map(move |batch| (id, epoch, batch))
-    };
-    for (id, epoch, last) in producers.iter().flat_map(batches) {
+    let batches = producers
+        .iter()
+        .flat_map(|(id, p)| p.batches.iter().map(move |batch| (id, p.epoch, batch)));
+    for (id, epoch, batch) in batches {
         entries.put_i64(id);
         entries.put_i16(epoch);
-        entries.put_i32(last.last_sequence);
-        entries.put_i64(last.last_offset);
-        entries.put_i32(last.offset_delta);
-        entries.put_i64(last.timestamp);
+        entries.put_i32(batch.last_sequence);
+        entries.put_i64(batch.last_offset);
+        entries.put_i32(batch.offset_delta);
+        entries.put_i64(batch.timestamp);
         entries.put_i32(NO_COORDINATOR_EPOCH);
         entries.put_i64(NO_TRANSACTION);
     }

@@ -338,29 +338,29 @@ impl Admin {
         &self,
         group: &str,
     ) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
+        self.committed(group, None).await
+    }
+
+    /// What a group has committed of these topics' partitions, or of all.
+    pub(crate) async fn committed(
+        &self,
+        group: &str,
+        topics: Option<Vec<(TopicRef, Vec<i32>)>>,
+    ) -> Result<BTreeMap<TopicPartition, Offset>, Error> {
         let route = Route::Coordinator(group.into());
-        let groups = vec![FetchGroupOffsets {
-            group: group.into(),
-            topics: None,
-        }];
+        let group = group.into();
         let request = FetchOffsets {
-            groups,
+            groups: vec![FetchGroupOffsets { group, topics }],
             by_id: false,
         };
+        let accept = |mut fetched: FetchedOffsets| {
+            let group = fetched.groups.pop();
+            let group = group.ok_or(Error::refused(ErrorCode::UnknownServerError))?;
+            check(group.error)?;
+            Ok(offsets(group.topics))
+        };
         self.client
-            .ask_patiently_at(
-                &route,
-                Lane::Control,
-                request,
-                |mut fetched: FetchedOffsets| {
-                    let group = fetched
-                        .groups
-                        .pop()
-                        .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
-                    check(group.error)?;
-                    Ok(offsets(group.topics))
-                },
-            )
+            .ask_patiently_at(&route, Lane::Group, request, accept)
             .await
     }
 
@@ -450,7 +450,7 @@ fn merge(topics: &mut [TopicDescription], described: DescribedTopics) {
 }
 
 /// Offsets of a fetch as a map; what was not committed is not in it.
-pub(crate) fn offsets(
+fn offsets(
     topics: Vec<(
         TopicRef,
         Vec<callboard_common::protocol::offsets::FetchedOffset>,

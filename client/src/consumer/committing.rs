@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use callboard_common::protocol::TopicRef;
-use callboard_common::protocol::offsets::{
-    CommitOffsets, FetchGroupOffsets, FetchOffsets, FetchedOffsets,
-};
+use callboard_common::protocol::offsets::CommitOffsets;
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 
 use super::Consumer;
-use crate::admin::{accept_commit, commit_topics, offsets};
+use crate::admin::{accept_commit, commit_topics};
 use crate::connection::Lane;
-use crate::error::{Error, check};
+use crate::error::Error;
 use crate::routing::Route;
 
 impl Consumer {
@@ -33,30 +31,8 @@ impl Consumer {
             .into_iter()
             .map(|(t, n)| (TopicRef::Name(t.as_str().into()), n))
             .collect();
-        let groups = vec![FetchGroupOffsets {
-            group: group.membership.group.clone(),
-            topics: Some(topics),
-        }];
-        let request = FetchOffsets {
-            groups,
-            by_id: false,
-        };
-        let route = Route::Coordinator(group.membership.group.clone());
-        self.client
-            .ask_patiently_at(
-                &route,
-                Lane::Group,
-                request,
-                |mut fetched: FetchedOffsets| {
-                    let group = fetched
-                        .groups
-                        .pop()
-                        .ok_or(Error::refused(ErrorCode::UnknownServerError))?;
-                    check(group.error)?;
-                    Ok(offsets(group.topics))
-                },
-            )
-            .await
+        let admin = self.client.admin();
+        admin.committed(&group.membership.group, Some(topics)).await
     }
 
     pub(super) async fn commit_by_time(&mut self) -> Result<(), Error> {

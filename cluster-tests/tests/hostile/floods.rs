@@ -63,7 +63,7 @@ fn during(node: &NodeProcess, name: &str, usual: Duration, flood: impl FnOnce())
         times.len(),
         times[times.len() / 2]
     );
-    let peak = peak_kib(node.id());
+    let peak = peak_kib(node.pid());
     assert!(peak < MEMORY_MAX_KIB, "{name}: the process took {peak} KiB");
     let median = times[times.len() / 2];
     assert!(

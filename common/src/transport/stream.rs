@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
 
-use crate::wire::frame::{Frame, LENGTH_BYTES, check_length};
+use crate::wire::frame::{Frame, Header, LENGTH_BYTES, check_length, split};
 
 /// Why no frame came.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,25 @@ impl FrameReader {
     pub fn take(&mut self, length: usize) -> Bytes {
         let mut frame = self.buffer.split_to(LENGTH_BYTES + length).freeze();
         frame.split_off(LENGTH_BYTES)
+    }
+
+    /// The next frame, taken apart: header, body, records.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was read is kept.
+    pub async fn frame(
+        &mut self,
+        limit_bytes: u32,
+        body_limit_bytes: usize,
+    ) -> Result<(Header, Bytes, Bytes), ReadError> {
+        let length = self.length(limit_bytes).await?;
+        self.arrive(length).await?;
+        Ok(split(self.take(length), body_limit_bytes)?)
     }
 
     async fn fill(&mut self, size: usize) -> Result<(), ReadError> {
