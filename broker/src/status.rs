@@ -25,18 +25,24 @@ const MAX_SERIES: usize = 10_000;
 /// Most reasons that a health answer lists.
 const MAX_REASONS: usize = 10;
 
-/// Whether everything that metadata says is led here.
+/// Whether everything is led here that metadata says is, and nothing is led by nobody.
 #[must_use]
 pub fn check(shared: Shared, published: Published) -> Check {
     Arc::new(move || {
         let image = published.image.load();
         let mut reasons = Vec::new();
+        if published.is_cut_off(shared.clock.now().monotonic) {
+            reasons.push("the quorum of the metadata is not heard of".to_owned());
+        }
         for (name, topic) in &image.topics {
             let leaders = shared.directory.topic(name).unwrap_or_default();
-            for number in (0..).take(topic.partitions.len()) {
-                let led = leaders
-                    .get(&number)
-                    .is_some_and(|leader| leader.epoch().is_some());
+            for (number, partition) in (0..).zip(&topic.partitions) {
+                let led_here = || leaders.get(&number).is_some_and(|l| l.epoch().is_some());
+                let led = match partition.leader {
+                    Some(leader) => leader != shared.broker || led_here(),
+                    // Whoever may lead it may be dead; a node that keeps none of it is well all the same.
+                    None => !partition.replicas.contains(&shared.broker),
+                };
                 if !led && reasons.len() < MAX_REASONS {
                     reasons.push(format!("{name}-{number} has no leader"));
                 }

@@ -18,8 +18,33 @@ use crate::process::{NodeProcess, binary};
 pub struct Cluster {
     dir: TempDir,
     network: u8,
+    /// Settings that all nodes have.
+    settings: Vec<String>,
     /// The nodes.
     pub nodes: Vec<NodeProcess>,
+}
+
+/// Looks again and again until what is seen is what is wanted.
+///
+/// # Panics
+///
+/// Panics with what is seen if that takes longer than `patience`.
+pub fn wait_until(
+    patience: Duration,
+    look: impl Fn() -> serde_json::Value,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) {
+    let clock = Clock::machine();
+    let began = clock.now().monotonic;
+    loop {
+        let seen = look();
+        if wanted(&seen) {
+            return;
+        }
+        let waited = clock.now().monotonic.since(began);
+        assert!(waited < patience, "it does not become so: {seen}");
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 impl Cluster {
@@ -30,7 +55,18 @@ impl Cluster {
     /// Panics with what a node said if it does not start.
     #[must_use]
     pub fn start(nodes: u8) -> Self {
+        Self::start_with(nodes, &[])
+    }
+
+    /// The same with more settings, each as `name=value`.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::start`].
+    #[must_use]
+    pub fn start_with(nodes: u8, settings: &[&str]) -> Self {
         let mut cluster = Self::prepare();
+        cluster.settings = settings.iter().map(ToString::to_string).collect();
         let voters: Vec<u8> = (1..=nodes).collect();
         cluster.nodes = thread::scope(|scope| {
             let starting: Vec<_> = (1..=nodes)
@@ -59,6 +95,7 @@ impl Cluster {
         let cluster = Self {
             dir,
             network: NETWORKS.fetch_add(1, Ordering::Relaxed),
+            settings: Vec::new(),
             nodes: Vec::new(),
         };
         cluster.certify(&["init"]);
@@ -122,7 +159,8 @@ impl Cluster {
         ];
         let peer = self.address(node, 9392).to_string();
         let mut more = vec!["--peer", &peer];
-        settings.iter().for_each(|s| more.extend(["--set", s]));
+        let settings = settings.iter().chain(&self.settings);
+        settings.for_each(|s| more.extend(["--set", s]));
         let doors = [9092, 9192, 9292].map(|port| self.address(node, port));
         NodeProcess::start_at(&self.data(node), doors, &more)
     }
@@ -161,25 +199,29 @@ impl Cluster {
         leader.expect("somebody leads it") as usize
     }
 
+    /// How the cluster is, as node `at` of the list tells it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not tell it.
+    #[must_use]
+    pub fn status(&self, at: usize) -> serde_json::Value {
+        let out = self.nodes[at].expect(&["cluster", "status", "--json"], b"");
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
     /// Waits until so many replicas of each partition of a topic are in sync.
     ///
     /// # Panics
     ///
     /// Panics with the topic's state if that takes longer than `patience`.
     pub fn wait_in_sync(&self, at: usize, topic: &str, replicas: usize, patience: Duration) {
-        let clock = Clock::machine();
-        let began = clock.now().monotonic;
-        loop {
-            let told = self.topic(at, topic);
-            let partitions = told["partitions"].as_array().expect("a list").clone();
-            let in_sync = |p: &serde_json::Value| p["isr"].as_array().map_or(0, Vec::len);
-            if partitions.iter().all(|p| in_sync(p) == replicas) {
-                return;
-            }
-            let waited = clock.now().monotonic.since(began);
-            assert!(waited < patience, "not in sync: {told}");
-            thread::sleep(Duration::from_millis(200));
-        }
+        let in_sync = |p: &serde_json::Value| p["isr"].as_array().map_or(0, Vec::len);
+        let all = |told: &serde_json::Value| {
+            let partitions = told["partitions"].as_array().expect("a list");
+            partitions.iter().all(|p| in_sync(p) == replicas)
+        };
+        wait_until(patience, || self.topic(at, topic), all);
     }
 
     /// Kills a node and forgets all that it had.

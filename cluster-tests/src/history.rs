@@ -26,12 +26,12 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     running: JoinHandle<History>,
     config: ClientConfig,
-    topic: String,
 }
 
 /// What was acknowledged: the numbers of each key, and the longest time without an acknowledgement.
 #[derive(Debug, Default)]
 pub struct History {
+    topic: String,
     acknowledged: BTreeMap<String, BTreeSet<u64>>,
     /// The longest time between two acknowledgements.
     pub longest_gap: Duration,
@@ -48,6 +48,16 @@ impl History {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.acknowledged.is_empty()
+    }
+
+    /// Reads everything: each acknowledged record is there, once, in its key's order.
+    ///
+    /// # Panics
+    ///
+    /// Panics with what is wrong.
+    pub fn check(&self, config: ClientConfig) {
+        assert!(!self.is_empty(), "something was written");
+        block_on(read(config, &self.topic, self));
     }
 }
 
@@ -69,21 +79,30 @@ impl Load {
             stop,
             running,
             config,
-            topic: topic.to_owned(),
         }
     }
 
-    /// Stops writing and reads everything: each acknowledged record is there, once, in its key's order.
+    /// Stops writing; everything that was written is acknowledged then.
+    ///
+    /// # Panics
+    ///
+    /// Panics if something was not acknowledged in the end.
+    #[must_use]
+    pub fn stop(self) -> History {
+        self.stop.store(true, Ordering::Relaxed);
+        self.running.join().expect("every record was delivered")
+    }
+
+    /// Stops writing and checks what was written, as [`History::check`].
     ///
     /// # Panics
     ///
     /// Panics with what is wrong.
     #[must_use]
     pub fn check(self) -> History {
-        self.stop.store(true, Ordering::Relaxed);
-        let history = self.running.join().expect("every record was delivered");
-        assert!(!history.is_empty(), "something was written");
-        block_on(read(self.config, &self.topic, &history));
+        let config = self.config.clone();
+        let history = self.stop();
+        history.check(config);
         history
     }
 }
@@ -110,7 +129,11 @@ async fn write(config: ClientConfig, topic: &str, stop: &AtomicBool) -> History 
     };
     let collecting = async move {
         let clock = Clock::machine();
-        let (mut history, mut last) = (History::default(), clock.now().monotonic);
+        let mut last = clock.now().monotonic;
+        let mut history = History {
+            topic: topic.to_owned(),
+            ..History::default()
+        };
         while let Some((key, number, delivery)) = telling.recv().await {
             let _delivery = delivery.await.expect("delivered in the end");
             let now = clock.now().monotonic;

@@ -53,7 +53,7 @@ impl Api {
     ) -> Result<Answer, ErrorCode> {
         let shard = shard_of(&self.image(), group);
         let (partition, leader) = shard.ok_or(ErrorCode::NotCoordinator)?;
-        if leader.is_some_and(|leader| leader != self.shared().broker) {
+        if leader.is_some_and(|leader| leader != self.shared().broker) || self.is_cut_off() {
             return Err(ErrorCode::NotCoordinator);
         }
         let coordinator = self

@@ -6,11 +6,13 @@
 //! Nothing here touches storage or a core: requests become messages to the actors that the directory names.
 
 mod access;
+mod cluster;
 mod configs;
 mod fetch;
 mod groups;
 mod list_offsets;
 mod metadata;
+mod moves;
 mod offsets;
 mod produce;
 mod security;
@@ -298,6 +300,13 @@ impl Api {
                 Request::AlterUsers(r) => security::alter_users(&api, &caller, r).await,
                 Request::DescribeQuotas(r) => security::describe_quotas(&api, &caller, &r),
                 Request::AlterQuotas(r) => security::alter_quotas(&api, &caller, r).await,
+                Request::DescribeCluster(_) => cluster::describe(&api, &caller),
+                Request::DescribeQuorum(_) => cluster::quorum(&api, &caller).await,
+                Request::ChangeNode(r) => cluster::change_node(&api, &caller, r).await,
+                Request::Reassign(r) => moves::reassign(&api, &caller, r).await,
+                Request::ListReassignments(r) => moves::list_moves(&api, &caller, r),
+                Request::ElectLeaders(r) => moves::elect(&api, &caller, r).await,
+                Request::DescribeLogs(r) => moves::logs(&api, &caller, r).await,
                 Request::Authenticate(r) => security::authenticate(&api, &caller, r).await,
                 Request::Produce(_)
                 | Request::Fetch(_)
@@ -439,10 +448,19 @@ impl Api {
         }
     }
 
+    /// Whether others may have this node's place without its knowing.
+    fn is_cut_off(&self) -> bool {
+        let now = self.shared().clock.now().monotonic;
+        self.0.published.is_cut_off(now)
+    }
+
     /// Finds the leader of a partition that a request names.
     fn leader(&self, partition: &TopicPartition) -> Result<crate::directory::LeaderRef, ErrorCode> {
         if let Some(leader) = self.shared().directory.leader(partition) {
-            return Ok(leader);
+            return match self.is_cut_off() {
+                true => Err(ErrorCode::NotLeaderOrFollower),
+                false => Ok(leader),
+            };
         }
         let image = self.0.published.image.load();
         let number =

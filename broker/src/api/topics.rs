@@ -45,7 +45,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-fn refusal_code(refusal: &Refusal) -> ErrorCode {
+pub(super) fn refusal_code(refusal: &Refusal) -> ErrorCode {
     match refusal {
         Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
         Refusal::TopicCollides { .. } => ErrorCode::InvalidTopicException,
@@ -59,6 +59,7 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::Ineligible => ErrorCode::IneligibleReplica,
         Refusal::UnknownBroker => ErrorCode::BrokerIdNotRegistered,
         Refusal::NotElected => ErrorCode::ElectionNotNeeded,
+        Refusal::QuorumBusy(_) => ErrorCode::RequestTimedOut,
         Refusal::Quorum(_) | Refusal::Replaces(_) | Refusal::InUse(_) => ErrorCode::InvalidRequest,
     }
 }
@@ -193,7 +194,8 @@ fn limit_partitions(api: &Api, count: usize) -> Result<(), Refused> {
 
 /// As many replicas as the settings say, or three if there are as many nodes.
 fn default_factor(api: &Api, image: &MetadataImage) -> usize {
-    let nodes = image.unfenced().len().max(1);
+    let takes = image.alive().filter(|(id, _)| image.takes_partitions(*id));
+    let nodes = takes.count().max(1);
     api.config()
         .replication_factor
         .unwrap_or(nodes.min(DEFAULT_FACTOR))

@@ -7,6 +7,7 @@ mod acl;
 mod adopt;
 mod bench;
 mod cert;
+mod cluster;
 mod complete;
 mod config;
 mod connect;
@@ -47,6 +48,9 @@ enum Command {
     /// Make the certificates of a cluster's nodes.
     #[command(subcommand)]
     Cert(cert::Cert),
+    /// Look after the nodes of a cluster.
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Create, list, describe, grow and delete topics.
     #[command(subcommand)]
     Topic(topic::Topic),
@@ -89,6 +93,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Cert(cert) => cert::run(&cert),
         Command::Log(log) => log_dump::run(&log),
         Command::Completions(completions) => complete::run(&completions),
+        Command::Cluster(cluster) => on_runtime(cluster::run(cluster)),
         Command::Topic(topic) => on_runtime(topic::run(topic)),
         Command::Produce(produce) => on_runtime(produce::run(produce)),
         // It handles interrupts itself, because it leaves its group in order.

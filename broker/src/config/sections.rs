@@ -93,7 +93,7 @@ pub struct TopicSection {
 }
 
 /// The cluster that the node belongs to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterSection {
     /// Directory with `ca.pem`, `node.pem` and `node-key.pem`, made by `callboard cert`; empty, the default, means that
@@ -107,6 +107,29 @@ pub struct ClusterSection {
     pub rack: String,
     /// Replicas of a new topic (`default.replication.factor`); 0, the default, is three, or as many as there are nodes.
     pub replication_factor: usize,
+    /// Whether partitions and leaderships spread over the nodes by themselves (`auto.leader.rebalance.enable`). Default
+    /// true.
+    pub balance: bool,
+    /// Most partitions that move at the same time without being asked. Default 10.
+    pub moves_at_once: usize,
+    /// So long somebody else leads a partition before its preferred replica leads it again
+    /// (`leader.imbalance.check.interval.seconds`). Default 30 s.
+    pub leader_patience: Span,
+}
+
+impl Default for ClusterSection {
+    fn default() -> Self {
+        let policy = crate::controller::Policy::default();
+        Self {
+            certificates: String::new(),
+            voters: Vec::new(),
+            rack: String::new(),
+            replication_factor: 0,
+            balance: policy.balances,
+            moves_at_once: policy.moves_at_once,
+            leader_patience: Span(policy.leader_patience),
+        }
+    }
 }
 
 /// Consumer groups.
@@ -179,6 +202,18 @@ pub struct LoggingSection {
     pub format: callboard_common::logging::Format,
     /// `critical`, `error`, `warning`, `info`, `debug` or `trace`. Default `info`.
     pub level: String,
+}
+
+impl ClusterSection {
+    /// What moves by itself.
+    #[must_use]
+    pub fn policy(&self) -> crate::controller::Policy {
+        crate::controller::Policy {
+            balances: self.balance,
+            moves_at_once: self.moves_at_once,
+            leader_patience: self.leader_patience.0,
+        }
+    }
 }
 
 impl Default for SecuritySection {

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use actix::prelude::*;
 use arc_swap::ArcSwap;
 use callboard_common::runtime::Runtime;
-use callboard_common::{BrokerId, Clock};
+use callboard_common::{BrokerId, Clock, Monotonic};
 use futures::stream;
 use slog::{Drain, Logger, error, warn};
 use tokio::sync::{oneshot, watch};
 
+use super::balancer::Policy;
 use super::image::MetadataImage;
 use super::log_file::MetadataLog;
+use super::quorum::QuorumView;
 use super::raft_wire::RaftMessage;
 use super::records::{Command, Endpoint, Member, Outcome, Refusal};
 use super::state::{Controller, Effect, Effects, Identity, Input, Led, Proposal, TICK, Ticket};
@@ -89,6 +93,16 @@ pub struct Died {
     pub epoch: i64,
 }
 
+/// Asks how the quorum is. Who leads it knows most; if that is another node, it is asked.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DescribeQuorum {
+    /// Whether the leader is asked if it is somebody else.
+    pub relay: bool,
+    /// What is known.
+    pub reply: oneshot::Sender<QuorumView>,
+}
+
 /// If this member leads the quorum, another one shall.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -131,6 +145,36 @@ pub struct Published {
     pub version: watch::Sender<u64>,
     /// Who leads the quorum.
     pub led: watch::Sender<Led>,
+    /// When the quorum was last known to be there, in milliseconds; see [`Published::is_cut_off`].
+    contact_ms: Arc<AtomicU64>,
+    /// Whether there are others who could take this node's place.
+    has_peers: bool,
+}
+
+/// So long a node serves what it leads and coordinates without hearing of the quorum. It is longer than others wait before
+/// they take its place, and bounds how old an answer can be.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+impl Published {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(has_peers: bool) -> Self {
+        Self {
+            has_peers,
+            ..Self::default()
+        }
+    }
+
+    /// Whether this node has not heard of the quorum for longer than its lease: others may have its place.
+    #[must_use]
+    pub fn is_cut_off(&self, now: Monotonic) -> bool {
+        let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
+        self.has_peers && now.since(contact) > LEASE
+    }
+
+    fn note_contact(&self, at: Monotonic) {
+        self.contact_ms.store(at.0.as_millis() as u64, Relaxed);
+    }
 }
 
 impl Default for Published {
@@ -139,6 +183,8 @@ impl Default for Published {
             image: Arc::default(),
             version: watch::Sender::new(0),
             led: watch::Sender::default(),
+            contact_ms: Arc::default(),
+            has_peers: false,
         }
     }
 }
@@ -152,6 +198,8 @@ pub struct ControllerStart {
     pub dir: PathBuf,
     /// Who it is in the quorum.
     pub identity: Identity,
+    /// What it moves by itself while it leads the quorum.
+    pub policy: Policy,
     /// Other nodes, and where they find this one; `None` if it is alone.
     pub peers: Option<(Peers, Endpoint)>,
     /// Pools.
@@ -232,7 +280,8 @@ impl ControllerActor {
                 None => Err("opening the metadata log panicked".into()),
             };
             match restored {
-                Ok((log, controller)) => {
+                Ok((log, mut controller)) => {
+                    controller.balance_by(actor.start.policy);
                     let (log, writes) = (Some(log), Effects::new());
                     let waiting = BTreeMap::new();
                     actor.state = Some(Open {
@@ -255,8 +304,10 @@ impl ControllerActor {
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
-        open.controller
-            .step(self.start.clock.now(), input, &mut open.effects);
+        let now = self.start.clock.now();
+        open.controller.step(now, input, &mut open.effects);
+        let contact = open.controller.contact(now.monotonic);
+        self.start.published.note_contact(contact);
         self.perform_all(ctx);
     }
 
@@ -505,6 +556,33 @@ impl Handler<HandOver> for ControllerActor {
 
     fn handle(&mut self, _: HandOver, ctx: &mut Context<Self>) {
         self.step(Input::HandOver, ctx);
+    }
+}
+
+impl Handler<DescribeQuorum> for ControllerActor {
+    type Result = ();
+
+    fn handle(&mut self, describe: DescribeQuorum, ctx: &mut Context<Self>) {
+        let Some(open) = &self.state else { return };
+        let view = open.controller.quorum(self.start.clock.now().monotonic);
+        let leader = view.members.iter().map(|m| &m.member);
+        let leader = leader.clone().find(|m| Some(m.broker) == view.leader);
+        let (true, false, Some(leader), Some((peers, _))) =
+            (describe.relay, view.leads, leader, &self.start.peers)
+        else {
+            // Who asked may have gone away.
+            return drop(describe.reply.send(view));
+        };
+        let link = peers.link(leader.broker, &leader.peer);
+        let asking = async move {
+            let asked = link.ask(Lane::Control, PeerRequest::Quorum).await;
+            let view = match asked {
+                Ok(PeerResponse::Quorum(view)) => view,
+                Ok(_) | Err(_) => view,
+            };
+            drop(describe.reply.send(view));
+        };
+        let _running = ctx.spawn(asking.into_actor(self));
     }
 }
 

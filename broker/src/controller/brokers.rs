@@ -85,9 +85,30 @@ impl MetadataImage {
             return Err(Refusal::InUse(broker));
         }
         match self.brokers.remove(&broker) {
-            Some(_) => Ok(Outcome::Done),
+            Some(_) => {
+                let _was: bool = self.draining.0.remove(&broker);
+                Ok(Outcome::Done)
+            }
             None => Err(Refusal::UnknownBroker),
         }
+    }
+
+    pub(super) fn drain(&mut self, broker: BrokerId, drains: bool) -> Result<Outcome, Refusal> {
+        if !self.brokers.contains_key(&broker) {
+            return Err(Refusal::UnknownBroker);
+        }
+        let _changed: bool = match drains {
+            true => self.draining.0.insert(broker),
+            false => self.draining.0.remove(&broker),
+        };
+        Ok(Outcome::Done)
+    }
+
+    /// Whether a node is alive and not to be emptied.
+    #[must_use]
+    pub fn takes_partitions(&self, broker: BrokerId) -> bool {
+        let alive = |b: &BrokerImage| b.standing == Standing::Alive;
+        self.brokers.get(&broker).is_some_and(alive) && !self.draining.contains(&broker)
     }
 
     pub(super) fn elect(

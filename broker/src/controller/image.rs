@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
+use super::appended::Appended;
 use super::partition::{Electorate, PartitionImage};
 use super::records::{Command, Endpoints, Member, Outcome, Refusal};
 use crate::security::image::SecurityImage;
@@ -74,6 +75,8 @@ pub struct MetadataImage {
     pub voters: BTreeSet<u64>,
     /// Users, rules and quotas.
     pub security: Arc<SecurityImage>,
+    /// Nodes that shall keep nothing any more.
+    pub draining: Appended<BTreeSet<BrokerId>>,
 }
 
 impl MetadataImage {
@@ -129,6 +132,7 @@ impl MetadataImage {
                 Ok(Outcome::Done)
             }
             Command::UnregisterBroker { broker } => self.unregister(broker),
+            Command::DrainBroker { broker, drains } => self.drain(broker, drains),
             Command::PlaceTopic {
                 name,
                 id,

@@ -37,6 +37,10 @@ impl Liveness {
         let _before = self.heard.insert(raft_id, now);
     }
 
+    pub(super) fn last(&self, raft_id: u64) -> Option<Monotonic> {
+        self.heard.get(&raft_id).copied()
+    }
+
     /// The node's process has ended; the next start is another incarnation.
     pub(super) fn died(&mut self, broker: BrokerId, epoch: i64) {
         let _before = self.dead.insert(broker, epoch);

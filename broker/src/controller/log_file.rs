@@ -82,6 +82,20 @@ pub fn has_content(disk: &dyn Disk, dir: &Path) -> bool {
         .any(|name| size(name) > 0)
 }
 
+/// Removes the metadata of a data directory, whose node is stopped.
+///
+/// # Errors
+///
+/// What the disk says.
+pub fn forget(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
+    for name in [SNAPSHOT, OLD_SNAPSHOT, LOG] {
+        let path = dir.join(name);
+        disk.remove(&path)
+            .map_err(StorageError::io("removing", &path))?;
+    }
+    disk.sync_dir(dir).map_err(StorageError::io("syncing", dir))
+}
+
 /// Reads frames; the second value is how many bytes are whole.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> (Vec<Persisted>, usize) {

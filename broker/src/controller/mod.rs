@@ -1,7 +1,7 @@
 //! Metadata of the cluster: brokers, topics, leader epochs, producer ids, agreed on by Raft.
 //!
 //! [`state`] holds raft-rs' `RawNode`; [`image`] is what the committed commands add up to, with the rules of one
-//! [`partition`] and the choice of its replicas in [`placement`]; [`log_file`] keeps entries, votes and images on disk;
+//! [`partition`], the choice of its replicas in [`placement`] and what moves by itself in [`balancer`]; [`log_file`] keeps entries, votes and images on disk;
 //! [`actor`] is the shell. With one voter a command is committed once it is synced here.
 //!
 //! Invariants:
@@ -11,7 +11,9 @@
 //! Sources: Ongaro, "Consensus: bridging theory and practice" (2014); raft-rs; KIP-500.
 
 pub mod actor;
+mod appended;
 mod applying;
+mod balancer;
 mod brokers;
 pub mod image;
 pub mod kafka_metadata;
@@ -24,11 +26,15 @@ mod quorum;
 mod quorum_storage;
 pub mod raft_wire;
 pub mod records;
+pub mod recovery;
 mod state;
 
 pub use actor::ControllerActor;
+pub use appended::Appended;
+pub use balancer::Policy;
 pub use image::{MetadataImage, TopicImage};
 pub use partition::PartitionImage;
+pub use quorum::{MemberView, QuorumView};
 pub use records::{Command, Endpoint, Endpoints, Member, Outcome, Refusal};
 pub use state::{
     Controller, Effect, Effects, Identity, Input, Led, Persisted, Proposal, QuorumChange,

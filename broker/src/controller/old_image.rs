@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bincode::Decode;
 use callboard_common::{BrokerId, LeaderEpoch, TopicName, Uuid};
 
+use super::appended::Appended;
 use super::image::{BrokerImage, MetadataImage, Standing, TopicImage};
 use super::partition::PartitionImage;
 use crate::security::image::SecurityImage;
@@ -79,6 +80,7 @@ impl From<OldImage> for MetadataImage {
             members: BTreeMap::new(),
             voters: BTreeSet::new(),
             security: Arc::new(old.security),
+            draining: Appended::default(),
         }
     }
 }

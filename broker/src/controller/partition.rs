@@ -32,7 +32,30 @@ pub struct PartitionImage {
     /// Counts all changes of the partition.
     pub version: i32,
     /// Where it moves to, if it moves; `replicas` holds these and those that it moves away from.
-    pub target: Option<Vec<BrokerId>>,
+    pub target: Option<Move>,
+}
+
+/// A partition's way from some replicas to others (KIP-455).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Move {
+    /// Who shall keep it in the end, in the order of preference.
+    pub to: Vec<BrokerId>,
+    /// Who kept it when the move began.
+    pub from: Vec<BrokerId>,
+}
+
+impl Move {
+    /// Who is new.
+    pub fn adding(&self) -> impl Iterator<Item = BrokerId> {
+        let new = |b: &BrokerId| !self.from.contains(b);
+        self.to.iter().copied().filter(new)
+    }
+
+    /// Who goes in the end.
+    pub fn removing(&self) -> impl Iterator<Item = BrokerId> {
+        let goes = |b: &BrokerId| !self.to.contains(b);
+        self.from.iter().copied().filter(goes)
+    }
 }
 
 /// What elections need to know beside the partition.
@@ -46,7 +69,8 @@ pub struct Electorate<'a> {
 
 impl<'a> Electorate<'a> {
     /// What concerns this partition of a topic with this `min.insync.replicas`.
-    pub(super) fn of(
+    #[must_use]
+    pub fn of(
         partition: &PartitionImage,
         unfenced: &'a BTreeSet<BrokerId>,
         min_isr: usize,
@@ -210,43 +234,40 @@ impl PartitionImage {
         Ok(())
     }
 
-    /// Begins to move the partition to `target`, or gives a move up with `None`.
-    pub fn reassign(&mut self, target: Option<Vec<BrokerId>>, of: Electorate<'_>) {
-        let stay: Vec<BrokerId> = match (&target, self.target.take()) {
-            // What was added for a move that is given up goes again, unless it is all there is.
-            (None, Some(old)) => {
-                let origin: Vec<_> = self
-                    .replicas
-                    .iter()
-                    .copied()
-                    .filter(|b| !old.contains(b))
-                    .collect();
-                let kept: Vec<_> = old
-                    .iter()
-                    .copied()
-                    .filter(|b| self.isr.contains(b))
-                    .collect();
-                if origin.iter().any(|b| self.isr.contains(b)) {
-                    origin
-                } else {
-                    origin.into_iter().chain(kept).collect()
-                }
+    /// Begins to move the partition to `to`, or gives a move up with `None`.
+    pub fn reassign(&mut self, to: Option<Vec<BrokerId>>, of: Electorate<'_>) {
+        let before = self.target.take();
+        let Some(to) = to else {
+            if let Some(given_up) = before {
+                let replicas = self.after_giving_up(&given_up);
+                self.become_replicas(replicas, of);
             }
-            (None, None) => return,
-            (Some(target), _) => {
-                let mut all = target.clone();
-                all.extend(
-                    self.replicas
-                        .iter()
-                        .copied()
-                        .filter(|b| !target.contains(b)),
-                );
-                all
-            }
+            return;
         };
-        self.target = target;
-        self.become_replicas(stay, of);
+        // A move that takes another one's place starts where that one did.
+        let from = before.map_or_else(|| self.replicas.clone(), |m| m.from);
+        let planned = Move { to, from };
+        let replicas = planned.to.iter().copied().chain(planned.removing());
+        let replicas = replicas.collect();
+        self.target = Some(planned);
+        self.become_replicas(replicas, of);
         self.finish_move(of);
+    }
+
+    /// Those who were added go again, unless nobody else is in sync.
+    fn after_giving_up(&self, given_up: &Move) -> Vec<BrokerId> {
+        let in_sync = |b: &BrokerId| self.isr.contains(b);
+        let mut replicas = given_up.from.clone();
+        if !replicas.iter().any(in_sync) {
+            replicas.extend(given_up.adding().filter(in_sync));
+        }
+        replicas
+    }
+
+    /// Who leads by preference; while it moves that is the first of those it moves to.
+    #[must_use]
+    pub fn preferred(&self) -> Option<BrokerId> {
+        self.replicas.first().copied()
     }
 
     fn become_replicas(&mut self, replicas: Vec<BrokerId>, of: Electorate<'_>) {
@@ -262,24 +283,18 @@ impl PartitionImage {
 
     /// A move ends when all of its target are in sync.
     fn finish_move(&mut self, of: Electorate<'_>) {
-        let all_there = |target: &Vec<BrokerId>| target.iter().all(|b| self.isr.contains(b));
+        let all_there = |target: &Move| target.to.iter().all(|b| self.isr.contains(b));
         if self.target.as_ref().is_some_and(all_there)
             && let Some(target) = self.target.take()
         {
-            self.become_replicas(target, of);
+            self.become_replicas(target.to, of);
         }
     }
 
     /// Gives the leadership to the first replica, if it is in sync and alive and does not lead already.
     pub fn elect_preferred(&mut self, of: Electorate<'_>) -> bool {
-        let preferred = self
-            .target
-            .as_ref()
-            .unwrap_or(&self.replicas)
-            .first()
-            .copied();
         let may = |b: &BrokerId| self.isr.contains(b) && of.unfenced.contains(b);
-        match preferred.filter(may) {
+        match self.preferred().filter(may) {
             Some(preferred) if self.leader != Some(preferred) => {
                 self.crown(preferred);
                 true

@@ -169,6 +169,25 @@ fn kip_455_a_move_is_given_up() {
     assert_eq!(scene.partition.leader, Some(B1));
 }
 
+/// Those that stay are no part of what was added: they stay when a move is given up too.
+#[test]
+fn kip_455_a_move_that_is_given_up_leaves_those_who_were_there() {
+    let mut scene = Scene::new(1);
+    let b4 = BrokerId(4);
+    let _was: bool = scene.unfenced.insert(b4);
+    scene.act(|p, of| p.reassign(Some(vec![B1, B2, b4]), of));
+    assert_eq!(scene.partition.replicas, [B1, B2, b4, B3]);
+    let moving = scene.partition.target.clone().expect("it moves");
+    assert_eq!(moving.adding().collect::<Vec<_>>(), [b4]);
+    assert_eq!(moving.removing().collect::<Vec<_>>(), [B3]);
+    // Another target takes the place of the first.
+    scene.act(|p, of| p.reassign(Some(vec![b4, B2]), of));
+    assert_eq!(scene.partition.replicas, [b4, B2, B1, B3]);
+    scene.act(|p, of| p.reassign(None, of));
+    assert_eq!(scene.partition.replicas, [B1, B2, B3]);
+    assert_eq!(scene.partition.isr, [B1, B2, B3]);
+}
+
 #[test]
 fn only_a_command_elects_uncleanly() {
     let mut scene = Scene::new(1);

@@ -10,59 +10,157 @@ use super::image::MetadataImage;
 
 /// How much a node has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Load {
-    leads: usize,
-    keeps: usize,
+pub(super) struct Load {
+    pub(super) leads: usize,
+    pub(super) keeps: usize,
 }
 
-/// Chooses replicas for `count` new partitions; the first of each leads. `None` if there are fewer nodes alive than
-/// `replication_factor`.
+/// How much the nodes that take partitions have to do, once all moves have ended.
+#[derive(Debug)]
+pub(super) struct Loads<'a>(BTreeMap<BrokerId, (Load, Option<&'a str>)>);
+
+impl<'a> Loads<'a> {
+    pub(super) fn of(image: &'a MetadataImage) -> Self {
+        let nodes = image.alive().filter(|(id, _)| image.takes_partitions(*id));
+        let nodes = nodes.map(|(id, b)| (id, (Load::default(), b.rack.as_deref())));
+        let mut loads = Self(nodes.collect());
+        for partition in image.topics.values().flat_map(|t| &t.partitions) {
+            loads.count(
+                &[],
+                partition
+                    .target
+                    .as_ref()
+                    .map_or(&partition.replicas, |m| &m.to),
+            );
+        }
+        loads
+    }
+
+    /// How many nodes there are.
+    pub(super) fn nodes(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn leads(&self, broker: BrokerId) -> usize {
+        self.0.get(&broker).map_or(0, |(load, _)| load.leads)
+    }
+
+    /// A partition goes from some replicas to others.
+    pub(super) fn count(&mut self, before: &[BrokerId], after: &[BrokerId]) {
+        let all = |brokers: &[BrokerId]| brokers.iter().copied().enumerate().collect::<Vec<_>>();
+        for (i, broker) in all(before) {
+            if let Some((load, _)) = self.0.get_mut(&broker) {
+                load.keeps = load.keeps.saturating_sub(1);
+                load.leads = load.leads.saturating_sub(usize::from(i == 0));
+            }
+        }
+        for (i, broker) in all(after) {
+            if let Some((load, _)) = self.0.get_mut(&broker) {
+                load.keeps += 1;
+                load.leads += usize::from(i == 0);
+            }
+        }
+    }
+
+    fn rack(&self, broker: BrokerId) -> Option<&'a str> {
+        self.0.get(&broker).and_then(|(_, rack)| *rack)
+    }
+
+    /// The best node for place `i` beside `others`: in another rack, with little to do.
+    fn best(&self, others: &[BrokerId], i: usize) -> Option<BrokerId> {
+        let racks: BTreeSet<&str> = others.iter().filter_map(|b| self.rack(*b)).collect();
+        let free = self.0.iter().filter(|(id, _)| !others.contains(id));
+        let cost = |(id, (load, rack)): (&BrokerId, &(Load, Option<&str>))| {
+            let same_rack = rack.is_some_and(|r| racks.contains(r));
+            let order = if i == 0 {
+                (load.leads, load.keeps)
+            } else {
+                (load.keeps, load.leads)
+            };
+            (same_rack, order, *id)
+        };
+        free.map(cost).min().map(|(.., id)| id)
+    }
+
+    /// One more replica beside these, which is counted.
+    pub(super) fn one_more(&mut self, replicas: &[BrokerId]) -> Option<BrokerId> {
+        let chosen = self.best(replicas, replicas.len())?;
+        let (load, _) = self.0.get_mut(&chosen)?;
+        load.keeps += 1;
+        load.leads += usize::from(replicas.is_empty());
+        Some(chosen)
+    }
+
+    /// Another node for place `i` of these replicas, which is counted.
+    pub(super) fn instead(&mut self, replicas: &[BrokerId], i: usize) -> Option<BrokerId> {
+        let gone = replicas[i];
+        let others: Vec<BrokerId> = replicas.iter().copied().filter(|b| *b != gone).collect();
+        let chosen = self.best(&others, i)?;
+        if chosen == gone {
+            return None;
+        }
+        let mut after = replicas.to_vec();
+        after[i] = chosen;
+        self.count(replicas, &after);
+        Some(chosen)
+    }
+
+    /// Whether a partition stands in as many racks if one node takes the place of another.
+    pub(super) fn keeps_racks(&self, replicas: &[BrokerId], from: BrokerId, to: BrokerId) -> bool {
+        let racks = |swap: bool| {
+            let instead = |b: &BrokerId| if swap && *b == from { to } else { *b };
+            let of = replicas.iter().map(instead);
+            of.filter_map(|b| self.rack(b))
+                .collect::<BTreeSet<_>>()
+                .len()
+        };
+        racks(true) >= racks(false)
+    }
+
+    /// Who has most and who has least, if they differ by more than one.
+    pub(super) fn extremes(&self, of: impl Fn(&Load) -> usize) -> Option<(BrokerId, BrokerId)> {
+        let sizes = || self.0.iter().map(|(id, (load, _))| (of(load), *id));
+        let ((most, from), (least, to)) = (sizes().max()?, sizes().min()?);
+        (most > least + 1).then_some((from, to))
+    }
+}
+
+/// Chooses replicas for `count` new partitions; the first of each leads. `None` if there are fewer nodes that take
+/// partitions than `replication_factor`.
 #[must_use]
 pub fn place(
     image: &MetadataImage,
     count: usize,
     replication_factor: usize,
 ) -> Option<Vec<Vec<BrokerId>>> {
-    let mut nodes: BTreeMap<BrokerId, (Load, Option<&str>)> = image
-        .alive()
-        .map(|(id, b)| (id, (Load::default(), b.rack.as_deref())))
-        .collect();
-    if replication_factor == 0 || nodes.len() < replication_factor {
+    let mut loads = Loads::of(image);
+    if replication_factor == 0 || loads.nodes() < replication_factor {
         return None;
-    }
-    for partition in image.topics.values().flat_map(|t| &t.partitions) {
-        let preferred = partition.target.as_ref().unwrap_or(&partition.replicas);
-        for (i, broker) in preferred.iter().enumerate() {
-            if let Some((load, _)) = nodes.get_mut(broker) {
-                load.keeps += 1;
-                load.leads += usize::from(i == 0);
-            }
-        }
     }
     let mut one = || {
         let mut replicas: Vec<BrokerId> = Vec::with_capacity(replication_factor);
-        let mut racks: BTreeSet<&str> = BTreeSet::new();
-        for i in 0..replication_factor {
-            let free = nodes.iter().filter(|(id, _)| !replicas.contains(id));
-            let cost = |(id, (load, rack)): (&BrokerId, &(Load, Option<&str>))| {
-                let same_rack = rack.is_some_and(|r| racks.contains(r));
-                let order = if i == 0 {
-                    (load.leads, load.keeps)
-                } else {
-                    (load.keeps, load.leads)
-                };
-                (same_rack, order, *id)
-            };
-            let (_, _, chosen) = free.map(cost).min()?;
-            let (load, rack) = nodes.get_mut(&chosen)?;
-            load.keeps += 1;
-            load.leads += usize::from(i == 0);
-            racks.extend(*rack);
-            replicas.push(chosen);
+        while replicas.len() < replication_factor {
+            replicas.push(loads.one_more(&replicas)?);
         }
         Some(replicas)
     };
     (0..count).map(|_| one()).collect()
+}
+
+/// These replicas with more or fewer of them; the first ones stay.
+#[must_use]
+pub fn with_factor(
+    image: &MetadataImage,
+    replicas: &[BrokerId],
+    factor: usize,
+) -> Option<Vec<BrokerId>> {
+    let mut loads = Loads::of(image);
+    let mut replicas = replicas.to_vec();
+    replicas.truncate(factor);
+    while replicas.len() < factor {
+        replicas.push(loads.one_more(&replicas)?);
+    }
+    Some(replicas).filter(|r| !r.is_empty())
 }
 
 #[cfg(test)]

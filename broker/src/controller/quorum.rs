@@ -1,10 +1,41 @@
 //! Who votes: changes of the quorum, one at a time, and who asks for votes when its leader is dead.
 
-use callboard_common::BrokerId;
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use callboard_common::{BrokerId, Monotonic};
 use raft::eraftpb::ConfChangeV2;
 
 use super::records::{Member, Outcome, Refusal, encode};
 use super::state::{Controller, ELECTION_TICKS, Effect, Effects, QuorumChange, Ticket};
+
+/// The quorum as one member sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct QuorumView {
+    /// Who leads it, if that is known.
+    pub leader: Option<BrokerId>,
+    /// Whether that is who tells.
+    pub leads: bool,
+    /// The term.
+    pub term: u64,
+    /// Index of the last entry that is committed.
+    pub committed: u64,
+    /// Who follows the metadata log.
+    pub members: Vec<MemberView>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MemberView {
+    /// Who it is.
+    pub member: Member,
+    /// Whether it votes.
+    pub votes: bool,
+    /// Index of the last entry that it is known to have; only who leads knows it of others.
+    pub matched: Option<u64>,
+    /// How long ago it was heard of.
+    pub silent_ms: Option<u64>,
+}
 
 impl Controller {
     pub(super) fn change_quorum(
@@ -15,11 +46,12 @@ impl Controller {
     ) {
         let mut answer = |result| out.extend(ticket.map(|t| Effect::Answer(t, 0, result)));
         let refused = |why: &str| Err(Refusal::Quorum(why.to_owned()));
+        let busy = |why: &str| Err(Refusal::QuorumBusy(why.to_owned()));
         if !self.leads() {
             return answer(Err(Refusal::NoQuorum));
         }
         if self.node.raft.has_pending_conf() {
-            return answer(refused("another change of the quorum is under way"));
+            return answer(busy("another change of the quorum is under way"));
         }
         let voters = self.node.raft.prs().conf().voters().ids();
         let (id, kind) = match change {
@@ -39,7 +71,11 @@ impl Controller {
                 return answer(refused("this node does not follow the metadata yet"));
             }
             QuorumChange::Promote(_) if !self.has_caught_up(id) => {
-                return answer(refused("this node has not caught up yet"));
+                return answer(busy("this node has not caught up yet"));
+            }
+            // It would come in anew as a learner.
+            QuorumChange::Demote(_) if !self.image.members.contains_key(&id) => {
+                return answer(refused("this node does not follow the metadata"));
             }
             QuorumChange::Learn(..) if votes => {
                 return answer(Ok(Outcome::Done));
@@ -49,7 +85,7 @@ impl Controller {
             }
             QuorumChange::Demote(_) | QuorumChange::Remove(_) if id == self.me.raft_id() => {
                 self.hand_over();
-                return answer(refused(
+                return answer(busy(
                     "it leads the quorum and hands that over now; try again",
                 ));
             }
@@ -75,6 +111,50 @@ impl Controller {
         others
             .find(|(_, m)| m.broker == member.broker)
             .map(|(i, _)| *i)
+    }
+
+    /// Who follows the metadata log, and how far each is as far as this member knows.
+    #[must_use]
+    pub fn quorum(&self, now: Monotonic) -> QuorumView {
+        let raft = &self.node.raft;
+        let me = self.me.raft_id();
+        let of = |(id, member): (&u64, &Member)| {
+            let matched = match *id == me {
+                true => Some(raft.raft_log.last_index()),
+                false => {
+                    let progress = raft.prs().get(*id).filter(|_| self.leads());
+                    progress.map(|p| p.matched)
+                }
+            };
+            let silent = match *id == me {
+                true => Some(Duration::ZERO),
+                false => self.liveness.last(*id).map(|at| now.since(at)),
+            };
+            MemberView {
+                member: member.clone(),
+                votes: self.image.voters.contains(id),
+                matched,
+                silent_ms: silent.map(|s| s.as_millis() as u64),
+            }
+        };
+        QuorumView {
+            leader: self.led.leader,
+            leads: self.led.here,
+            term: raft.term,
+            committed: raft.raft_log.committed,
+            members: self.image.members.iter().map(of).collect(),
+        }
+    }
+
+    /// When the quorum was last known to be there: since then nobody can have taken this node's place unless it was
+    /// told so.
+    #[must_use]
+    pub fn contact(&self, now: Monotonic) -> Monotonic {
+        // Who leads steps down when a majority is silent (check-quorum).
+        match self.leads() {
+            true => now,
+            false => self.leader_heard,
+        }
     }
 
     pub(super) fn has_caught_up(&self, id: u64) -> bool {

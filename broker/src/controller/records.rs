@@ -176,6 +176,13 @@ pub enum Command {
         /// What is known of it.
         member: Member,
     },
+    /// A node shall keep nothing any more, or may again.
+    DrainBroker {
+        /// Its number.
+        broker: BrokerId,
+        /// Whether it is emptied.
+        drains: bool,
+    },
 }
 
 /// A data directory that follows the metadata log, as a voter or a learner.
@@ -317,6 +324,9 @@ pub enum Refusal {
     /// The node still keeps partitions.
     #[error("node {0} still keeps partitions; move them away first")]
     InUse(BrokerId),
+    /// The quorum cannot change right now and soon may.
+    #[error("{0}")]
+    QuorumBusy(String),
 }
 
 /// The settings that everything in the metadata log is written with; commands are small.

@@ -12,6 +12,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState, Message};
 use raft::{Config, RawNode, StateRole, Storage};
 
+use super::balancer::{Balancer, Policy};
 use super::image::MetadataImage;
 use super::liveness::Liveness;
 use super::quorum_storage::QuorumStorage;
@@ -190,6 +191,9 @@ pub struct Controller {
     /// Whether this member asks for votes without waiting, because the leader is dead.
     pub(super) succeeds: bool,
     pub(super) liveness: Liveness,
+    /// When the leader of the quorum was heard of last.
+    pub(super) leader_heard: Monotonic,
+    pub(super) balancer: Balancer,
     pub(super) led: Led,
     /// State of the numbers that election timeouts are drawn from.
     pub(super) random: u64,
@@ -209,7 +213,7 @@ impl std::fmt::Debug for Controller {
     }
 }
 
-fn unusable(error: impl std::fmt::Display) -> RestoreError {
+pub(super) fn unusable(error: impl std::fmt::Display) -> RestoreError {
     RestoreError(error.to_string())
 }
 
@@ -274,6 +278,8 @@ impl Controller {
             contacts: BTreeMap::new(),
             succeeds: false,
             liveness: Liveness::default(),
+            leader_heard: now.monotonic,
+            balancer: Balancer::default(),
             led: Led::default(),
             random: me.raft_id(),
             timeout_of_term: (u64::MAX, 0),
@@ -291,6 +297,11 @@ impl Controller {
         controller.draw_timeout();
         controller.drain(now, out);
         Ok(controller)
+    }
+
+    /// What it moves by itself while it leads.
+    pub fn balance_by(&mut self, policy: Policy) {
+        self.balancer.policy = policy;
     }
 
     /// The committed metadata.
@@ -435,6 +446,9 @@ impl Controller {
                 if let Err(error) = self.node.step(message) {
                     slog::debug!(self.logger, "message of the quorum is not taken"; "error" => %error);
                 }
+                if from == self.node.raft.leader_id {
+                    self.leader_heard = now.monotonic;
+                }
             }
             Err(error) => {
                 slog::warn!(self.logger, "message of the quorum is refused"; "from" => from, "error" => %error);
@@ -452,6 +466,7 @@ impl Controller {
             {
                 self.propose_here(None, &command, out);
             }
+            self.balance(now, out);
         }
         for (until, ticket, proposal) in std::mem::take(&mut self.homeless) {
             if until <= now.monotonic {
@@ -459,6 +474,13 @@ impl Controller {
             } else {
                 self.propose(until, ticket, proposal, out);
             }
+        }
+    }
+
+    fn balance(&mut self, now: Now, out: &mut Effects) {
+        for command in self.balancer.plan(now.monotonic, &self.image) {
+            self.propose_here(None, &command, out);
+            self.balancer.planned_until = self.node.raft.raft_log.last_index();
         }
     }
 
@@ -561,7 +583,7 @@ impl Controller {
 }
 
 /// Brings writes back into memory.
-fn replay(
+pub(super) fn replay(
     storage: &QuorumStorage,
     snapshot_index: u64,
     writes: &[Persisted],

@@ -476,3 +476,65 @@ fn a_node_that_is_cut_off_is_fenced_and_comes_back() {
     cluster.pass(2000);
     assert_eq!(standing(&cluster), Standing::Alive);
 }
+
+/// What serves reads asks for this: who is cut off stops before its answers are older than a lease.
+#[test]
+fn contact_ends_when_the_quorum_is_not_heard_of() {
+    let mut cluster = Cluster::of_three();
+    cluster.pass(3000);
+    let leader = cluster.leader().expect("somebody leads");
+    let silence = |cluster: &Cluster, node: i32| {
+        let now = cluster.now().monotonic;
+        let controller = cluster.machines[&node].controller.as_ref();
+        now.since(controller.expect("it runs").contact(now))
+    };
+    let short = Duration::from_millis(500);
+    assert!((1..=3).all(|node| silence(&cluster, node) < short));
+    let _was: bool = cluster.cut.insert(leader);
+    cluster.pass(5000);
+    for node in 1..=3 {
+        let silence = silence(&cluster, node);
+        assert_eq!(
+            silence > Duration::from_secs(3),
+            node == leader,
+            "{node}: {silence:?}"
+        );
+    }
+}
+
+/// Two of three voters are lost for good: what the third has becomes the metadata of a quorum of one, and others join it.
+#[test]
+fn what_is_left_of_a_lost_quorum_goes_on_alone() {
+    let mut cluster = Cluster::of_three();
+    let leader = cluster.leader().expect("somebody leads");
+    let ticket = cluster.propose(leader, allocate());
+    cluster.pass(1000);
+    assert!(matches!(cluster.answer(leader, ticket), Some(Ok(_))));
+    let left = (1..=3).find(|n| *n != leader).expect("three");
+    let before = cluster.image(left).clone();
+    (1..=3).for_each(|node| cluster.kill(node));
+    let machine = cluster.machines.get_mut(&left).expect("it was there");
+    let restored = crate::controller::log_file::Restored {
+        saved: machine.disk.saved.take(),
+        writes: std::mem::take(&mut machine.disk.writes),
+        torn_bytes: 0,
+    };
+    let remains = crate::controller::recovery::remains(restored).expect("whole");
+    assert_eq!(remains.voters.len(), 3);
+    let alone = crate::controller::recovery::alone(remains, &machine.me.directory);
+    let (saved, rest) = alone.expect("a member");
+    machine.disk = Disk {
+        saved: Some(saved),
+        writes: vec![rest],
+    };
+    machine.me.joins = false;
+    cluster.start(left, false);
+    cluster.pass(1000);
+    assert_eq!(cluster.leader(), Some(left));
+    let image = cluster.image(left);
+    assert_eq!(image.next_producer_id, before.next_producer_id);
+    assert_eq!(image.voters.len(), 1);
+    let ticket = cluster.propose(left, allocate());
+    cluster.pass(1000);
+    assert!(matches!(cluster.answer(left, ticket), Some(Ok(_))));
+}

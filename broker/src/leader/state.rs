@@ -520,6 +520,8 @@ impl Leader {
             self.synced_end = self.ends.high_watermark;
             self.flush(out);
         }
+        // Fewer replicas may be enough now.
+        self.commit(out);
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {

@@ -8,12 +8,14 @@ use actix::Addr;
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::wire::frame::{Frame, split};
 use callboard_common::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use slog::{debug, info, warn};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::controller::ControllerActor;
-use crate::controller::actor::{ProposedByPeer, Published, RaftArrived};
+use crate::controller::actor::{DescribeQuorum, ProposedByPeer, Published, RaftArrived};
 use crate::directory::LeaderRef;
 use crate::leader::Ends;
 use crate::leader::actor::{Replicate, Replicated};
@@ -201,23 +203,20 @@ fn answer(
     door: &PeerDoor,
     caller: BrokerId,
     request: PeerRequest,
-) -> Result<impl Future<Output = Option<PeerResponse>> + use<>, Ended> {
-    let mut now = None;
-    let mut later = None;
-    match request {
-        PeerRequest::Probe => {
-            now = Some(PeerResponse::Probed {
-                broker: door.shared.broker,
-                directory: door.directory_id,
-                formed: door.published.image.load().applied > 0,
-            });
-        }
+) -> Result<BoxFuture<'static, Option<PeerResponse>>, Ended> {
+    Ok(match request {
+        PeerRequest::Probe => ready(Some(PeerResponse::Probed {
+            broker: door.shared.broker,
+            directory: door.directory_id,
+            formed: door.published.image.load().applied > 0,
+        }))
+        .boxed(),
         PeerRequest::Raft { from, messages } => {
             if from.broker != caller {
                 return Err(Ended::Malformed("it speaks for another node".into()));
             }
             supervision::tell(&door.controller, RaftArrived { from, messages });
-            now = Some(PeerResponse::Taken);
+            ready(Some(PeerResponse::Taken)).boxed()
         }
         PeerRequest::Propose { proposal, relay } => {
             let (reply, answered) = oneshot::channel();
@@ -227,16 +226,13 @@ fn answer(
                 reply,
             };
             supervision::tell(&door.controller, proposed);
-            later = Some(answered);
+            let response = |(index, result)| PeerResponse::Proposed { index, result };
+            async move { answered.await.ok().map(response) }.boxed()
         }
-    }
-    Ok(async move {
-        match later {
-            Some(answered) => {
-                let (index, result) = answered.await.ok()?;
-                Some(PeerResponse::Proposed { index, result })
-            }
-            None => now,
+        PeerRequest::Quorum => {
+            let (relay, (reply, answered)) = (false, oneshot::channel());
+            supervision::tell(&door.controller, DescribeQuorum { relay, reply });
+            async move { answered.await.ok().map(PeerResponse::Quorum) }.boxed()
         }
     })
 }

@@ -29,7 +29,9 @@ use crate::storage::disk::replace_whole;
 use crate::supervision;
 
 /// The mark of a data directory that was taken into a quorum, or waits for it.
-const JOINS: &str = "metadata.joins";
+pub(super) const JOINS: &str = "metadata.joins";
+/// The mark of an empty data directory that forms a quorum of its own, whatever voters are listed.
+pub(super) const FORMS: &str = "metadata.forms";
 /// Between two attempts to form or to join.
 const PAUSE: Duration = Duration::from_millis(100);
 /// What is waited for is told this often.
@@ -91,6 +93,8 @@ impl Starting {
         let is_there = |name: &str| names.iter().any(|n| n == name);
         let joins = if is_there(JOINS) {
             true
+        } else if is_there(FORMS) {
+            false
         } else if let Some(membership) = membership
             && !membership.voters.is_empty()
             && !log_file::has_content(&*disk, dir)

@@ -14,6 +14,7 @@ mod adoption;
 mod builder;
 mod cluster;
 mod doors;
+pub mod offline;
 mod prepare;
 mod readiness;
 
@@ -143,15 +144,17 @@ impl Starting {
     async fn start_tree(mut self) -> Result<Node, StartError> {
         let shared = self.shared.clone();
         let (fatal, fatal_seen) = watch::channel(None);
-        let published = Published::default();
         let (stop, stopping) = watch::channel(false);
         let peers = self.open_peers().await?;
         let membership = peers.as_ref().map(|(membership, ..)| membership.clone());
+        let published = Published::new(membership.is_some());
         let identity = self.identity_in(membership.as_ref()).await?;
         let own = membership
             .as_ref()
             .map(|m| (m.peers.clone(), m.own.clone()));
-        let controller = start_controller(&shared, identity, own, &published, fatal.clone());
+        let policy = self.config.cluster.policy();
+        let who = (identity, policy);
+        let controller = start_controller(&shared, who, own, &published, fatal.clone());
         if let Some((membership, endpoint, tripwire)) = peers {
             let sockets = (endpoint, tripwire);
             membership.open_door(
@@ -278,7 +281,7 @@ fn child(
 
 fn start_controller(
     shared: &Shared,
-    identity: controller::Identity,
+    (identity, policy): (controller::Identity, controller::Policy),
     peers: Option<(Peers, controller::Endpoint)>,
     published: &Published,
     fatal: watch::Sender<Option<String>>,
@@ -287,6 +290,7 @@ fn start_controller(
         disk: shared.open.disk().clone(),
         dir: shared.dir.clone(),
         identity,
+        policy,
         peers,
         runtime: shared.runtime.clone(),
         clock: shared.clock.clone(),

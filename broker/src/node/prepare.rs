@@ -13,6 +13,7 @@ use callboard_common::{BrokerId, Uuid};
 use slog::o;
 
 use super::builder::{Medium, NodeBuilder, StartError};
+use super::cluster::FORMS;
 use super::{CLEAN_SHUTDOWN, Shared};
 use crate::config::BrokerConfig;
 use crate::directory::Directory;
@@ -56,7 +57,7 @@ pub(super) struct PeerSockets {
 }
 
 /// The lock on a data directory; held while the file is open.
-fn lock(dir: &Path) -> Result<fs::File, StartError> {
+pub(super) fn lock(dir: &Path) -> Result<fs::File, StartError> {
     let path = dir.join(LOCK);
     let file = fs::OpenOptions::new()
         .create(true)
@@ -97,7 +98,7 @@ fn meta(
         };
     }
     let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
-    if let Some(found) = names.into_iter().find(|n| n != LOCK) {
+    if let Some(found) = names.into_iter().find(|n| n != LOCK && n != FORMS) {
         return Err(StartError::Foreign {
             dir: dir.to_owned(),
             found,

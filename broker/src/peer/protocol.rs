@@ -7,7 +7,7 @@ use callboard_common::wire::frame::{Frame, Header};
 use callboard_common::{BrokerId, LeaderEpoch, Offset, Uuid};
 
 use crate::controller::raft_wire::RaftMessage;
-use crate::controller::{Member, Outcome, Proposal, Refusal};
+use crate::controller::{Member, Outcome, Proposal, QuorumView, Refusal};
 
 /// Version 1 of everything here.
 pub const VERSION: u16 = 1;
@@ -39,6 +39,8 @@ pub enum PeerRequest {
         /// Whether to ask the leader if it is somebody else.
         relay: bool,
     },
+    /// How is the quorum, as you see it?
+    Quorum,
 }
 
 /// What it answers.
@@ -62,6 +64,8 @@ pub enum PeerResponse {
         /// What it says.
         result: Result<Outcome, Refusal>,
     },
+    /// How the quorum is.
+    Quorum(QuorumView),
 }
 
 /// How far a follower is with one partition, and that it wants what follows.

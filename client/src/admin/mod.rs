@@ -1,5 +1,7 @@
-//! Creating, deleting and describing topics and groups; settings in `configs`, users, rules and quotas in `security`.
+//! Creating, deleting and describing topics and groups; nodes and moves in `cluster`, settings in `configs`, users,
+//! rules and quotas in `security`.
 
+mod cluster;
 mod configs;
 mod security;
 
@@ -25,7 +27,7 @@ use callboard_common::protocol::topics::{
     TopicDescription,
 };
 use callboard_common::protocol::{Ask, TopicRef};
-use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
+use callboard_common::{BrokerId, ErrorCode, Offset, TopicName, TopicPartition};
 
 use crate::Client;
 use crate::connection::Lane;
@@ -57,7 +59,10 @@ impl Admin {
     }
 
     /// Asks all nodes that are alive, one after the other.
-    async fn ask_all<A: Ask + Clone>(&self, request: A) -> Result<Vec<A::Answer>, Error> {
+    async fn ask_all<A: Ask + Clone>(
+        &self,
+        request: A,
+    ) -> Result<Vec<(BrokerId, A::Answer)>, Error> {
         let everybody = Metadata {
             topics: Some(Vec::new()),
             auto_create: false,
@@ -74,7 +79,7 @@ impl Admin {
                 .node(&format!("{}:{}", broker.host, broker.port))
                 .await;
             let asking = node.ask(Lane::Control, request.clone(), Duration::ZERO);
-            answers.push(asking.await?);
+            answers.push((broker.id, asking.await?));
         }
         Ok(answers)
     }
@@ -222,7 +227,7 @@ impl Admin {
         let led_here = |t: &TopicDescription| t.partitions.iter().all(|p| p.ends.is_some());
         if !topics.iter().all(led_here) {
             // Each leader knows the ends of what it leads.
-            for described in self.ask_all(asked).await? {
+            for (_, described) in self.ask_all(asked).await? {
                 merge(&mut topics, described);
             }
         }
@@ -295,7 +300,7 @@ impl Admin {
     /// [`Error::Refused`].
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>, Error> {
         let mut groups = Vec::new();
-        for listed in self.ask_all(ListGroups).await? {
+        for (_, listed) in self.ask_all(ListGroups).await? {
             let listed: ListedGroups = listed;
             check(listed.error)?;
             groups.extend(listed.groups);

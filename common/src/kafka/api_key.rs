@@ -76,16 +76,22 @@ api_keys! {
     DeleteAcls DeleteAclsRequest 3, None;
     DescribeConfigs DescribeConfigsRequest 4, None;
     AlterConfigs AlterConfigsRequest 2, None;
+    DescribeLogDirs DescribeLogDirsRequest 4, None;
     SaslAuthenticate SaslAuthenticateRequest 2, None;
     CreatePartitions CreatePartitionsRequest 3, None;
     DeleteGroups DeleteGroupsRequest 3, None;
+    ElectLeaders ElectLeadersRequest 2, None;
     IncrementalAlterConfigs IncrementalAlterConfigsRequest 1, None;
+    AlterPartitionReassignments AlterPartitionReassignmentsRequest 1, None;
+    ListPartitionReassignments ListPartitionReassignmentsRequest 0, None;
     OffsetDelete OffsetDeleteRequest 0, None;
     DescribeClientQuotas DescribeClientQuotasRequest 1, None;
     AlterClientQuotas AlterClientQuotasRequest 1, None;
     DescribeUserScramCredentials DescribeUserScramCredentialsRequest 0, None;
     AlterUserScramCredentials AlterUserScramCredentialsRequest 0, None;
+    DescribeQuorum DescribeQuorumRequest 2, None;
     DescribeCluster DescribeClusterRequest 2, None;
+    UnregisterBroker UnregisterBrokerRequest 0, None;
     DescribeTopicPartitions DescribeTopicPartitionsRequest 0, None;
 }
 

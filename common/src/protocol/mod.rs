@@ -7,6 +7,7 @@
 //! Unless a field's doc says otherwise, an answer has one result per thing asked, in the order of the request.
 
 mod attachment;
+pub mod cluster;
 pub mod configs;
 pub mod fetch;
 pub mod groups;
@@ -126,6 +127,13 @@ requests! {
     DescribeQuotas 29 security::DescribeQuotas => security::DescribedQuotas;
     AlterQuotas 30 security::AlterQuotas => security::AlteredQuotas;
     Authenticate 31 security::Authenticate => security::Authenticated;
+    DescribeCluster 32 cluster::DescribeCluster => cluster::DescribedCluster;
+    DescribeQuorum 33 cluster::DescribeQuorum => cluster::DescribedQuorum;
+    ChangeNode 34 cluster::ChangeNode => cluster::ChangedNode;
+    Reassign 35 cluster::Reassign => cluster::Reassigned;
+    ListReassignments 36 cluster::ListReassignments => cluster::ListedReassignments;
+    ElectLeaders 37 cluster::ElectLeaders => cluster::ElectedLeaders;
+    DescribeLogs 38 cluster::DescribeLogs => cluster::DescribedLogs;
 }
 
 impl Request {

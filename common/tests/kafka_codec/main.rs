@@ -84,6 +84,12 @@ fn requests_and_responses() -> Vec<(&'static str, Ours, Theirs, i16)> {
         DescribeUserScramCredentialsRequest 0; DescribeUserScramCredentialsResponse 0;
         AlterUserScramCredentialsRequest 0; AlterUserScramCredentialsResponse 0;
         DescribeClusterRequest 2; DescribeClusterResponse 2;
+        ElectLeadersRequest 2; ElectLeadersResponse 2;
+        AlterPartitionReassignmentsRequest 1; AlterPartitionReassignmentsResponse 1;
+        ListPartitionReassignmentsRequest 0; ListPartitionReassignmentsResponse 0;
+        DescribeQuorumRequest 2; DescribeQuorumResponse 2;
+        DescribeLogDirsRequest 4; DescribeLogDirsResponse 4;
+        UnregisterBrokerRequest 0; UnregisterBrokerResponse 0;
         DescribeTopicPartitionsRequest 0; DescribeTopicPartitionsResponse 0;
     }
     .into()

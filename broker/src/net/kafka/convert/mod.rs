@@ -6,6 +6,7 @@ mod cluster;
 mod configs;
 mod data;
 mod groups;
+mod moves;
 mod offsets;
 mod security;
 mod topics;
@@ -103,6 +104,15 @@ pub(super) enum Answering {
     AlterUsers,
     DescribeQuotas,
     AlterQuotas,
+    ElectLeaders,
+    Reassign {
+        asked: Vec<(Text, i32)>,
+        allowed: bool,
+    },
+    ListReassignments,
+    DescribeQuorum(Vec<(Text, Vec<i32>)>),
+    DescribeLogs,
+    UnregisterBroker,
 }
 
 /// Decodes a request and converts it.
@@ -204,6 +214,12 @@ fn administration(key: ApiKey, version: i16, body: Bytes) -> Result<Converted, D
         ApiKey::AlterUserScramCredentials => of(security::alter_users, body, version),
         ApiKey::DescribeClientQuotas => of(security::describe_quotas, body, version),
         ApiKey::AlterClientQuotas => of(security::alter_quotas, body, version),
+        ApiKey::ElectLeaders => of(moves::elect, body, version),
+        ApiKey::AlterPartitionReassignments => of(moves::reassign, body, version),
+        ApiKey::ListPartitionReassignments => of(moves::list_moves, body, version),
+        ApiKey::DescribeQuorum => of(moves::quorum, body, version),
+        ApiKey::DescribeLogDirs => of(moves::logs, body, version),
+        ApiKey::UnregisterBroker => of(moves::unregister, body, version),
         _ => unreachable!("converted by `request`"),
     }
 }
@@ -251,6 +267,12 @@ pub(super) fn response(
         Answering::AlterUsers => security::altered_users(response),
         Answering::DescribeQuotas => security::described_quotas(response),
         Answering::AlterQuotas => security::altered_quotas(response),
+        Answering::ElectLeaders => moves::elected(response),
+        Answering::Reassign { asked, allowed } => moves::reassigned(response, asked, allowed),
+        Answering::ListReassignments => moves::listed_moves(response),
+        Answering::DescribeQuorum(asked) => moves::described_quorum(response, asked),
+        Answering::DescribeLogs => moves::described_logs(response),
+        Answering::UnregisterBroker => moves::unregistered(response),
     }))
 }
 

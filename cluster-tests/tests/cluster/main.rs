@@ -1,6 +1,8 @@
 //! Clusters of three processes under load: whatever happens to one node, nothing that was acknowledged is lost,
 //! doubled or out of order. One test at a time: each has three nodes.
 
+mod administration;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

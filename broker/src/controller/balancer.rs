@@ -1,0 +1,236 @@
+//! What the active controller moves by itself: nodes that are drained are emptied, the broker's own topics grow with the
+//! cluster, leaderships go back to who shall have them, replicas spread over the nodes; pure.
+//!
+//! A plan is small and made anew when what it proposed is applied: nothing depends on a long plan being carried out.
+//! Nodes are compared by how many partitions they keep and lead; bytes are not known here.
+//!
+//! Sources: KIP-455 (moves), Kafka's `auto.leader.rebalance.enable`; Cruise Control's goals in their simplest form.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use callboard_common::{BrokerId, Monotonic, Uuid};
+
+use super::image::{MIN_ISR, MetadataImage, Standing, TopicImage};
+use super::partition::PartitionImage;
+use super::placement::Loads;
+use super::records::Command;
+
+/// Between two plans.
+const EVERY: Duration = Duration::from_secs(1);
+/// So many replicas the broker's own topics have, if there are as many nodes.
+const INTERNAL_FACTOR: usize = 3;
+
+/// What is moved without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether replicas and leaderships are spread over the nodes (`auto.leader.rebalance.enable`). Drained nodes are
+    /// emptied and the broker's own topics grow in any case.
+    pub balances: bool,
+    /// Most partitions that move at the same time.
+    pub moves_at_once: usize,
+    /// So long a partition is led by somebody else before its preferred replica leads it again.
+    pub leader_patience: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            balances: true,
+            moves_at_once: 10,
+            leader_patience: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Balancer {
+    pub(super) policy: Policy,
+    /// Since when partitions are led by somebody else than their preferred replica.
+    displaced: BTreeMap<(Uuid, i32), Monotonic>,
+    next: Monotonic,
+    /// Nothing is planned before this entry is applied.
+    pub(super) planned_until: u64,
+}
+
+/// A partition and where it is found.
+type Placed<'a> = (&'a TopicImage, i32, &'a PartitionImage);
+
+fn partitions(image: &MetadataImage) -> impl Iterator<Item = Placed<'_>> {
+    let topics = image.topics.values();
+    topics.flat_map(|t| (0..).zip(&t.partitions).map(move |(n, p)| (&**t, n, p)))
+}
+
+fn reassign((topic, partition, _): Placed<'_>, replicas: Vec<BrokerId>) -> Command {
+    let (topic_id, replicas) = (topic.id, Some(replicas));
+    Command::Reassign {
+        topic_id,
+        partition,
+        replicas,
+    }
+}
+
+impl Balancer {
+    /// What is to be proposed now.
+    pub(super) fn plan(&mut self, now: Monotonic, image: &MetadataImage) -> Vec<Command> {
+        if now < self.next || image.applied < self.planned_until {
+            return Vec::new();
+        }
+        self.next = now.after(EVERY);
+        if image.brokers.len() < 2 {
+            return Vec::new();
+        }
+        let moving = partitions(image).filter(|(.., p)| p.target.is_some());
+        let mut left = self.policy.moves_at_once.saturating_sub(moving.count());
+        let mut loads = Loads::of(image);
+        let mut plan = drained(image, &mut loads, &mut left);
+        plan.extend(grown(image, &mut loads, &mut left));
+        if self.policy.balances {
+            plan.extend(self.leaders(now, image));
+            let is_quiet = plan.is_empty() && left == self.policy.moves_at_once;
+            if is_quiet && is_whole(image) {
+                plan.extend(spread(image, &mut loads, left));
+            }
+        }
+        plan
+    }
+
+    /// Gives leaderships back that a failure moved elsewhere.
+    fn leaders(&mut self, now: Monotonic, image: &MetadataImage) -> Option<Command> {
+        let may = |b: &BrokerId| image.takes_partitions(*b);
+        let displaced = |p: &PartitionImage| {
+            let preferred = p.preferred().filter(may);
+            preferred.is_some_and(|b| p.leader != Some(b) && p.isr.contains(&b))
+        };
+        let found = partitions(image).filter(|(.., p)| displaced(p));
+        let found: BTreeSet<(Uuid, i32)> = found.map(|(t, n, _)| (t.id, n)).collect();
+        self.displaced.retain(|key, _| found.contains(key));
+        let mut due = Vec::new();
+        for key in found {
+            let since = *self.displaced.entry(key).or_insert(now);
+            if now.since(since) >= self.policy.leader_patience {
+                due.push(key);
+            }
+        }
+        (!due.is_empty()).then_some(Command::Elect {
+            partitions: Some(due),
+            unclean: false,
+        })
+    }
+}
+
+/// All nodes are alive and all replicas in sync: it is no time to move things otherwise.
+fn is_whole(image: &MetadataImage) -> bool {
+    let all_alive = image
+        .brokers
+        .values()
+        .all(|b| b.standing == Standing::Alive);
+    all_alive && partitions(image).all(|(.., p)| p.isr.len() == p.replicas.len())
+}
+
+/// Moves partitions away from nodes that are drained, as far as others can take them.
+fn drained(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<Command> {
+    let mut plan = Vec::new();
+    let concerned = partitions(image)
+        .filter(|(.., p)| p.target.is_none())
+        .filter(|(.., p)| p.replicas.iter().any(|b| image.draining.contains(b)));
+    for placed @ (.., partition) in concerned {
+        if *left == 0 {
+            break;
+        }
+        let mut replicas = partition.replicas.clone();
+        for i in 0..replicas.len() {
+            if image.draining.contains(&replicas[i])
+                && let Some(other) = loads.instead(&replicas, i)
+            {
+                replicas[i] = other;
+            }
+        }
+        if replicas != partition.replicas {
+            plan.push(reassign(placed, replicas));
+            *left -= 1;
+        }
+    }
+    plan
+}
+
+/// The broker's own topics have as many replicas as there may be, and need two of three.
+fn grown(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<Command> {
+    let mut plan = Vec::new();
+    let internal = image.topics.iter().filter(|(name, _)| name.is_internal());
+    for (_, topic) in internal {
+        let factor = INTERNAL_FACTOR.min(loads.nodes());
+        let small = |p: &&PartitionImage| p.target.is_none() && p.replicas.len() < factor;
+        for (number, partition) in (0..).zip(&topic.partitions).filter(|(_, p)| small(p)) {
+            let mut replicas = partition.replicas.clone();
+            while replicas.len() < factor
+                && let Some(more) = loads.one_more(&replicas)
+            {
+                replicas.push(more);
+            }
+            if *left > 0 {
+                plan.push(reassign((topic, number, partition), replicas));
+                *left -= 1;
+            }
+        }
+        let is_grown = |p: &PartitionImage| p.isr.len() >= INTERNAL_FACTOR && p.target.is_none();
+        if topic.partitions.iter().all(is_grown) && !topic.configs.contains_key(MIN_ISR) {
+            plan.push(Command::AlterTopicConfigs {
+                id: topic.id,
+                changes: [(MIN_ISR.to_owned(), Some("2".to_owned()))].into(),
+            });
+        }
+    }
+    plan
+}
+
+/// Moves from the node that has most to the one that has least, until they differ by one.
+fn spread(image: &MetadataImage, loads: &mut Loads<'_>, left: usize) -> Vec<Command> {
+    let mut plan = Vec::new();
+    let mut moved = BTreeSet::new();
+    for _ in 0..left {
+        let Some((most, least)) = loads.extremes(|l| l.keeps) else {
+            break;
+        };
+        let leads_more = loads.leads(most) > loads.leads(least);
+        let may = |(topic, number, p): &Placed<'_>| {
+            let here = p.replicas.contains(&most) && !p.replicas.contains(&least);
+            here && !moved.contains(&(topic.id, *number))
+                && loads.keeps_racks(&p.replicas, most, least)
+        };
+        let fits = |(.., p): &Placed<'_>| (p.preferred() == Some(most)) != leads_more;
+        // Of those that may, one that evens out the leaderships too.
+        let Some(placed) = partitions(image).filter(may).min_by_key(fits) else {
+            break;
+        };
+        let (topic, number, partition) = placed;
+        let _new: bool = moved.insert((topic.id, number));
+        let swap = |b: &BrokerId| if *b == most { least } else { *b };
+        let replicas: Vec<BrokerId> = partition.replicas.iter().map(swap).collect();
+        loads.count(&partition.replicas, &replicas);
+        plan.push(reassign(placed, replicas));
+    }
+    while plan.len() < left
+        && let Some((most, least)) = loads.extremes(|l| l.leads)
+    {
+        let may = |(topic, number, p): &Placed<'_>| {
+            let both = p.preferred() == Some(most) && p.replicas.contains(&least);
+            both && !moved.contains(&(topic.id, *number))
+        };
+        let Some(placed) = partitions(image).find(may) else {
+            break;
+        };
+        let (topic, number, partition) = placed;
+        let _new: bool = moved.insert((topic.id, number));
+        let mut replicas = partition.replicas.clone();
+        replicas.sort_by_key(|b| *b != least);
+        loads.count(&partition.replicas, &replicas);
+        plan.push(reassign(placed, replicas));
+    }
+    plan
+}
+
+#[cfg(test)]
+#[path = "balancer_tests.rs"]
+mod tests;

@@ -1,0 +1,113 @@
+//! What an operator does to a cluster under load.
+
+use callboard_cluster_tests::cluster::{Cluster, wait_until};
+use callboard_cluster_tests::history::Load;
+use serde_json::Value;
+
+use crate::{PATIENCE, check, create, pass, scene, turn};
+
+fn run(cluster: &Cluster, at: usize, arguments: &[&str]) {
+    drop(cluster.nodes[at].expect(arguments, b""));
+}
+
+/// Node 4 comes, gets a vote and all that node 3 had; node 3 goes, and nobody is missed.
+#[test]
+fn a_voter_is_replaced_under_load() {
+    let _turn = turn();
+    let (mut cluster, load) = scene();
+    let fourth = cluster.launch(4, &[1, 2, 3]);
+    cluster.nodes.push(fourth);
+    run(&cluster, 0, &["cluster", "promote", "4"]);
+    run(&cluster, 0, &["cluster", "remove", "3", "--drain"]);
+    assert_eq!(cluster.nodes[2].terminate(), Some(0), "it stops in order");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let told = cluster.status(3);
+    let nodes = told["nodes"].as_array().expect("a list");
+    let numbers: Vec<_> = nodes.iter().map(|n| n["node"].clone()).collect();
+    assert_eq!(numbers, [1, 2, 4], "{told}");
+    assert!(nodes.iter().all(|n| n["votes"] == true), "{told}");
+    assert_eq!(nodes[2]["in_sync"], nodes[2]["keeps"], "{told}");
+    assert!(nodes[2]["keeps"].as_u64() >= Some(3), "{told}");
+    // What it has is as good as what was there: it and one more are enough.
+    cluster.nodes[0].kill();
+    pass(2000);
+    check(load);
+}
+
+/// Partitions go where they are told to, get more replicas, and their preferred replicas lead.
+#[test]
+fn partitions_move_under_load() {
+    let _turn = turn();
+    // What an operator places by hand stays where it is only if nothing is moved by itself.
+    let cluster = Cluster::start_with(3, &["cluster.balance=false"]);
+    create(&cluster, 0, "t");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let load = Load::start(cluster.client(), "t");
+    pass(500);
+    for to in ["1", "2,3", "3,1,2"] {
+        run(&cluster, 0, &["cluster", "reassign", "t", "--to", to]);
+        let wanted: Vec<i32> = to
+            .split(',')
+            .map(|n| n.parse().expect("a number"))
+            .collect();
+        for partition in cluster.topic(1, "t")["partitions"]
+            .as_array()
+            .expect("a list")
+        {
+            assert_eq!(partition["replicas"], serde_json::json!(wanted));
+        }
+    }
+    run(&cluster, 1, &["cluster", "elect", "t"]);
+    assert_eq!(cluster.leader(2, "t"), 3);
+    let refused = cluster.nodes[0].run(&["cluster", "reassign", "t", "--to", "1,9"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("no node 9"),
+        "{said}"
+    );
+    let refused = cluster.nodes[0].run(&["cluster", "remove", "2"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("still keeps partitions"), "{said}");
+    check(load);
+}
+
+/// Two of three voters are lost for good: what is left goes on, says what it lacks, and takes a new node in.
+#[test]
+fn a_lost_quorum_is_recovered() {
+    let _turn = turn();
+    let (mut cluster, load) = scene();
+    let history = load.stop();
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    cluster.nodes.iter_mut().for_each(|n| n.kill());
+    cluster.wipe(1);
+    cluster.wipe(2);
+    let data = cluster.data(1);
+    let data = data.to_str().expect("text");
+    let recover = ["cluster", "recover", "--data", data];
+    let shown = cluster.nodes[0].run(&recover, b"");
+    let (out, error) = (
+        String::from_utf8_lossy(&shown.stdout),
+        String::from_utf8_lossy(&shown.stderr),
+    );
+    assert!(out.contains("1, 2, 3"), "{out}{error}");
+    run(&cluster, 0, &[&recover[..], &["--accept-loss"]].concat());
+    cluster.nodes[0].restart();
+    // What is there is led here. It is read as far as it is known to be committed, and one replica alone does not commit
+    // unless it is told that one is enough (KIP-966).
+    let gone = |told: &Value| (1..3).all(|n| told["nodes"][n]["state"] == "silent");
+    let led = |told: &Value| told["partitions"]["without_leader"] == 0;
+    let settled = |told: &Value| gone(told) && led(told);
+    wait_until(PATIENCE, || cluster.status(0), settled);
+    let one = ["config", "set", "--topic", "t", "min.insync.replicas=1"];
+    run(&cluster, 0, &one);
+    history.check(cluster.client());
+    // Empty nodes come back under the old numbers, and all is as it was.
+    for at in [1, 2] {
+        cluster.nodes[at].restart();
+    }
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    history.check(cluster.client());
+    let load = Load::start(cluster.client(), "t2");
+    pass(500);
+    check(load);
+}
