@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
 """librdkafka (confluent-kafka) against any Kafka-protocol broker; one JSON line.
 
-  rdk.py BOOTSTRAP latency TOPIC [RECORDS]         one record in flight: produce to consume, ms
+  rdk.py BOOTSTRAP latency TOPIC [RECORDS [RF]]    one record in flight: produce to consume, ms
   rdk.py BOOTSTRAP first TOPIC                     one record, tried until it is acknowledged; ms since this program began to try
-  rdk.py BOOTSTRAP partitions TOPIC COUNT FILL     creates a topic, waits until all are led, writes FILL records of 1 KiB to each
+  rdk.py BOOTSTRAP partitions TOPIC COUNT FILL [RF]  creates a topic, waits until all are led, writes FILL records of 1 KiB to each
   rdk.py BOOTSTRAP all TOPIC COUNT                 one record to each partition, until all are acknowledged; ms
+  rdk.py BOOTSTRAP create3 TOPIC                   creates a topic with one partition and three replicas
+  rdk.py BOOTSTRAP describe TOPIC                  who leads partition 0, keeps it, is in sync
+  rdk.py BOOTSTRAP led TOPIC NODE                  waits until all partitions are led, none by NODE; s
+  rdk.py BOOTSTRAP insync TOPIC REPLICAS           waits until so many replicas of all partitions are in sync; s
+  rdk.py BOOTSTRAP steady TOPIC RATE               RATE records/s until standard input ends; tells gaps between acknowledgements of 10 ms and
+                                                   more as they end, then reads all and checks it
   rdk.py BOOTSTRAP spread TOPIC COUNT RECORDS      RECORDS of 1 KiB to COUNT partitions in turn, batches of 16 KiB; records/s
 """
-import json, os, sys, time
-from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+import json, os, sys, threading, time
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 boot, mode, topic = sys.argv[1:4]
@@ -16,10 +22,10 @@ FAST = {"bootstrap.servers": boot, "acks": "all", "linger.ms": 0, "reconnect.bac
         "retry.backoff.max.ms": 20, "topic.metadata.refresh.fast.interval.ms": 10, "message.timeout.ms": 120000, "log_level": 0}
 
 
-def create(count):
+def create(count, rf=1):
     admin = AdminClient({"bootstrap.servers": boot})
     began = time.monotonic()
-    admin.create_topics([NewTopic(topic, count, 1)], operation_timeout=120, request_timeout=120)[topic].result(120)
+    admin.create_topics([NewTopic(topic, count, rf)], operation_timeout=120, request_timeout=120)[topic].result(120)
     while True:
         seen = admin.list_topics(topic, timeout=30).topics[topic].partitions
         if len(seen) == count and all(p.leader >= 0 for p in seen.values()):
@@ -27,8 +33,8 @@ def create(count):
         time.sleep(0.01)
 
 
-def latency(records):
-    create(1)
+def latency(records, rf):
+    create(1, rf)
     p = Producer(FAST)
     c = Consumer({"bootstrap.servers": boot, "group.id": "latency", "fetch.wait.max.ms": 500, "enable.auto.commit": False})
     c.assign([TopicPartition(topic, 0, OFFSET_END)])
@@ -80,15 +86,82 @@ def spread(count, records):
     return {"records_per_s": round(records / (time.monotonic() - began))}
 
 
+def partitions():
+    return list(AdminClient({"bootstrap.servers": boot}).list_topics(topic, timeout=30).topics[topic].partitions.values())
+
+
+def until(done):
+    admin, began = AdminClient({"bootstrap.servers": boot}), time.monotonic()
+    while True:
+        try:
+            if all(done(p) for p in admin.list_topics(topic, timeout=5).topics[topic].partitions.values()):
+                return {"s": round(time.monotonic() - began, 3)}
+        except KafkaException:
+            pass
+        if time.monotonic() - began > 180:
+            sys.exit("not within 180 s")
+        time.sleep(0.02)
+
+
+def steady(rate):
+    p = Producer({"bootstrap.servers": boot, "acks": "all", "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 120000, "retry.backoff.ms": 20,
+                  "retry.backoff.max.ms": 200, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "topic.metadata.refresh.fast.interval.ms": 50,
+                  "queue.buffering.max.messages": 1000000, "log_level": 0})
+    acked, failed, last, ended = set(), [], [None], threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def done(i):
+        def told(error, _):
+            now = time.monotonic()
+            if error is not None:
+                failed.append(str(error)); return
+            if last[0] is not None and now - last[0] >= 0.01:
+                print(json.dumps({"gap_ms": round((now - last[0]) * 1e3, 1), "ended_at_ms": time.time() * 1e3}), flush=True)
+            last[0] = now; acked.add(i)
+        return told
+    i, began = 0, time.monotonic()
+    while not ended.is_set():
+        due = began + i / rate - time.monotonic()
+        if due > 0:
+            p.poll(min(due, 0.002)); continue
+        p.produce(topic, b"%d" % i, partition=0, on_delivery=done(i)); i += 1
+        p.poll(0)
+    left = p.flush(60)
+    c = Consumer({"bootstrap.servers": boot, "group.id": "check", "enable.auto.commit": False, "isolation.level": "read_committed"})
+    end = c.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)[1]
+    c.assign([TopicPartition(topic, 0, 0)])
+    ids, at = [], 0
+    while at < end:
+        for m in c.consume(5000, timeout=1):
+            if not m.error():
+                ids.append(int(m.value())); at = m.offset() + 1
+    seen = set(ids)
+    return {"sent": i, "acked": len(acked), "failed": len(failed) + left, "lost": len(acked - seen), "duplicated": len(ids) - len(seen),
+            "disorder": sum(x > y for x, y in zip(ids, ids[1:]))}
+
+
 if mode == "latency":
-    out = latency(int(sys.argv[4]) if len(sys.argv) > 4 else 3000)
+    out = latency(*(int(v) for v in (sys.argv[4:] + ["3000", "1"][len(sys.argv) - 4:])))
 elif mode == "first":
     out = acknowledged([None])
 elif mode == "all":
     out = acknowledged(list(range(int(sys.argv[4]))))
+elif mode == "create3":
+    out = {"led_s": create(1, 3)}
+elif mode == "describe":
+    found = partitions()[0]
+    out = {"leader": found.leader, "replicas": found.replicas, "isr": found.isrs}
+elif mode == "led":
+    gone = int(sys.argv[4])
+    out = until(lambda p: p.leader >= 0 and p.leader != gone)
+elif mode == "insync":
+    wanted = int(sys.argv[4])
+    out = until(lambda p: len(p.isrs) == wanted)
+elif mode == "steady":
+    out = steady(float(sys.argv[4]))
 elif mode == "spread":
     out = spread(int(sys.argv[4]), int(sys.argv[5]))
 else:
-    out = {"led_s": round(create(int(sys.argv[4])), 3)}
+    out = {"led_s": round(create(int(sys.argv[4]), int((sys.argv[6:] or [1])[0])), 3)}
     fill(int(sys.argv[4]), int(sys.argv[5]))
 print(json.dumps(out))

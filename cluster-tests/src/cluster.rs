@@ -11,6 +11,7 @@ use callboard_client::{ClientConfig, Trust};
 use callboard_common::Clock;
 use tempfile::TempDir;
 
+use crate::hosts::Hosts;
 use crate::process::{NodeProcess, binary};
 
 /// Nodes that form a cluster. Node `i` of the list has the number `i + 1`.
@@ -18,6 +19,8 @@ use crate::process::{NodeProcess, binary};
 pub struct Cluster {
     dir: TempDir,
     network: u8,
+    /// Hosts of their own, if the nodes have some.
+    hosts: Option<Hosts>,
     /// Settings that all nodes have.
     settings: Vec<String>,
     /// The nodes.
@@ -65,7 +68,23 @@ impl Cluster {
     /// As [`Cluster::start`].
     #[must_use]
     pub fn start_with(nodes: u8, settings: &[&str]) -> Self {
+        Self::prepare().fill(nodes, settings)
+    }
+
+    /// Starts a cluster on hosts of its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::start`].
+    #[must_use]
+    pub fn start_on(hosts: &Hosts, nodes: u8, settings: &[&str]) -> Self {
         let mut cluster = Self::prepare();
+        cluster.hosts = Some(hosts.clone());
+        cluster.fill(nodes, settings)
+    }
+
+    fn fill(self, nodes: u8, settings: &[&str]) -> Self {
+        let mut cluster = self;
         cluster.settings = settings.iter().map(ToString::to_string).collect();
         let voters: Vec<u8> = (1..=nodes).collect();
         cluster.nodes = thread::scope(|scope| {
@@ -95,6 +114,7 @@ impl Cluster {
         let cluster = Self {
             dir,
             network: NETWORKS.fetch_add(1, Ordering::Relaxed),
+            hosts: None,
             settings: Vec::new(),
             nodes: Vec::new(),
         };
@@ -126,6 +146,9 @@ impl Cluster {
     /// The address of a node, which no other cluster of this machine has.
     #[must_use]
     pub fn address(&self, node: u8, port: u16) -> SocketAddr {
+        if self.hosts.is_some() {
+            return SocketAddr::from(([10, 77, 77, node], port));
+        }
         let pid = std::process::id();
         let (high, low) = ((pid >> 8) as u8 % 200 + 20, pid as u8);
         SocketAddr::from(([127, high, low, self.network.wrapping_mul(10) + node], port))
@@ -134,7 +157,8 @@ impl Cluster {
     /// The data directory of a node.
     #[must_use]
     pub fn data(&self, node: u8) -> PathBuf {
-        self.dir.path().join(format!("node-{node}"))
+        let dir = self.hosts.as_ref().map_or(self.dir.path(), Hosts::dir);
+        dir.join(format!("node-{node}"))
     }
 
     /// Starts a node with these voters, and waits until it is ready.
@@ -162,7 +186,8 @@ impl Cluster {
         let settings = settings.iter().chain(&self.settings);
         settings.for_each(|s| more.extend(["--set", s]));
         let doors = [9092, 9192, 9292].map(|port| self.address(node, port));
-        NodeProcess::start_at(&self.data(node), doors, &more)
+        let wrap = self.hosts.as_ref().map(|h| h.wrap(node));
+        NodeProcess::start_within(wrap.unwrap_or_default(), &self.data(node), doors, &more)
     }
 
     /// Settings for a client that knows the nodes that are there.

@@ -2,5 +2,6 @@
 
 pub mod cluster;
 pub mod history;
+pub mod hosts;
 pub mod process;
 pub mod wire;

@@ -40,6 +40,8 @@ pub struct NodeProcess {
     child: Child,
     data: PathBuf,
     arguments: Vec<String>,
+    /// What stands before the command that runs it.
+    wrap: Vec<String>,
     /// The Kafka door.
     pub kafka: SocketAddr,
     /// The QUIC door.
@@ -77,16 +79,39 @@ impl NodeProcess {
     /// As [`NodeProcess::start`].
     #[must_use]
     pub fn start_at(data: &Path, doors: [SocketAddr; 3], more: &[&str]) -> Self {
+        Self::start_within(Vec::new(), data, doors, more)
+    }
+
+    /// As [`NodeProcess::start_at`], by a command that ends in running another one, like `ip netns exec NAME`.
+    ///
+    /// # Panics
+    ///
+    /// As [`NodeProcess::start`].
+    #[must_use]
+    pub fn start_within(
+        wrap: Vec<String>,
+        data: &Path,
+        doors: [SocketAddr; 3],
+        more: &[&str],
+    ) -> Self {
         let mut arguments = Vec::new();
         for (door, address) in ["--kafka", "--quic", "--http"].iter().zip(doors) {
             arguments.extend([(*door).to_owned(), address.to_string()]);
         }
         arguments.extend(more.iter().map(|a| (*a).to_owned()));
-        Self::launch(data.to_owned(), arguments)
+        Self::launch(wrap, data.to_owned(), arguments)
     }
 
-    fn launch(data: PathBuf, arguments: Vec<String>) -> Self {
-        let mut child = Command::new(binary())
+    fn launch(wrap: Vec<String>, data: PathBuf, arguments: Vec<String>) -> Self {
+        let mut command = match wrap.split_first() {
+            None => Command::new(binary()),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                let _same = command.args(rest).arg(binary());
+                command
+            }
+        };
+        let mut child = command
             .arg("start")
             .args(&arguments)
             .arg("--data")
@@ -121,6 +146,7 @@ impl NodeProcess {
             child,
             data,
             arguments,
+            wrap,
             kafka: ready.kafka,
             quic: ready.quic,
             http: ready.http,
@@ -156,7 +182,8 @@ impl NodeProcess {
     /// As [`NodeProcess::start`].
     pub fn restart(&mut self) {
         let more: Vec<&str> = self.arguments.iter().skip(6).map(String::as_str).collect();
-        let next = Self::start_at(&self.data, [self.kafka, self.quic, self.http], &more);
+        let doors = [self.kafka, self.quic, self.http];
+        let next = Self::start_within(self.wrap.clone(), &self.data, doors, &more);
         let old = std::mem::replace(self, next);
         drop(old);
     }

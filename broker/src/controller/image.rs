@@ -186,6 +186,11 @@ impl MetadataImage {
                     Ok(())
                 })
             }
+            Command::LoseReplica {
+                topic_id,
+                partition,
+                broker,
+            } => self.change(&topic_id, partition, |p, of| p.lose(broker, of)),
             Command::Elect {
                 partitions,
                 unclean,

@@ -193,6 +193,21 @@ impl PartitionImage {
         true
     }
 
+    /// A replica's log is damaged: it neither leads nor counts until it has caught up again.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Ineligible`] if nobody else that is alive is whole: what it still has is all there is.
+    pub fn lose(&mut self, broker: BrokerId, of: Electorate<'_>) -> Result<(), Refusal> {
+        let others = self.isr.iter().chain(&self.elr).filter(|b| **b != broker);
+        let is_whole = self.isr.contains(&broker) || self.elr.contains(&broker);
+        if is_whole && !others.clone().any(|b| of.unfenced.contains(b)) {
+            return Err(Refusal::Ineligible);
+        }
+        let _changed: bool = self.forget(broker, of);
+        Ok(())
+    }
+
     /// The leader changes who is in sync, knowing the partition as it was at `version`.
     ///
     /// # Errors

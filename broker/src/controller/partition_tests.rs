@@ -188,6 +188,21 @@ fn kip_455_a_move_that_is_given_up_leaves_those_who_were_there() {
     assert_eq!(scene.partition.isr, [B1, B2, B3]);
 }
 
+/// A replica that is damaged counts no more, unless it is all there is.
+#[test]
+fn a_damaged_replica_leads_no_more_unless_it_is_the_last_that_is_whole() {
+    let mut scene = Scene::new(2);
+    scene.act(|p, of| p.lose(B1, of)).expect("others are whole");
+    assert_eq!(scene.partition.leader, Some(B2));
+    assert_eq!(scene.partition.isr, [B2, B3]);
+    scene
+        .act(|p, of| p.lose(B1, of))
+        .expect("it does not count anyway");
+    scene.fence(B3);
+    assert_eq!(scene.act(|p, of| p.lose(B2, of)), Err(Refusal::Ineligible));
+    assert_eq!(scene.partition.leader, Some(B2));
+}
+
 #[test]
 fn only_a_command_elects_uncleanly() {
     let mut scene = Scene::new(1);

@@ -183,6 +183,15 @@ pub enum Command {
         /// Whether it is emptied.
         drains: bool,
     },
+    /// A replica has found its log damaged: it is not whole any more, and fetches what it lacks.
+    LoseReplica {
+        /// The topic's identifier.
+        topic_id: Uuid,
+        /// The partition.
+        partition: i32,
+        /// Whose replica.
+        broker: BrokerId,
+    },
 }
 
 /// A data directory that follows the metadata log, as a voter or a learner.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::state::{Effect, Effects, Follower, Input, Position};
 use crate::leader::actor::{Close, Configure};
+use crate::leader::opening::LoseReplica;
 use crate::metrics::Metrics;
 use crate::peer::fetcher::Fetchers;
 use crate::peer::protocol::{Part, PartitionPosition};
@@ -22,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a follower is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FollowerStart {
     /// Where its log is.
     pub files: LogFiles,
@@ -38,6 +39,8 @@ pub struct FollowerStart {
     pub broker_epoch: i64,
     /// The lanes to leaders.
     pub fetchers: Fetchers,
+    /// Tells the controller that this log is damaged.
+    pub lose_replica: LoseReplica,
     /// Pools.
     pub runtime: Runtime,
     /// Time.
@@ -46,6 +49,14 @@ pub struct FollowerStart {
     pub metrics: Metrics,
     /// The log.
     pub logger: Logger,
+}
+
+impl std::fmt::Debug for FollowerStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FollowerStart")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
 }
 
 /// There is a lane to the leader.
@@ -154,10 +165,12 @@ impl FollowerActor {
             | StorageError::Content { .. }
             | StorageError::Contradiction { .. } => None,
         });
+        // Reads may have found what opening did not look at.
+        let lost = lost.chain(self.start.files.outstanding.damage());
         if let Some(first) = lost.min() {
             let _count = self.start.metrics.damaged_reads.inc();
             error!(self.start.logger, "log is damaged; it is fetched again from there"; "offset" => %first);
-            return self.open_by(move || log.truncate(first), ctx);
+            return self.fetch_again(log, first, ctx);
         }
         debug!(self.start.logger, "follows"; "leader" => %self.start.leader, "leader_epoch" => %self.start.epoch,
             "log_end" => %log.log_end());
@@ -176,6 +189,29 @@ impl FollowerActor {
         self.start
             .fetchers
             .attach(self.start.leader, self.key(), ctx.address());
+    }
+
+    /// Cuts a damaged log, once it is known not to count as whole any more. While no other replica is whole it stays as it
+    /// is, and nothing is followed.
+    fn fetch_again(&mut self, log: Log, first: Offset, ctx: &mut Context<Self>) {
+        let (lose, clock, logger) = (
+            self.start.lose_replica.clone(),
+            self.start.clock.clone(),
+            self.start.logger.clone(),
+        );
+        let allowed = async move {
+            while !lose().await {
+                warn!(
+                    logger,
+                    "the log is damaged and no other replica is whole: it stays as it is"
+                );
+                clock.sleep(FULL_PAUSE).await;
+            }
+        };
+        let cut = move |(), actor: &mut Self, ctx: &mut Context<Self>| {
+            actor.open_by(move || log.truncate(first), ctx);
+        };
+        ctx.wait(allowed.into_actor(self).map(cut));
     }
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {

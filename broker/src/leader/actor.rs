@@ -219,6 +219,7 @@ impl LeaderActor {
         permit: Permit,
     ) {
         let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
+        let damaged = self.damaged();
         let answer = move |result: Result<Bytes, StorageError>,
                            reply: Reply<Fetched, FetchError>| {
             let result = result
@@ -226,6 +227,7 @@ impl LeaderActor {
                 .map_err(|error| {
                     let _count = metrics.damaged_reads.inc();
                     error!(logger, "log cannot be read"; "error" => %error);
+                    damaged(&error);
                     FetchError::Storage(error.to_string())
                 });
             drop(reply.send(result));

@@ -27,6 +27,10 @@ pub type NewEpoch = Arc<dyn Fn() -> BoxFuture<'static, Option<LeaderEpoch>> + Se
 /// Asks the controller to change who is in sync, in a reign; answers whether that was done.
 pub type ChangeIsr = Arc<dyn Fn(LeaderEpoch, IsrChange) -> BoxFuture<'static, bool> + Send + Sync>;
 
+/// Tells the controller that this replica is damaged; answers whether others are whole, so that it may fetch anew what it
+/// lacks.
+pub type LoseReplica = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// What a leader is started with.
 #[derive(Clone)]
 pub struct LeaderStart {
@@ -46,6 +50,8 @@ pub struct LeaderStart {
     pub change_isr: ChangeIsr,
     /// How a restarted leader gets a new reign.
     pub new_epoch: NewEpoch,
+    /// Gives the leadership up when the log is damaged.
+    pub lose_replica: LoseReplica,
     /// Where its readers watch its ends.
     pub ends: watch::Sender<Ends>,
     /// Pools.
@@ -144,6 +150,9 @@ impl LeaderActor {
         for damage in &damaged {
             let _count = self.start.metrics.damaged_reads.inc();
             error!(self.start.logger, "log is damaged; reads that reach it fail, the rest is served"; "error" => %damage);
+        }
+        if !damaged.is_empty() {
+            self.give_up_damaged(ctx);
         }
         info!(self.start.logger, "leads"; "leader_epoch" => %epoch, "log_start" => %log.log_start(), "log_end" => %log.log_end());
         let now = self.start.clock.now();

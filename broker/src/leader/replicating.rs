@@ -1,16 +1,45 @@
 //! The shell of a leader towards its followers and the controller.
 
 use actix::prelude::*;
-use slog::{debug, info};
+use slog::{debug, info, warn};
 use tokio::sync::oneshot;
 
 use super::actor::LeaderActor;
 use super::messages::{Replicate, Replicated, UpdateReplicas};
 use super::replication::IsrChange;
 use super::state::Input;
+use crate::storage::StorageError;
 use crate::supervision::Permit;
 
 impl LeaderActor {
+    /// What is done when a read finds damage: if another replica is whole it leads from then on, and this one fetches from
+    /// it what it lacks.
+    pub(super) fn damaged(&self) -> impl FnOnce(&StorageError) + Send + use<> {
+        let (lose, runtime) = (self.start.lose_replica.clone(), self.start.runtime.clone());
+        let outstanding = self.start.files.outstanding.clone();
+        let has_others = self.start.partition.isr.len() > 1;
+        move |error| {
+            let StorageError::Damaged { offset, .. } = *error else {
+                return;
+            };
+            outstanding.note_damage(offset);
+            if has_others {
+                let give_up = move || drop(actix_rt::spawn(lose()));
+                let _alive: bool = runtime.control().run(give_up);
+            }
+        }
+    }
+
+    /// Lets another replica lead, if one is whole; the metadata says so then.
+    pub(super) fn give_up_damaged(&self, ctx: &mut Context<Self>) {
+        let (lost, logger) = ((self.start.lose_replica)(), self.start.logger.clone());
+        let told = lost.into_actor(self).map(move |others, _, _| match others {
+            true => warn!(logger, "the log is damaged: another replica leads"),
+            false => warn!(logger, "the log is damaged and no other replica is whole"),
+        });
+        let _running = ctx.spawn(told);
+    }
+
     /// Asks the controller to change who is in sync.
     pub(super) fn change_isr(&self, change: IsrChange, ctx: &mut Context<Self>) {
         let Some(open) = &self.state else { return };

@@ -116,6 +116,8 @@ pub struct ReplicasActor {
     pub(super) replicas: Replicas,
     effects: Effects,
     pub(super) doers: BTreeMap<TopicPartition, Doer>,
+    /// What runs on the pools and what is not to be trusted, over all duties: who followed may lead next.
+    outstanding: BTreeMap<TopicPartition, Outstanding>,
     /// Logs that are being closed.
     ending: BTreeMap<TopicPartition, After>,
     pub(super) coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
@@ -133,6 +135,7 @@ impl ReplicasActor {
             replicas,
             effects: Effects::new(),
             doers: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
             ending: BTreeMap::new(),
             coordinators: BTreeMap::new(),
             closing: false,
@@ -165,7 +168,10 @@ impl ReplicasActor {
                 Effect::Delete {
                     partition,
                     topic_id,
-                } => self.end(partition, After::Delete(topic_id), ctx),
+                } => {
+                    drop(self.outstanding.remove(&partition));
+                    self.end(partition, After::Delete(topic_id), ctx);
+                }
                 Effect::Configure { partition, configs } => {
                     let config = self.topic_config(&partition.topic, &configs);
                     match self.doers.get(&partition) {
@@ -274,14 +280,16 @@ impl ReplicasActor {
         }
     }
 
-    pub(super) fn files(&self, partition: &TopicPartition) -> LogFiles {
+    pub(super) fn files(&mut self, partition: &TopicPartition) -> LogFiles {
+        let outstanding = self.outstanding.entry(partition.clone()).or_default();
+        let outstanding = outstanding.clone();
         let shared = &self.start.shared;
         LogFiles {
             partition: partition.clone(),
             dir: self.dir(partition),
             open: shared.open.clone(),
             checkpoints: shared.checkpoints.clone(),
-            outstanding: Outstanding::default(),
+            outstanding,
         }
     }
 

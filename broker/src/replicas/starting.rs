@@ -13,7 +13,7 @@ use crate::controller::{Command, ControllerActor, Outcome, PartitionImage};
 use crate::coordinator::{CoordinatorActor, CoordinatorStart};
 use crate::directory::LeaderRef;
 use crate::follower::{FollowerActor, FollowerStart};
-use crate::leader::opening::{ChangeIsr, NewEpoch};
+use crate::leader::opening::{ChangeIsr, LoseReplica, NewEpoch};
 use crate::leader::{Ends, LeaderActor, LeaderStart};
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit};
 
@@ -63,6 +63,10 @@ impl ReplicasActor {
             // As registered: the node may be fenced just now.
             broker_epoch: registered.map_or(-1, |b| b.epoch),
             fetchers,
+            lose_replica: lose_replica(
+                self.start.controller.clone(),
+                (partition.clone(), role.topic_id, shared.broker),
+            ),
             runtime: shared.runtime.clone(),
             clock: shared.clock.clone(),
             metrics: shared.metrics.clone(),
@@ -96,7 +100,8 @@ impl ReplicasActor {
             partition: image.clone(),
             alive: self.replicas.alive().clone(),
             change_isr: change_isr(controller.clone(), of.clone()),
-            new_epoch: new_epoch(controller, of),
+            new_epoch: new_epoch(controller.clone(), of.clone()),
+            lose_replica: lose_replica(controller, of),
             ends: ends.clone(),
             runtime: shared.runtime.clone(),
             clock: shared.clock.clone(),
@@ -198,6 +203,22 @@ fn new_epoch(
             }
         }
         .boxed()
+    })
+}
+
+/// Tells the controller that this replica is damaged.
+fn lose_replica(
+    controller: Addr<ControllerActor>,
+    (partition, topic_id, broker): (TopicPartition, Uuid, BrokerId),
+) -> LoseReplica {
+    std::sync::Arc::new(move || {
+        let command = Command::LoseReplica {
+            topic_id,
+            partition: partition.partition,
+            broker,
+        };
+        let answer = propose(&controller, command);
+        async move { answer.await.is_ok() }.boxed()
     })
 }
 

@@ -23,6 +23,8 @@ pub struct Outstanding(Arc<(Mutex<Work>, Condvar)>);
 struct Work {
     running: usize,
     cut_at: Option<Offset>,
+    /// Where a read found the log damaged.
+    damaged_at: Option<Offset>,
 }
 
 impl Outstanding {
@@ -54,7 +56,23 @@ impl Outstanding {
 
     /// Notes that the log was cut.
     pub(super) fn was_cut(&self) {
-        self.0.0.lock().cut_at = None;
+        let mut work = self.0.0.lock();
+        let cut = work.cut_at.take();
+        work.damaged_at = work
+            .damaged_at
+            .filter(|at| cut.is_some_and(|cut| *at < cut));
+    }
+
+    /// Notes that what is at this offset and above cannot be trusted.
+    pub fn note_damage(&self, offset: Offset) {
+        let mut work = self.0.0.lock();
+        work.damaged_at = Some(work.damaged_at.map_or(offset, |at| at.min(offset)));
+    }
+
+    /// Where a read found damage that was not cut off since.
+    #[must_use]
+    pub fn damage(&self) -> Option<Offset> {
+        self.0.0.lock().damaged_at
     }
 }
 

@@ -58,8 +58,28 @@ impl Admin {
         Self { client }
     }
 
-    /// Asks all nodes that are alive, one after the other.
+    /// Asks all nodes that are alive, one after the other; again if one of them has just died.
     async fn ask_all<A: Ask + Clone>(
+        &self,
+        request: A,
+    ) -> Result<Vec<(BrokerId, A::Answer)>, Error> {
+        let config = self.client.config();
+        let trying = async {
+            loop {
+                match self.ask_all_once(request.clone()).await {
+                    Err(error) if error.is_retriable() => {
+                        tokio::time::sleep(config.retry_backoff).await;
+                    }
+                    other => return other,
+                }
+            }
+        };
+        tokio::time::timeout(config.api_timeout, trying)
+            .await
+            .unwrap_or(Err(Error::Timeout))
+    }
+
+    async fn ask_all_once<A: Ask + Clone>(
         &self,
         request: A,
     ) -> Result<Vec<(BrokerId, A::Answer)>, Error> {

@@ -2,6 +2,7 @@
 //! doubled or out of order. One test at a time: each has three nodes.
 
 mod administration;
+mod network;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -124,4 +125,49 @@ fn one_node_grows_to_three_and_all_may_be_killed_at_once() {
     cluster.wait_in_sync(0, "wide", 3, PATIENCE);
     check(load);
     check(wide);
+}
+
+/// Flips bytes in the middle of a partition's log.
+fn damage(cluster: &Cluster, node: u8, partition: &str) {
+    let dir = cluster.data(node).join(partition);
+    let files = std::fs::read_dir(dir).expect("its directory");
+    let mut logs: Vec<_> = files.map(|f| f.expect("a file").path()).collect();
+    logs.retain(|p| p.extension().is_some_and(|e| e == "log"));
+    logs.sort();
+    let mut bytes = std::fs::read(&logs[0]).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64]
+        .iter_mut()
+        .for_each(|b| *b ^= 0x5a);
+    std::fs::write(&logs[0], bytes).expect("written");
+}
+
+/// Bits rot on one node: while it is stopped, and while it leads. It fetches again what it lacks, and nothing of it is
+/// served.
+#[test]
+fn a_damaged_replica_fetches_again_from_the_others() {
+    let _turn = turn();
+    let (mut cluster, load) = scene();
+    pass(2000);
+    let history = load.stop();
+    for start_it_first in [false, true] {
+        let leader = cluster.leader(0, "t");
+        if start_it_first {
+            // It leads, and whoever reads finds out.
+            damage(&cluster, leader as u8, "t-0");
+        } else {
+            cluster.nodes[leader - 1].kill();
+            damage(&cluster, leader as u8, "t-0");
+            cluster.nodes[leader - 1].restart();
+        }
+        history.check(cluster.client());
+        cluster.wait_in_sync(0, "t", 3, PATIENCE);
+        // The others may go: what was fetched again is whole.
+        for other in [leader % 3, (leader + 1) % 3] {
+            cluster.nodes[other].kill();
+            history.check(cluster.client());
+            cluster.nodes[other].restart();
+            cluster.wait_in_sync(other, "t", 3, PATIENCE);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod kafka;
 mod meter;
+mod steady;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -55,6 +56,8 @@ pub(crate) enum Bench {
         #[arg(long, default_value = "100")]
         size: ByteSize,
     },
+    /// Append at a steady rate and tell every gap between acknowledgements: run it while nodes fail or restart.
+    Steady(steady::Steady),
 }
 
 /// What all of them need.
@@ -98,6 +101,7 @@ pub(crate) async fn run(bench: Bench) -> Result<(), Failure> {
             Some(door) => consume_kafka(&load, door).await,
             None => consume_quic(&load).await,
         },
+        Bench::Steady(steady) => steady::run(steady).await,
         Bench::Latency { load, size } => match &load.kafka {
             Some(door) => latency_kafka(&load, door, size.0 as usize).await,
             None => latency_quic(&load, size.0 as usize).await,

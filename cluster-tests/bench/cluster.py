@@ -1,0 +1,351 @@
+#!/usr/bin/env python3
+"""Three nodes of Callboard beside three of Apache Kafka 4.4, on one machine.
+
+  cluster.py [--faults 20] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover hang produce latency partitions all
+
+A steady producer writes 1,000 records/s, acks=all, idempotent, while nodes are killed, hung, stopped in order; the longest
+time between two acknowledgements of each fault counts. The same producer settings for both: librdkafka, linger 1 ms,
+retry.backoff 20-200 ms, reconnect.backoff 20-200 ms, metadata refreshed every 50 ms while a leader is wanted. What was
+acknowledged is read back and checked for loss, order and duplicates. `hang` uses Callboard's own client."""
+import argparse, json, os, re, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import procstat
+from systems import BINARY, HOME, OUT, ROOT, free_port, install, java, payloads, sh
+
+P = argparse.ArgumentParser()
+P.add_argument("--faults", type=int, default=20); P.add_argument("--kafka-faults", type=int, default=5)
+P.add_argument("--runs", type=int, default=3); P.add_argument("--table"); P.add_argument("rows", nargs="*")
+A = P.parse_args()
+PYTHON = f"{HOME}/python/bin/python"
+RESULTS = []
+
+
+class Cluster:
+    """Nodes 1 to 3 on ports of their own."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="bench-cluster-")
+        self.ports = {n: free_port() for n in (1, 2, 3)}
+        self.control = {n: free_port() for n in (1, 2, 3)}
+        self.process = {}
+        self.prepare()
+        for n in (1, 2, 3):
+            self.start(n)
+        for n in (1, 2, 3):
+            self.wait(n)
+
+    @property
+    def boot(self):
+        return ",".join(f"127.0.0.1:{p}" for p in self.ports.values())
+
+    def start(self, n):
+        out = open(f"{self.dir}/out-{n}", "a")
+        self.process[n] = subprocess.Popen(self.command(n), stdout=out, stderr=subprocess.STDOUT)
+
+    def wait(self, n):
+        import socket
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.ports[n]), 0.2).close(); return
+            except OSError:
+                time.sleep(0.05)
+
+    def signal(self, n, which):
+        self.process[n].send_signal(which)
+        if which in (signal.SIGKILL, signal.SIGTERM):
+            self.process[n].wait()
+
+    @property
+    def cpu_s(self):
+        return sum(procstat.cpu_s(p.pid) for p in self.process.values())
+
+    @property
+    def rss_mib(self):
+        return sum(procstat.mem(p.pid)["VmRSS"] for p in self.process.values())
+
+    @property
+    def pids(self):
+        return [p.pid for p in self.process.values()]
+
+    def remove(self):
+        for p in self.process.values():
+            p.kill(); p.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Callboard(Cluster):
+    name = "callboard"
+
+    def prepare(self):
+        self.quic = {n: free_port() for n in (1, 2, 3)}
+        sh([BINARY, "cert", "init", "--out", f"{self.dir}/authority"])
+        for n in (1, 2, 3):
+            sh([BINARY, "cert", "node", str(n), "--authority", f"{self.dir}/authority"])
+
+    def command(self, n):
+        voters = ",".join(f"{v}@127.0.0.1:{p}" for v, p in self.control.items())
+        more = ["--set", f"node.id={n}", "--set", f"cluster.certificates={self.dir}/authority/node-{n}", "--set", f"cluster.voters={voters}"]
+        return [BINARY, "start", "--data", f"{self.dir}/node-{n}", "--kafka", f"127.0.0.1:{self.ports[n]}", "--quic", f"127.0.0.1:{self.quic[n]}",
+                "--http", "127.0.0.1:0", "--peer", f"127.0.0.1:{self.control[n]}", *more]
+
+    def connect(self):
+        servers = ",".join(f"127.0.0.1:{p}" for p in self.quic.values())
+        return ["--server", servers, "--ca", f"{self.dir}/authority/ca.pem"]
+
+
+class Kafka(Cluster):
+    name = "kafka"
+
+    def prepare(self):
+        import base64, uuid
+        text = lambda: base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "a")
+        voters = ",".join(f"{n}@127.0.0.1:{p}:{text()}" for n, p in self.control.items())
+        cluster, boot = text(), ",".join(f"127.0.0.1:{p}" for p in self.control.values())
+        for n in (1, 2, 3):
+            at, control = f"127.0.0.1:{self.ports[n]}", f"127.0.0.1:{self.control[n]}"
+            open(f"{self.dir}/{n}.properties", "w").write(f"""process.roles=broker,controller
+node.id={n}
+listeners=PLAINTEXT://{at},CONTROLLER://{control}
+advertised.listeners=PLAINTEXT://{at},CONTROLLER://{control}
+inter.broker.listener.name=PLAINTEXT
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+controller.quorum.bootstrap.servers={boot}
+log.dirs={self.dir}/node-{n}
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+group.initial.rebalance.delay.ms=0
+""")
+            sh(java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", f"{self.dir}/{n}.properties", "--initial-controllers", voters))
+
+    def command(self, n):
+        c = java("kafka.Kafka", f"{self.dir}/{n}.properties")
+        return [c[0], "-Xms768m", "-Xmx768m", "-XX:MaxGCPauseMillis=20", *c[2:]]
+
+
+def rdk(cluster, *arguments):
+    said = sh([PYTHON, f"{HERE}/rdk.py", cluster.boot, *map(str, arguments)])
+    return json.loads(next(l for l in said.splitlines() if l.startswith("{")))
+
+
+def note(row, what, unit, ours, theirs, target, **more):
+    line = {"row": row, "what": what, "unit": unit, "callboard": ours, "kafka": theirs, "target": target, **more}
+    RESULTS.append(line)
+    print(f"{row:10} {what:50} callboard {ours} kafka {theirs} {unit} target {target} {more or ''}", flush=True)
+    json.dump(RESULTS, open(f"{OUT}/cluster.json", "w"), indent=1)
+
+
+class Steady:
+    """A producer in a process of its own, which tells of every gap."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.gaps, self.last = [], None
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                said = json.loads(line)
+                if "gap_ms" in said:
+                    self.gaps.append((said["ended_at_ms"], said["gap_ms"]))
+                else:
+                    self.last = said
+
+    def longest(self, begin_ms, end_ms):
+        """The longest gap that had not ended when the fault came; what is shorter than 10 ms is not told."""
+        return max([g for at, g in self.gaps if begin_ms <= at <= end_ms], default=10.0)
+
+    def finish(self):
+        self.process.stdin.close()
+        self.process.wait(120); self.thread.join(10)
+        return self.last
+
+
+def leaders(cluster, topic):
+    return rdk(cluster, "describe", topic)
+
+
+def settle(cluster, topic):
+    """Waits until all three are in sync; who leads and who leads the quorum."""
+    began = time.monotonic()
+    while True:
+        try:
+            seen = leaders(cluster, topic)
+        except SystemExit:
+            seen = {"isr": []}
+        if len(seen["isr"]) == 3:
+            return seen
+        if time.monotonic() - began > 120:
+            sys.exit(f"{cluster.name} is not in sync after 120 s: {seen}")
+        time.sleep(0.2)
+
+
+def inject(cluster, steady, topic, fault, after):
+    """One fault; the longest gap that it makes."""
+    seen = settle(cluster, topic)
+    leader = seen["leader"]
+    victim = leader if fault != "follower" else next(n for n in seen["replicas"] if n != leader)
+    time.sleep(1)
+    began = time.time() * 1e3
+    if fault == "hang":
+        cluster.signal(victim, signal.SIGSTOP)
+    else:
+        cluster.signal(victim, signal.SIGTERM if fault == "stop" else signal.SIGKILL)
+    time.sleep(after)
+    longest = steady.longest(began, time.time() * 1e3)
+    if fault == "hang":
+        cluster.signal(victim, signal.SIGCONT)
+    else:
+        cluster.start(victim); cluster.wait(victim)
+    return longest
+
+
+def quantiles(gaps):
+    gaps = sorted(gaps)
+    at = lambda q: round(gaps[min(len(gaps) - 1, int(len(gaps) * q))], 1)
+    return {"p50": at(0.5), "p95": at(0.95), "max": at(1.0), "faults": len(gaps)}
+
+
+FAULTS = {"kill": ("kill -9 of the leader", "300 / 700 / 2,000"), "stop": ("clean stop of the leader", "p95 <= 50"),
+          "follower": ("kill -9 of a follower", "p95 <= 100"), "hang": ("SIGSTOP of the leader, native client", "p95 <= 2,500")}
+
+
+def failover(faults):
+    for fault in faults:
+        figures, verdicts = {}, {}
+        for kind, count, after in ((Callboard, A.faults, 3), (Kafka, A.kafka_faults, 16)):
+            if fault == "hang" and kind is Kafka:
+                continue
+            cluster, topic = kind(), f"steady-{fault}"
+            rdk(cluster, "create3", topic)
+            if fault == "hang":
+                command = [BINARY, "bench", "steady", "--topic", topic, "--seconds", str(int(count * 12 + 60)), "--gap", "10", "--json", *cluster.connect()]
+            else:
+                command = [PYTHON, f"{HERE}/rdk.py", cluster.boot, "steady", topic, "1000"]
+            steady = Steady(command)
+            time.sleep(4)
+            gaps = [inject(cluster, steady, topic, fault, 5 if fault == "hang" else after) for _ in range(count)]
+            settle(cluster, topic)
+            if fault == "hang":
+                steady.process.kill()
+            else:
+                verdicts[kind] = steady.finish()
+                wrong = [k for k in ("lost", "duplicated", "disorder", "failed") if not verdicts[kind] or verdicts[kind][k]]
+                if wrong:
+                    print(f"WRONG: {cluster.name} {fault}: {verdicts[kind]}", flush=True)
+            figures[kind] = quantiles(gaps)
+            cluster.remove()
+        what, target = FAULTS[fault]
+        note("failover", what, "ms", figures[Callboard], figures.get(Kafka), target, verdict=verdicts.get(Callboard), kafka_verdict=verdicts.get(Kafka))
+
+
+SENT = re.compile(r"(\d+) records sent, ([\d.]+) records/sec \(([\d.]+) MB/sec\), ([\d.]+) ms avg latency, ([\d.]+) ms max latency, (\d+) ms 50th, (\d+) ms 95th, (\d+) ms 99th")
+
+
+def produce(cluster, topic, size, records):
+    others, before = procstat.Others(cluster.pids), cluster.cpu_s
+    out = sh(java("org.apache.kafka.tools.ProducerPerformance", "--bootstrap-server", cluster.boot, "--topic", topic, "--num-records", str(records),
+                  "--payload-file", payloads(size), "--throughput", "-1", "--reporting-interval", "1000", "--command-property", "acks=all", "batch.size=262144", "linger.ms=5"))
+    time.sleep(1)
+    m = SENT.findall(out)[-1]
+    return {"records_per_s": float(m[1]), "cpu_s_per_M": (cluster.cpu_s - before) / records * 1e6, "others": others.share()}
+
+
+def both(measure):
+    """Alternately, after one round that does not count; medians of what each figure was."""
+    clusters, seen = [Kafka(), Callboard()], {}
+    for n in range(A.runs + 1):
+        for cluster in clusters:
+            figures = measure(cluster, n)
+            if n:
+                seen.setdefault(cluster.name, []).append(figures)
+    for cluster in clusters:
+        cluster.remove()
+    median = lambda all: {k: statistics.median(f[k] for f in all) for k in all[0]}
+    return median(seen["callboard"]), median(seen["kafka"])
+
+
+def row_produce():
+    for size, records in ((100, 1500000), (1024, 300000)):
+        def measure(cluster, n):
+            topic = f"p-{size}"
+            if n == 0:
+                rdk(cluster, "create3", topic)
+            return produce(cluster, topic, size, records)
+        ours, theirs = both(measure)
+        what = f"RF 3, {size} B, batches of 256 KiB, ours synced"
+        others = round(max(ours["others"], theirs["others"]), 3)
+        ratio = lambda k: round(ours[k] / theirs[k], 2)
+        note("produce", what, "CPU-s/M, all nodes", round(ours["cpu_s_per_M"], 2), round(theirs["cpu_s_per_M"], 2), "<= 0.6", ratio=ratio("cpu_s_per_M"), others=others)
+        note("produce", what, "records/s", round(ours["records_per_s"]), round(theirs["records_per_s"]), ">= 1", ratio=ratio("records_per_s"), others=others)
+
+
+def row_latency():
+    def measure(cluster, n):
+        return rdk(cluster, "latency", f"l{n}-{time.time()}", 2000, 3)
+    ours, theirs = both(measure)
+    for q, target in (("p50", "<= 1 ms"), ("p99", "<= Kafka")):
+        note("latency", f"RF 3, one record in flight, produce to consume, {q}", "ms", round(ours[q], 3), round(theirs[q], 3), target)
+
+
+def row_partitions():
+    for kind in (Callboard, Kafka):
+        cluster = kind()
+        created = rdk(cluster, "partitions", "many", 1000, 0, 3)["led_s"]
+        time.sleep(5)
+        busy = cluster.cpu_s; time.sleep(10); busy = (cluster.cpu_s - busy) * 10
+        memory = cluster.rss_mib
+        cluster.signal(3, signal.SIGKILL)
+        led = rdk(cluster, "led", "many", 3)["s"]
+        time.sleep(2)
+        cluster.start(3); cluster.wait(3)
+        back = rdk(cluster, "insync", "many", 3)["s"]
+        for n in (1, 2, 3):
+            cluster.process[n].kill()
+        for n in (1, 2, 3):
+            cluster.process[n].wait()
+        began = time.monotonic()
+        for n in (1, 2, 3):
+            cluster.start(n)
+        for n in (1, 2, 3):
+            cluster.wait(n)
+        rdk(cluster, "all", "many", 1000)
+        serving = time.monotonic() - began
+        figures = {"created_s": created, "led_again_s": led, "in_every_isr_s": back, "all_killed_serving_s": serving, "rss_mib_all": memory, "idle_cpu_percent_all": busy}
+        cluster.remove()
+        if kind is Callboard:
+            ours = figures
+    targets = {"created_s": "<= 1", "led_again_s": "<= 2", "in_every_isr_s": "<= 10", "all_killed_serving_s": "<= 5"}
+    for key in ours:
+        note("partitions", f"1,000 partitions RF 3: {key}", "", round(ours[key], 2), round(figures[key], 2), targets.get(key))
+
+
+def table(path):
+    text = open(path).read()
+    begin, end = "<!-- cluster begin -->\n", "<!-- cluster end -->"
+    show = lambda v: "-" if v is None else " / ".join(f"{v[k]:g}" for k in ("p50", "p95", "max")) + f" ({v['faults']} faults)" if isinstance(v, dict) else f"{v:g}"
+    rows = [f"Written by `cluster-tests/bench/cluster.py`; {os.cpu_count()} cores for all three nodes and the client. Gaps are p50 / p95 / max.\n",
+            "| | what | unit | Callboard | Kafka 4.4 | ratio | target |", "|---|---|---|---|---|---|---|"]
+    rows += [f"| {r['row']} | {r['what']} | {r['unit']} | {show(r['callboard'])} | {show(r['kafka'])} | {r.get('ratio', '')} | {r['target'] or ''} |" for r in RESULTS]
+    head, rest = text.split(begin)
+    open(path, "w").write(head + begin + "\n".join(rows) + "\n" + end + rest.split(end)[1])
+
+
+install()
+wanted = A.rows or ["failover", "hang", "produce", "latency", "partitions"]
+if A.rows and os.path.exists(f"{OUT}/cluster.json"):
+    # Rows that are not measured now keep their last figures.
+    measured = {"failover": lambda r: r["row"] == "failover" and "SIGSTOP" not in r["what"], "hang": lambda r: "SIGSTOP" in r["what"]}
+    again = lambda r: any(measured.get(w, lambda r: r["row"] == w)(r) for w in wanted)
+    RESULTS += [r for r in json.load(open(f"{OUT}/cluster.json")) if not again(r)]
+for row in wanted:
+    {"failover": lambda: failover(["kill", "stop", "follower"]), "hang": lambda: failover(["hang"]), "produce": row_produce, "latency": row_latency, "partitions": row_partitions}[row]()
+if A.table:
+    table(A.table)

@@ -1,0 +1,119 @@
+//! Nodes on hosts of their own, whose network is cut: both ways, one way, around the leader, around everybody.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use callboard_cluster_tests::cluster::{Cluster, wait_until};
+use callboard_cluster_tests::history::Load;
+use callboard_cluster_tests::hosts::Hosts;
+use serde_json::Value;
+
+use crate::{PATIENCE, check, create, pass, turn};
+
+fn scene(hosts: &Hosts) -> (Cluster, Load) {
+    let cluster = Cluster::start_on(hosts, 3, &[]);
+    create(&cluster, 0, "t");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let load = Load::start(cluster.client(), "t");
+    pass(500);
+    (cluster, load)
+}
+
+/// Whether a node says that it is ready.
+fn is_ready(cluster: &Cluster, at: usize) -> bool {
+    let mut stream = TcpStream::connect(cluster.nodes[at].http).expect("its door is open");
+    let request = b"GET /health HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).expect("sent");
+    let mut answer = String::new();
+    let _read = stream.read_to_string(&mut answer).expect("an answer");
+    answer.starts_with("HTTP/1.1 200")
+}
+
+/// Cuts the leader of partition 0 off, as `how` says, for longer than a lease; then all is well again.
+fn cut_the_leader(name: &str, how: &str, is_silenced: bool) {
+    let Some(hosts) = Hosts::of_test(name, 3) else {
+        return;
+    };
+    let _turn = turn();
+    let (cluster, load) = scene(&hosts);
+    let leader = cluster.leader(0, "t");
+    let other = leader % 3;
+    hosts.run(&[how, &leader.to_string()]);
+    pass(6000);
+    assert_ne!(cluster.leader(other, "t"), leader, "another one leads");
+    // Whoever hears nothing of the quorum says so; it serves nothing that may be old.
+    assert_eq!(is_ready(&cluster, leader - 1), !is_silenced);
+    hosts.run(&["heal"]);
+    cluster.wait_in_sync(other, "t", 3, PATIENCE);
+    assert!(is_ready(&cluster, leader - 1));
+    check(load);
+}
+
+#[test]
+fn a_leader_that_is_cut_off_is_replaced() {
+    let name = "network::a_leader_that_is_cut_off_is_replaced";
+    cut_the_leader(name, "cut", true);
+}
+
+#[test]
+fn a_leader_that_nobody_hears_is_replaced() {
+    let name = "network::a_leader_that_nobody_hears_is_replaced";
+    cut_the_leader(name, "mute", true);
+}
+
+#[test]
+fn a_leader_that_hears_nobody_is_replaced() {
+    let name = "network::a_leader_that_hears_nobody_is_replaced";
+    cut_the_leader(name, "deafen", true);
+}
+
+/// Nobody reaches anybody: nothing is acknowledged, and when the network is back it goes on.
+#[test]
+fn without_any_network_nothing_is_acknowledged_and_nothing_lost() {
+    let name = "network::without_any_network_nothing_is_acknowledged_and_nothing_lost";
+    let Some(hosts) = Hosts::of_test(name, 3) else {
+        return;
+    };
+    let _turn = turn();
+    let (cluster, load) = scene(&hosts);
+    for node in ["1", "2", "3"] {
+        hosts.run(&["cut", node]);
+    }
+    pass(6000);
+    assert!((0..3).all(|at| !is_ready(&cluster, at)));
+    hosts.run(&["heal"]);
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    check(load);
+}
+
+/// A follower whose disk is full leaves the in-sync replicas; the others acknowledge on.
+#[test]
+fn a_follower_with_a_full_disk_stops_nobody() {
+    let name = "network::a_follower_with_a_full_disk_stops_nobody";
+    let Some(hosts) = Hosts::of_test(name, 3) else {
+        return;
+    };
+    let _turn = turn();
+    hosts.run(&["disk", "3", "64"]);
+    let (cluster, load) = scene(&hosts);
+    let fill = [
+        "bench",
+        "produce",
+        "--topic",
+        "full",
+        "--records",
+        "90000",
+        "--size",
+        "1KiB",
+    ];
+    drop(cluster.nodes[0].expect(&fill, b""));
+    let out = |told: &Value| {
+        let isr = told["partitions"][0]["isr"]
+            .as_array()
+            .expect("a list")
+            .clone();
+        !isr.contains(&Value::from(3)) && isr.len() == 2
+    };
+    wait_until(PATIENCE, || cluster.topic(0, "full"), out);
+    check(load);
+}
