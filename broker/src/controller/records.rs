@@ -183,7 +183,7 @@ pub enum Command {
         /// Whether it is emptied.
         drains: bool,
     },
-    /// A replica has found its log damaged: it is not whole any more, and fetches what it lacks.
+    /// A replica has found its log damaged, or has no space for more: it neither leads nor counts until it has caught up.
     LoseReplica {
         /// The topic's identifier.
         topic_id: Uuid,

@@ -133,6 +133,9 @@ impl FollowerActor {
         self.state = None;
         if let StorageError::Full { path } = error {
             warn!(self.start.logger, "the disk is full, nothing is followed"; "path" => %path.display());
+            // Nobody waits for this replica meanwhile.
+            let left = (self.start.lose_replica)();
+            let _running = ctx.spawn(left.into_actor(self).map(|_, _, _| {}));
             let sleep = self.start.clock.sleep(FULL_PAUSE);
             let _timer = ctx.spawn(sleep.into_actor(self).map(|(), actor, ctx| actor.open(ctx)));
             return;

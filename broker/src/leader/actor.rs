@@ -204,6 +204,8 @@ impl LeaderActor {
             }
             Err(StorageError::Full { path }) => {
                 warn!(self.start.logger, "the disk is full, nothing is appended"; "path" => %path.display());
+                // Whoever has space leads on; this one follows again when it has some too.
+                self.give_up();
                 Ok(Some(Input::AppendRefused(Refused::DiskFull)))
             }
             Err(error) => Err(error),

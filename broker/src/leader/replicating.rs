@@ -15,17 +15,28 @@ impl LeaderActor {
     /// What is done when a read finds damage: if another replica is whole it leads from then on, and this one fetches from
     /// it what it lacks.
     pub(super) fn damaged(&self) -> impl FnOnce(&StorageError) + Send + use<> {
-        let (lose, runtime) = (self.start.lose_replica.clone(), self.start.runtime.clone());
         let outstanding = self.start.files.outstanding.clone();
-        let has_others = self.start.partition.isr.len() > 1;
+        let give_up = self.giving_up();
         move |error| {
-            let StorageError::Damaged { offset, .. } = *error else {
-                return;
-            };
-            outstanding.note_damage(offset);
+            if let StorageError::Damaged { offset, .. } = *error {
+                outstanding.note_damage(offset);
+                give_up();
+            }
+        }
+    }
+
+    /// If another replica is whole it leads from now on.
+    pub(super) fn give_up(&self) {
+        self.giving_up()();
+    }
+
+    fn giving_up(&self) -> impl FnOnce() + Send + use<> {
+        let (lose, runtime) = (self.start.lose_replica.clone(), self.start.runtime.clone());
+        let has_others = self.start.partition.isr.len() > 1;
+        move || {
             if has_others {
-                let give_up = move || drop(actix_rt::spawn(lose()));
-                let _alive: bool = runtime.control().run(give_up);
+                let told = move || drop(actix_rt::spawn(lose()));
+                let _alive: bool = runtime.control().run(told);
             }
         }
     }
