@@ -263,6 +263,12 @@ fn invalid(name: &str, value: &str, expected: &'static str) -> TopicConfigError 
     }
 }
 
+/// Whether Kafka has a topic config of this name that cannot be set here: it has its default, then.
+#[must_use]
+pub fn has_only_its_default(name: &str) -> bool {
+    KNOWN_TO_KAFKA.contains(&name)
+}
+
 /// Topic configs of Kafka 4.4 that are not supported with any value that would change something.
 const KNOWN_TO_KAFKA: [&str; 21] = [
     "compression.gzip.level",

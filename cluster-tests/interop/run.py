@@ -259,6 +259,76 @@ def secured():
     return steps
 
 
+def clustered():
+    """Kafka's tools against three nodes: the quorum, moves, elections, sizes, a node that leaves."""
+    j, steps, home, T = java(), [], tempfile.mkdtemp(prefix="callboard-cluster-"), "org.apache.kafka.tools."
+    kafka, quic, peer = ([free_port() for _ in range(3)] for _ in range(3))
+    voters = ",".join(f"{n + 1}@127.0.0.1:{p}" for n, p in enumerate(peer))
+    boot = ",".join(f"127.0.0.1:{p}" for p in kafka)
+    nodes = []
+
+    def tool(name, *arguments, fails=False):
+        r = subprocess.run([*j, T + name, "--bootstrap-server", boot, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180)
+        if (r.returncode != 0) != fails:
+            raise Failed(f"{name} {arguments}: {r.stdout[-1500:]}")
+        return r.stdout
+
+    def holds(what, condition, said=""):
+        if not condition:
+            raise Failed(f"{what}: {said[-1200:]}")
+        steps.append(what)
+
+    def until(what, look, wanted):
+        for _ in range(100):
+            said = look()
+            if wanted(said):
+                return holds(what, True)
+            time.sleep(0.3)
+        holds(what, False, said)
+
+    def described(topic):
+        return tool("TopicCommand", "--describe", "--topic", topic)
+
+    try:
+        sh([A.binary, "cert", "init", "--out", f"{home}/authority"])
+        for n in range(3):
+            sh([A.binary, "cert", "node", str(n + 1), "--authority", f"{home}/authority"])
+            nodes.append(subprocess.Popen([A.binary, "start", "--data", f"{home}/node-{n + 1}", "--kafka", f"127.0.0.1:{kafka[n]}", "--quic", f"127.0.0.1:{quic[n]}", "--http", "127.0.0.1:0",
+                                           "--peer", f"127.0.0.1:{peer[n]}", "--set", f"node.id={n + 1}", "--set", f"cluster.certificates={home}/authority/node-{n + 1}",
+                                           "--set", f"cluster.voters={voters}", "--set", "cluster.balance=false"], stdout=subprocess.PIPE, stderr=open(f"{home}/err", "a"), text=True))
+        for node in nodes:
+            if "ready" not in node.stdout.readline():
+                raise Failed("a node does not start: " + open(f"{home}/err").read()[-800:])
+        tool("TopicCommand", "--create", "--topic", "t", "--replica-assignment", "1:2:3,2:3:1")
+        holds("three replicas", described("t").count("Isr: ") == 2 and "ReplicationFactor: 3" in described("t"), described("t"))
+        until("kafka-metadata-quorum --status", lambda: tool("MetadataQuorumCommand", "describe", "--status"), lambda s: "LeaderId:" in s and all(f'"id": {n}' in s for n in (1, 2, 3)))
+        out = tool("MetadataQuorumCommand", "describe", "--replication")
+        holds("... --replication", len([l for l in out.splitlines() if "Leader" in l or "Follower" in l]) >= 3, out)
+        plan = f"{home}/plan.json"
+        json.dump({"version": 1, "partitions": [{"topic": "t", "partition": 0, "replicas": [3, 1]}]}, open(plan, "w"))
+        tool("reassign.ReassignPartitionsCommand", "--reassignment-json-file", plan, "--execute")
+        until("kafka-reassign-partitions", lambda: tool("reassign.ReassignPartitionsCommand", "--reassignment-json-file", plan, "--verify"), lambda s: "is completed" in s)
+        out = tool("reassign.ReassignPartitionsCommand", "--list")
+        holds("... --list", "No partition reassignments found" in out, out)
+        until("kafka-leader-election", lambda: tool("LeaderElectionCommand", "--election-type", "preferred", "--topic", "t", "--partition", "0") + described("t"), lambda s: "Partition: 0\tLeader: 3" in s)
+        out = tool("LogDirsCommand", "--describe", "--topic-list", "t", "--broker-list", "1,2,3")
+        holds("kafka-log-dirs", out.count('"partition":"t-') == 5, out)
+        for partition in (0, 1):
+            json.dump({"version": 1, "partitions": [{"topic": "t", "partition": partition, "replicas": [1, 3]}]}, open(plan, "w"))
+            tool("reassign.ReassignPartitionsCommand", "--reassignment-json-file", plan, "--execute")
+        until("a node is emptied", lambda: tool("reassign.ReassignPartitionsCommand", "--list") + described("t"), lambda s: "No partition" in s and "Replicas: 2" not in s and s.count("Isr: ") == 2)
+        nodes[1].terminate(); nodes[1].wait()
+        r = subprocess.run([*j, T + "ClusterTool", "unregister", "--bootstrap-server", boot, "--id", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+        holds("kafka-cluster unregister", "no longer registered" in r.stdout, r.stdout)
+        out = tool("MetadataQuorumCommand", "describe", "--status")
+        holds("... and it votes no more", '"id": 2' not in out, out)
+    finally:
+        for node in nodes:
+            node.kill(); node.wait()
+        shutil.rmtree(home, ignore_errors=True)
+    return steps
+
+
 def adopted():
     """A data directory that Apache Kafka 4.4 wrote: compressed topics, a transaction in the log, committed offsets."""
     j, steps, home = java(), [], tempfile.mkdtemp(prefix="callboard-adopt-")
@@ -373,6 +443,7 @@ SCENES = {
     "Java client 4.4.0": lambda: scene([*java(), f"{HERE}/java/Scene.java"]),
     "Apache Kafka's tools 4.4.0": tools,
     "... with TLS, SASL, ACLs, quotas": secured,
+    "... against three nodes": clustered,
     "a data directory of Apache Kafka 4.4.0, adopted": adopted,
     "confluent-kafka 2.16.1": lambda: scene([python(), "confluent.py"], f"{HERE}/python"),
     "kafka-python 3.0.12": lambda: scene([python(), "kafkapython.py"], f"{HERE}/python"),

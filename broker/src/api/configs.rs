@@ -14,7 +14,7 @@ use super::topics::{Refused, refused};
 use super::{Api, Caller, Operation, Resource};
 use crate::config::{ConfigDoc, NodeSetting, TOPIC_CONFIGS};
 use crate::controller::Command;
-use crate::topic_config::TopicConfig;
+use crate::topic_config::{TopicConfig, has_only_its_default};
 
 pub(super) fn describe(api: &Api, caller: &Caller, describe: &DescribeConfigs) -> Response {
     if describe.resources.len() > api.config().max_topics_per_request {
@@ -227,7 +227,7 @@ async fn alter_one(
 ) -> Result<(), Refused> {
     let topic = match resource {
         ConfigResource::Topic(topic) => topic,
-        ConfigResource::Broker(broker) => return alter_broker(api, caller, broker),
+        ConfigResource::Broker(broker) => return alter_broker(api, caller, broker, changes),
         ConfigResource::Other(..) => {
             let message = "settings of topics can be changed, nothing else";
             return Err(refused(ErrorCode::InvalidRequest, message));
@@ -263,10 +263,20 @@ async fn alter_one(
     Ok(())
 }
 
-/// Settings of the node come from its file and environment, so that a restart gives what was there before.
-fn alter_broker(api: &Api, caller: &Caller, broker: &Text) -> Result<(), Refused> {
+/// Settings of the node come from its file and environment, so that a restart gives what was there before. Nothing is set
+/// beside them, so to go back to them is always possible: Kafka's tools do that after a move.
+fn alter_broker(
+    api: &Api,
+    caller: &Caller,
+    broker: &Text,
+    changes: &[ConfigChange],
+) -> Result<(), Refused> {
     if !api.allows(caller, Operation::AlterConfigs, Resource::Cluster) {
         return Err(ErrorCode::ClusterAuthorizationFailed.into());
+    }
+    let only_defaults = changes.iter().all(|c| c.op == ConfigOp::Delete);
+    if only_defaults && is_me(api, broker) {
+        return Ok(());
     }
     let message = if is_me(api, broker) {
         "settings of a node do not change while it runs: set them in its configuration file and restart it".into()
@@ -308,6 +318,7 @@ fn resolved(
         let doc = TOPIC_CONFIGS.iter().find(|d| d.name == name);
         let value = match change.op {
             ConfigOp::Set => Some(value()?),
+            ConfigOp::Delete if has_only_its_default(&name) => continue,
             ConfigOp::Delete if doc.is_none() => {
                 return Err(invalid(format!("there is no topic config {name:?}")));
             }
