@@ -36,7 +36,7 @@ pub fn check(shared: Shared, published: Published) -> Check {
         }
         for (name, topic) in &image.topics {
             let leaders = shared.directory.topic(name).unwrap_or_default();
-            for (number, partition) in (0..).zip(&topic.partitions) {
+            for (number, partition) in topic.numbered() {
                 let led_here = || leaders.get(&number).is_some_and(|l| l.epoch().is_some());
                 let led = match partition.leader {
                     Some(leader) => leader != shared.broker || led_here(),

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Three nodes of Callboard beside three of Apache Kafka 4.4, on one machine.
 
-  cluster.py [--faults 20] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover hang produce latency partitions all
+  cluster.py [--faults 20] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover hang produce latency partitions ten
 
 A steady producer writes 1,000 records/s, acks=all, idempotent, while nodes are killed, hung, stopped in order; the longest
 time between two acknowledgements of each fault counts. The same producer settings for both: librdkafka, linger 1 ms,
 retry.backoff 20-200 ms, reconnect.backoff 20-200 ms, metadata refreshed every 50 ms while a leader is wanted. What was
 acknowledged is read back and checked for loss, order and duplicates. `hang` uses Callboard's own client."""
-import argparse, json, os, re, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
+import argparse, atexit, json, os, re, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -19,7 +19,13 @@ P.add_argument("--faults", type=int, default=20); P.add_argument("--kafka-faults
 P.add_argument("--runs", type=int, default=3); P.add_argument("--table"); P.add_argument("rows", nargs="*")
 A = P.parse_args()
 PYTHON = f"{HOME}/python/bin/python"
-RESULTS = []
+RESULTS, ALIVE = [], []
+
+
+@atexit.register
+def end():
+    for cluster in list(ALIVE):
+        cluster.remove()
 
 
 class Cluster:
@@ -31,10 +37,13 @@ class Cluster:
         self.control = {n: free_port() for n in (1, 2, 3)}
         self.process = {}
         self.prepare()
+        ALIVE.append(self)
         for n in (1, 2, 3):
             self.start(n)
         for n in (1, 2, 3):
             self.wait(n)
+        # A node whose port is open may not be registered yet.
+        time.sleep(2)
 
     @property
     def boot(self):
@@ -70,6 +79,7 @@ class Cluster:
         return [p.pid for p in self.process.values()]
 
     def remove(self):
+        ALIVE.remove(self)
         for p in self.process.values():
             p.kill(); p.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -327,6 +337,25 @@ def row_partitions():
         note("partitions", f"1,000 partitions RF 3: {key}", "", round(ours[key], 2), round(figures[key], 2), targets.get(key))
 
 
+def row_ten():
+    """Ten thousand partitions, three replicas each."""
+    cluster = Callboard()
+    created = rdk(cluster, "partitions", "ten", 10000, 0, 3)["led_s"]
+    rdk(cluster, "insync", "ten", 3)
+    time.sleep(5)
+    busy = cluster.cpu_s; time.sleep(10); busy = (cluster.cpu_s - busy) * 10
+    memory = cluster.rss_mib
+    cluster.signal(3, signal.SIGKILL)
+    led = rdk(cluster, "led", "ten", 3)["s"]
+    time.sleep(2)
+    cluster.start(3); cluster.wait(3)
+    back = rdk(cluster, "insync", "ten", 3)["s"]
+    written = rdk(cluster, "all", "ten", 10000)["ms"] / 1e3
+    cluster.remove()
+    for key, value in {"created_s": created, "led_again_s": led, "in_every_isr_s": back, "one_record_to_each_s": written, "rss_mib_all": memory, "idle_cpu_percent_all": busy}.items():
+        note("10,000", f"10,000 partitions RF 3: {key}", "", round(value, 2), None, None)
+
+
 def table(path):
     text = open(path).read()
     begin, end = "<!-- cluster begin -->\n", "<!-- cluster end -->"
@@ -339,13 +368,13 @@ def table(path):
 
 
 install()
-wanted = A.rows or ["failover", "hang", "produce", "latency", "partitions"]
+wanted = A.rows or ["failover", "hang", "produce", "latency", "partitions", "ten"]
 if A.rows and os.path.exists(f"{OUT}/cluster.json"):
     # Rows that are not measured now keep their last figures.
     measured = {"failover": lambda r: r["row"] == "failover" and "SIGSTOP" not in r["what"], "hang": lambda r: "SIGSTOP" in r["what"]}
-    again = lambda r: any(measured.get(w, lambda r: r["row"] == w)(r) for w in wanted)
+    again = lambda r: any(measured.get(w, lambda r: r["row"] == ("10,000" if w == "ten" else w))(r) for w in wanted)
     RESULTS += [r for r in json.load(open(f"{OUT}/cluster.json")) if not again(r)]
 for row in wanted:
-    {"failover": lambda: failover(["kill", "stop", "follower"]), "hang": lambda: failover(["hang"]), "produce": row_produce, "latency": row_latency, "partitions": row_partitions}[row]()
+    {"failover": lambda: failover(["kill", "stop", "follower"]), "hang": lambda: failover(["hang"]), "produce": row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten}[row]()
 if A.table:
     table(A.table)

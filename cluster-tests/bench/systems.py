@@ -5,7 +5,7 @@ import procstat
 
 HERE = os.path.dirname(os.path.abspath(__file__)); ROOT = os.path.dirname(os.path.dirname(HERE))
 HOME, OUT = os.path.join(ROOT, "target", "interop"), os.path.join(ROOT, "target", "bench")
-BINARY = os.path.join(ROOT, "target", "release", "callboard")
+BINARY = os.environ.get("BINARY", os.path.join(ROOT, "target", "release", "callboard"))
 os.makedirs(OUT, exist_ok=True); os.makedirs(HOME, exist_ok=True)
 
 

@@ -1,7 +1,7 @@
 //! Hosts of their own for the nodes of a test: network namespaces, made by `hosts.sh`, in which a network can be cut.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// Where the hosts of this process are.
 const HERE: &str = "CALLBOARD_HOSTS";
@@ -27,6 +27,19 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("hosts.sh")
 }
 
+fn output(command: &mut Command) -> Output {
+    command.output().expect("the script runs")
+}
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn this_program() -> String {
+    let tests = std::env::current_exe().expect("a test is a program");
+    tests.display().to_string()
+}
+
 impl Hosts {
     /// The hosts that this test runs on. The first call makes them, runs the test of this name again on them, and answers
     /// nothing when that is done: the caller returns then. On a machine that allows no hosts the test is left out, and
@@ -41,24 +54,22 @@ impl Hosts {
         if let Some(dir) = std::env::var_os(HERE) {
             return Some(Self { dir: dir.into() });
         }
-        let check = Command::new(script()).arg("check").output();
-        let check = check.expect("the script runs");
+        let check = output(Command::new(script()).arg("check"));
         if !check.status.success() {
             let why = String::from_utf8_lossy(&check.stderr);
             assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
             eprintln!("{name} is LEFT OUT: {why}");
             return None;
         }
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = temporary();
         let hosts = Self {
             dir: dir.path().to_owned(),
         };
         let down = Down(hosts.clone());
         hosts.run(&["up", &count.to_string()]);
-        let tests = std::env::current_exe().expect("a test is a program");
-        let tests = tests.to_str().expect("text");
+        let tests = this_program();
         let again = hosts
-            .command(&["run", tests, "--exact", name, "--nocapture"])
+            .command(&["run", &tests, "--exact", name, "--nocapture"])
             .env(HERE, &hosts.dir)
             .status();
         drop(down);
@@ -92,7 +103,7 @@ impl Hosts {
     ///
     /// Panics with what it said if it fails.
     pub fn run(&self, arguments: &[&str]) {
-        let out = self.command(arguments).output().expect("the script runs");
+        let out = output(&mut self.command(arguments));
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "{arguments:?}: {said}");
     }

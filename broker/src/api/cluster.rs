@@ -26,7 +26,10 @@ const QUORUM_PATIENCE: Duration = Duration::from_secs(10);
 const QUORUM_PAUSE: Duration = Duration::from_millis(100);
 
 fn partitions(image: &MetadataImage) -> impl Iterator<Item = &PartitionImage> {
-    image.topics.values().flat_map(|t| &t.partitions)
+    image
+        .topics
+        .values()
+        .flat_map(|t| t.numbered().map(|(_, p)| p))
 }
 
 fn counts(image: &MetadataImage) -> PartitionCounts {

@@ -140,6 +140,6 @@ fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
         name: Some(Text::from(name.as_str())),
         id: topic.id,
         is_internal: name.is_internal(),
-        partitions: (0..).zip(&topic.partitions).map(partition).collect(),
+        partitions: topic.numbered().map(partition).collect(),
     }
 }

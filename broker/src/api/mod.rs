@@ -30,13 +30,15 @@ use actix::Addr;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::security::ResourceKind;
 use callboard_common::protocol::{Request, Response, TopicRef};
-use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
+use callboard_common::{BrokerId, ErrorCode, LeaderEpoch, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
 use parking_lot::Mutex;
 
 use crate::controller::actor::{Published, propose};
-use crate::controller::{Command, ControllerActor, Endpoint, MetadataImage, Outcome, Refusal};
+use crate::controller::{
+    Command, ControllerActor, Endpoint, Endpoints, MetadataImage, Outcome, Refusal,
+};
 use crate::node::Shared;
 use crate::security::Principal;
 use crate::supervision::Permit;
@@ -70,6 +72,17 @@ impl From<Advertised> for Endpoint {
             port: advertised.port,
         }
     }
+}
+
+/// Who leads a partition now, for a client that asked another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// The leader.
+    pub leader: BrokerId,
+    /// Its reign.
+    pub epoch: LeaderEpoch,
+    /// Where the client finds it.
+    pub at: Advertised,
 }
 
 /// Which door a request came through.
@@ -361,16 +374,29 @@ impl Api {
     fn nodes(&self, door: Door, image: &MetadataImage) -> BTreeMap<BrokerId, Advertised> {
         let placed = image.alive().filter_map(|(id, b)| {
             let endpoints = b.endpoints.as_ref()?;
-            let endpoint = match door {
-                Door::Kafka => &endpoints.kafka,
-                Door::KafkaTls => &endpoints.kafka_tls,
-                Door::Quic => &endpoints.quic,
-            };
-            Some((id, endpoint.into()))
+            Some((id, advertised_on(door, endpoints).into()))
         });
         let mut nodes: BTreeMap<BrokerId, Advertised> = placed.collect();
         let _before = nodes.insert(self.shared().broker, self.advertised(door).clone());
         nodes
+    }
+
+    /// Who leads a partition, if that is another node (KIP-951).
+    #[must_use]
+    pub fn leader_hint(&self, door: Door, topic: &TopicRef, partition: i32) -> Option<LeaderHint> {
+        let image = self.0.published.image.load();
+        let topic = match topic {
+            TopicRef::Name(name) => image.topics.get(&TopicName::new(name).ok()?)?,
+            TopicRef::Id(id) => image.topic_by_id(id)?.1,
+        };
+        let partition = topic.partitions.get(usize::try_from(partition).ok()?)?;
+        let leader = partition.leader.filter(|l| *l != self.shared().broker)?;
+        let endpoints = image.brokers.get(&leader)?.endpoints.as_ref()?;
+        Some(LeaderHint {
+            leader,
+            epoch: partition.epoch,
+            at: advertised_on(door, endpoints).into(),
+        })
     }
 
     /// The active controller, or this node as long as nobody is known.
@@ -507,6 +533,15 @@ impl Api {
             }
         };
         or_timeout(all_led, clock.sleep(timeout)).await.is_some()
+    }
+}
+
+/// Where a node is on a door.
+fn advertised_on(door: Door, endpoints: &Endpoints) -> &Endpoint {
+    match door {
+        Door::Kafka => &endpoints.kafka,
+        Door::KafkaTls => &endpoints.kafka_tls,
+        Door::Quic => &endpoints.quic,
     }
 }
 

@@ -14,7 +14,6 @@ use super::topics::{Refused, refusal_code, refused};
 use super::{Api, Caller, Operation, Resource};
 use crate::controller::partition::Electorate;
 use crate::controller::{Command, MetadataImage, PartitionImage, Refusal, TopicImage, placement};
-use crate::storage::disk::Disk;
 
 /// Partitions that a request names; `None` is all.
 type Named = Option<Vec<(Text, Vec<i32>)>>;
@@ -130,11 +129,7 @@ fn each<'a>(
         })
     };
     let topics = image.topics.iter();
-    let all = topics.flat_map(|(name, t)| {
-        (0..)
-            .zip(&t.partitions)
-            .map(move |(n, p)| (name, n, &**t, p))
-    });
+    let all = topics.flat_map(|(name, t)| t.numbered().map(move |(n, p)| (name, n, &**t, p)));
     all.filter(|(name, n, ..)| wanted(name, *n)).collect()
 }
 
@@ -240,34 +235,14 @@ pub(super) async fn logs(api: &Api, caller: &Caller, describe: DescribeLogs) -> 
     let here: Vec<TopicPartition> = here
         .map(|(name, n, ..)| TopicPartition::new(name.clone(), n))
         .collect();
-    let (disk, dir) = (shared.open.disk().clone(), shared.dir.clone());
-    let directory = Text::from(dir.display().to_string());
-    let measuring = shared.runtime.background().ask(move || {
-        let size = |partition: TopicPartition| {
-            let size = directory_bytes(&*disk, &dir.join(partition.to_string()))?;
-            Some((partition.topic.as_str().into(), partition.partition, size))
-        };
-        here.into_iter().filter_map(size).collect()
-    });
-    match measuring.await {
-        Some(logs) => Response::DescribeLogs(DescribedLogs {
+    let directory = Text::from(shared.dir.display().to_string());
+    let log = |(p, bytes): (TopicPartition, u64)| (p.topic.as_str().into(), p.partition, bytes);
+    match shared.log_bytes(here).await {
+        Some(sizes) => Response::DescribeLogs(DescribedLogs {
             error: ErrorCode::None,
             directory,
-            logs,
+            logs: sizes.into_iter().map(log).collect(),
         }),
         None => Response::Refused(ErrorCode::KafkaStorageError),
     }
-}
-
-/// Bytes of the log files in a partition's directory; `None` if it is not there yet or gone already.
-fn directory_bytes(disk: &dyn Disk, dir: &std::path::Path) -> Option<u64> {
-    let names = disk.list(dir).ok()?;
-    let logs = names.iter().filter(|n| n.ends_with(".log"));
-    // A segment that retention has removed meanwhile counts nothing.
-    let size = |name: &String| {
-        disk.open(&dir.join(name))
-            .and_then(|f| f.size())
-            .unwrap_or(0)
-    };
-    Some(logs.map(size).sum())
 }

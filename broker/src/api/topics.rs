@@ -512,8 +512,8 @@ fn described_topic(api: &Api, image: &MetadataImage, name: &TopicName) -> TopicD
             ends,
         }
     };
-    let partitions = topic.map_or(&[][..], |t| &t.partitions);
-    let partitions = (0..).zip(partitions).map(partition).collect();
+    let numbered = topic.iter().flat_map(|t| t.numbered());
+    let partitions = numbered.map(partition).collect();
     TopicDescription {
         error: ErrorCode::None,
         name: Some(name.as_str().into()),

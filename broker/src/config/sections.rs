@@ -115,6 +115,9 @@ pub struct ClusterSection {
     /// So long somebody else leads a partition before its preferred replica leads it again
     /// (`leader.imbalance.check.interval.seconds`). Default 30 s.
     pub leader_patience: Span,
+    /// Bytes in a second that this node sends to replicas that are not in sync, all together
+    /// (`leader.replication.throttled.rate`); 0, the default, is as fast as it goes.
+    pub catch_up_rate: ByteSize,
 }
 
 impl Default for ClusterSection {
@@ -128,6 +131,7 @@ impl Default for ClusterSection {
             balance: policy.balances,
             moves_at_once: policy.moves_at_once,
             leader_patience: Span(policy.leader_patience),
+            catch_up_rate: ByteSize(0),
         }
     }
 }

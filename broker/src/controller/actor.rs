@@ -3,24 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use actix::prelude::*;
-use arc_swap::ArcSwap;
 use callboard_common::runtime::Runtime;
-use callboard_common::{BrokerId, Clock, Monotonic};
+use callboard_common::{BrokerId, Clock};
 use futures::stream;
 use slog::{Drain, Logger, error, warn};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::balancer::Policy;
-use super::image::MetadataImage;
 use super::log_file::MetadataLog;
+pub use super::published::{LEASE, Published};
 use super::quorum::QuorumView;
 use super::raft_wire::RaftMessage;
 use super::records::{Command, Endpoint, Member, Outcome, Refusal};
-use super::state::{Controller, Effect, Effects, Identity, Input, Led, Proposal, TICK, Ticket};
+use super::state::{Controller, Effect, Effects, Identity, Input, Proposal, TICK, Ticket};
 use crate::peer::link::Lane;
 use crate::peer::protocol::{PeerRequest, PeerResponse};
 use crate::peer::{LinkError, Peers};
@@ -134,59 +131,6 @@ struct WriteDone {
     log: MetadataLog,
     written: Option<u64>,
     result: Result<(), StorageError>,
-}
-
-/// Where the committed metadata is shown.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// The newest image: requests read it without locks.
-    pub image: Arc<ArcSwap<MetadataImage>>,
-    /// Its index, for who wants to be woken.
-    pub version: watch::Sender<u64>,
-    /// Who leads the quorum.
-    pub led: watch::Sender<Led>,
-    /// When the quorum was last known to be there, in milliseconds; see [`Published::is_cut_off`].
-    contact_ms: Arc<AtomicU64>,
-    /// Whether there are others who could take this node's place.
-    has_peers: bool,
-}
-
-/// So long a node serves what it leads and coordinates without hearing of the quorum. It is longer than others wait before
-/// they take its place, and bounds how old an answer can be.
-pub const LEASE: Duration = Duration::from_secs(3);
-
-impl Published {
-    /// Nothing is known yet.
-    #[must_use]
-    pub fn new(has_peers: bool) -> Self {
-        Self {
-            has_peers,
-            ..Self::default()
-        }
-    }
-
-    /// Whether this node has not heard of the quorum for longer than its lease: others may have its place.
-    #[must_use]
-    pub fn is_cut_off(&self, now: Monotonic) -> bool {
-        let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
-        self.has_peers && now.since(contact) > LEASE
-    }
-
-    fn note_contact(&self, at: Monotonic) {
-        self.contact_ms.store(at.0.as_millis() as u64, Relaxed);
-    }
-}
-
-impl Default for Published {
-    fn default() -> Self {
-        Self {
-            image: Arc::default(),
-            version: watch::Sender::new(0),
-            led: watch::Sender::default(),
-            contact_ms: Arc::default(),
-            has_peers: false,
-        }
-    }
 }
 
 /// What a controller is started with.

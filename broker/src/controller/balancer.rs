@@ -59,7 +59,7 @@ type Placed<'a> = (&'a TopicImage, i32, &'a PartitionImage);
 
 fn partitions(image: &MetadataImage) -> impl Iterator<Item = Placed<'_>> {
     let topics = image.topics.values();
-    topics.flat_map(|t| (0..).zip(&t.partitions).map(move |(n, p)| (&**t, n, p)))
+    topics.flat_map(|t| t.numbered().map(move |(n, p)| (&**t, n, p)))
 }
 
 fn reassign((topic, partition, _): Placed<'_>, replicas: Vec<BrokerId>) -> Command {
@@ -162,7 +162,7 @@ fn grown(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<
     for (_, topic) in internal {
         let factor = INTERNAL_FACTOR.min(loads.nodes());
         let small = |p: &&PartitionImage| p.target.is_none() && p.replicas.len() < factor;
-        for (number, partition) in (0..).zip(&topic.partitions).filter(|(_, p)| small(p)) {
+        for (number, partition) in topic.numbered().filter(|(_, p)| small(p)) {
             let mut replicas = partition.replicas.clone();
             while replicas.len() < factor
                 && let Some(more) = loads.one_more(&replicas)
@@ -175,7 +175,7 @@ fn grown(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<
             }
         }
         let is_grown = |p: &PartitionImage| p.isr.len() >= INTERNAL_FACTOR && p.target.is_none();
-        if topic.partitions.iter().all(is_grown) && !topic.configs.contains_key(MIN_ISR) {
+        if topic.partitions.iter().all(|p| is_grown(p)) && !topic.configs.contains_key(MIN_ISR) {
             plan.push(Command::AlterTopicConfigs {
                 id: topic.id,
                 changes: [(MIN_ISR.to_owned(), Some("2".to_owned()))].into(),

@@ -128,10 +128,16 @@ impl MetadataImage {
                     continue;
                 }
                 let of = Electorate::of(partition, &unfenced, min_isr);
-                of_topic |= match unclean {
-                    true => partition.elect_uncleanly(of),
-                    false => partition.elect_preferred(of),
+                // One that changes is copied, the others stay the same in memory.
+                let mut elected = (**partition).clone();
+                let has_changed = match unclean {
+                    true => elected.elect_uncleanly(of),
+                    false => elected.elect_preferred(of),
                 };
+                if has_changed {
+                    *partition = std::sync::Arc::new(elected);
+                    of_topic = true;
+                }
             }
             if of_topic {
                 std::sync::Arc::make_mut(topic).partitions = copy;

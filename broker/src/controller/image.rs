@@ -50,8 +50,8 @@ pub enum Standing {
 pub struct TopicImage {
     /// Its identifier: a topic that is created again under the same name is another one.
     pub id: Uuid,
-    /// Its partitions by number.
-    pub partitions: Vec<PartitionImage>,
+    /// Its partitions by number; those that do not change stay the same in memory.
+    pub partitions: Vec<Arc<PartitionImage>>,
     /// Settings that differ from the defaults.
     pub configs: BTreeMap<String, String>,
 }
@@ -267,10 +267,8 @@ impl MetadataImage {
             .filter(|t| t.id == topic_id);
         let topic = Arc::make_mut(topic.ok_or(Refusal::UnknownTopic)?);
         let number = usize::try_from(partition.partition).map_err(|_| Refusal::UnknownTopic)?;
-        let led = topic
-            .partitions
-            .get_mut(number)
-            .ok_or(Refusal::UnknownTopic)?;
+        let led = topic.partitions.get_mut(number);
+        let led = Arc::make_mut(led.ok_or(Refusal::UnknownTopic)?);
         if led.leader != Some(broker) {
             return Err(Refusal::NotLeader(broker));
         }
@@ -298,7 +296,7 @@ impl MetadataImage {
         if replicas.is_empty() || !is_expected {
             return Err(Refusal::NotMorePartitions { there });
         }
-        let new = |replicas| PartitionImage::new(replicas, LeaderEpoch(0), &unfenced);
+        let new = |replicas| Arc::new(PartitionImage::new(replicas, LeaderEpoch(0), &unfenced));
         topic.partitions.extend(replicas.into_iter().map(new));
         Ok(Outcome::Done)
     }
@@ -321,7 +319,8 @@ impl MetadataImage {
             });
         }
         let unfenced = self.unfenced();
-        let partition = |(replicas, epoch)| PartitionImage::new(replicas, epoch, &unfenced);
+        let partition =
+            |(replicas, epoch)| Arc::new(PartitionImage::new(replicas, epoch, &unfenced));
         let partitions = placed.into_iter().map(partition).collect();
         drop(self.names.insert(id, name.clone()));
         drop(self.topics.insert(
@@ -347,7 +346,7 @@ impl MetadataImage {
         let min_isr = topic.min_isr();
         let number = usize::try_from(partition).map_err(|_| Refusal::UnknownTopic)?;
         let partition = topic.partitions.get_mut(number);
-        let partition = partition.ok_or(Refusal::UnknownTopic)?;
+        let partition = Arc::make_mut(partition.ok_or(Refusal::UnknownTopic)?);
         let of = Electorate::of(partition, &unfenced, min_isr);
         change(partition, of)?;
         Ok(Outcome::Done)
@@ -362,14 +361,14 @@ impl MetadataImage {
         let unfenced = self.unfenced();
         let mut changed = false;
         for topic in self.topics.values_mut() {
-            if !topic.partitions.iter().any(&concerns) {
+            if !topic.partitions.iter().any(|p| concerns(p)) {
                 continue;
             }
             let topic = Arc::make_mut(topic);
             let min_isr = topic.min_isr();
             for partition in topic.partitions.iter_mut().filter(|p| concerns(p)) {
                 let of = Electorate::of(partition, &unfenced, min_isr);
-                changed |= change(partition, of);
+                changed |= change(Arc::make_mut(partition), of);
             }
         }
         changed
@@ -377,6 +376,11 @@ impl MetadataImage {
 }
 
 impl TopicImage {
+    /// Its partitions with their numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (i32, &PartitionImage)> {
+        (0..).zip(self.partitions.iter().map(|p| &**p))
+    }
+
     /// `min.insync.replicas` as the topic has it; 1 if it does not choose.
     #[must_use]
     pub fn min_isr(&self) -> usize {

@@ -22,6 +22,7 @@ pub mod log_file;
 mod old_image;
 pub mod partition;
 pub mod placement;
+mod published;
 mod quorum;
 mod quorum_storage;
 pub mod raft_wire;

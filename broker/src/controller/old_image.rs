@@ -63,7 +63,12 @@ impl From<OldImage> for MetadataImage {
         };
         let topic = |t: OldTopic| TopicImage {
             id: t.id,
-            partitions: t.partitions.into_iter().map(partition).collect(),
+            partitions: t
+                .partitions
+                .into_iter()
+                .map(partition)
+                .map(Arc::new)
+                .collect(),
             configs: t.configs,
         };
         let topics = old.topics.into_iter();

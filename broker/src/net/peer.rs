@@ -21,6 +21,7 @@ use crate::leader::Ends;
 use crate::leader::actor::{Replicate, Replicated};
 use crate::node::Shared;
 use crate::peer::Peers;
+use crate::peer::pace::Pace;
 use crate::peer::protocol::{
     self, ASK, BODY_LIMIT_BYTES, FRAME_LIMIT_BYTES, Part, PartitionPosition, Parts, PeerRequest,
     PeerResponse, Positions, REPLICATE, VERSION, What,
@@ -48,6 +49,8 @@ const CODE_REFUSED: u32 = 1;
 pub struct PeerDoor {
     /// What all actors of the node share.
     pub shared: Shared,
+    /// How fast replicas are fed that are not in sync.
+    pub pace: Pace,
     /// The data directory.
     pub directory_id: Uuid,
     /// Who this node is to the others.
@@ -362,6 +365,9 @@ impl Feed {
         match answered.await {
             Ok(Replicated::Records(read)) => match read.await {
                 Ok(Ok(fetched)) => {
+                    if !self.is_in_sync(&position) {
+                        self.door.pace.wait_for(fetched.batches.len()).await;
+                    }
                     self.send(
                         &position,
                         fetched.ends,
@@ -381,6 +387,14 @@ impl Feed {
             }
             Ok(Replicated::Fenced(_)) | Err(_) => self.wait_for_leader(leader.ends.changed()).await,
         }
+    }
+
+    fn is_in_sync(&self, position: &PartitionPosition) -> bool {
+        let image = self.door.published.image.load();
+        let topic = image.topic_by_id(&position.topic_id);
+        let number = usize::try_from(position.partition).ok();
+        let partition = topic.and_then(|(_, t)| t.partitions.get(number?));
+        partition.is_some_and(|p| p.isr.contains(&self.caller))
     }
 
     fn leader(&self, position: &PartitionPosition) -> Option<LeaderRef> {

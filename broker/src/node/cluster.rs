@@ -21,6 +21,7 @@ use crate::controller::{
 };
 use crate::net::peer::{self, PeerDoor};
 use crate::peer::link::Lane;
+use crate::peer::pace::Pace;
 use crate::peer::protocol::{PeerRequest, PeerResponse};
 use crate::peer::tripwire::{self, Broken};
 use crate::peer::{Link, Peers};
@@ -48,6 +49,8 @@ pub(super) struct Membership {
     /// Where other nodes find this one.
     pub(super) own: Endpoint,
     voters: BTreeMap<BrokerId, Endpoint>,
+    /// Bytes in a second for replicas that are not in sync.
+    catch_up_rate: Option<u64>,
     logger: Logger,
 }
 
@@ -77,6 +80,7 @@ impl Starting {
             peers: Peers::new(endpoint.clone(), identity, worker, logger.clone()),
             own: self.config.advertised_peer(bound)?.into(),
             voters: self.config.voters()?,
+            catch_up_rate: Some(self.config.cluster.catch_up_rate.0).filter(|rate| *rate > 0),
             logger,
         };
         Ok(Some((membership, endpoint, tripwire)))
@@ -247,6 +251,7 @@ impl Membership {
     ) {
         let door = PeerDoor {
             shared: shared.clone(),
+            pace: Pace::new(self.catch_up_rate, shared.clock.clone()),
             directory_id: identity.directory,
             peers: self.peers.clone(),
             controller: controller.clone(),

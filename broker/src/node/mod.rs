@@ -89,6 +89,30 @@ pub struct Shared {
     pub logger: Logger,
 }
 
+impl Shared {
+    /// Bytes of the log files of partitions that are kept here; those that are not there yet, or gone already, are left
+    /// out. `None` if the disk could not be asked.
+    pub async fn log_bytes(
+        &self,
+        partitions: Vec<TopicPartition>,
+    ) -> Option<Vec<(TopicPartition, u64)>> {
+        let (disk, dir) = (self.open.disk().clone(), self.dir.clone());
+        let measure = move || {
+            let size = |partition: TopicPartition| {
+                let dir = dir.join(partition.to_string());
+                let names = disk.list(&dir).ok()?;
+                let logs = names.iter().filter(|n| n.ends_with(".log"));
+                // A segment that retention has removed meanwhile counts nothing.
+                let bytes = |name| disk.open(&dir.join(name)).and_then(|f| f.size());
+                let sizes = logs.map(|name| bytes(name).unwrap_or(0));
+                Some((partition, sizes.sum()))
+            };
+            partitions.into_iter().filter_map(size).collect()
+        };
+        self.runtime.background().ask(measure).await
+    }
+}
+
 /// Everything that a node stops with.
 struct Running {
     shared: Shared,

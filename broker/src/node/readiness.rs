@@ -22,8 +22,8 @@ pub(super) async fn wait_until_led(shared: &Shared, published: &Published) {
         .flat_map(|(name, topic)| {
             let led_here =
                 |(_, p): &(i32, &controller::PartitionImage)| p.leader == Some(shared.broker);
-            (0..)
-                .zip(&topic.partitions)
+            topic
+                .numbered()
                 .filter(led_here)
                 .map(|(n, _)| TopicPartition::new(name.clone(), n))
         })

@@ -10,6 +10,7 @@
 
 pub mod fetcher;
 pub mod link;
+pub mod pace;
 pub mod protocol;
 pub mod tripwire;
 

@@ -1,10 +1,11 @@
 //! Which partitions one worker must lead or follow, and which no longer; pure.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use callboard_common::{BrokerId, LeaderEpoch, TopicPartition, Uuid};
+use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
-use crate::controller::{MetadataImage, PartitionImage};
+use crate::controller::{MetadataImage, PartitionImage, TopicImage};
 
 /// What a worker does with a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub struct Replicas {
     worker: u64,
     workers: u64,
     kept: BTreeMap<TopicPartition, Role>,
+    /// The metadata that was followed last.
+    image: Arc<MetadataImage>,
     /// Incarnations of the nodes that are alive.
     alive: BTreeMap<BrokerId, i64>,
 }
@@ -89,6 +92,7 @@ impl Replicas {
             worker,
             workers,
             kept: BTreeMap::new(),
+            image: Arc::default(),
             alive: BTreeMap::new(),
         }
     }
@@ -116,49 +120,90 @@ impl Replicas {
         })
     }
 
-    /// Compares with newer metadata and puts what must happen next into `out`: what ends comes first.
-    pub fn follow(&mut self, image: &MetadataImage, out: &mut Effects) {
+    /// Compares with newer metadata and puts what must happen next into `out`: what ends comes first. What has not changed
+    /// is the same in memory and costs a comparison of addresses.
+    pub fn follow(&mut self, image: &Arc<MetadataImage>, out: &mut Effects) {
         let alive: BTreeMap<BrokerId, i64> = image.alive().map(|(id, b)| (id, b.epoch)).collect();
         let alive_changed = alive != self.alive;
-        let mut wanted = BTreeMap::new();
+        self.alive = alive;
+        let before = std::mem::replace(&mut self.image, image.clone());
+        let mut changes = Effects::new();
+        // Both are in the order of names.
+        let mut old = before.topics.iter().peekable();
         for (name, topic) in &image.topics {
-            for (number, partition) in (0..).zip(&topic.partitions) {
-                if hash(&topic.id, number) % self.workers != self.worker {
-                    continue;
-                }
-                let Some(duty) = self.duty(partition) else {
-                    continue;
-                };
-                let role = Role {
-                    topic_id: topic.id,
-                    configs: topic.configs.clone(),
-                    duty,
-                };
-                drop(wanted.insert(TopicPartition::new(name.clone(), number), role));
+            while let Some((gone, _)) = old.next_if(|(n, _)| *n < name) {
+                self.end_topic(gone, out);
             }
+            let was = old.next_if(|(n, _)| *n == name).map(|(_, t)| t);
+            let same = was.is_some_and(|was| Arc::ptr_eq(was, topic));
+            if same && !alive_changed {
+                continue;
+            }
+            // One that was created again under the same name is another one.
+            let was = was.filter(|was| was.id == topic.id);
+            if was.is_none() {
+                self.end_topic(name, out);
+            }
+            self.follow_topic(name, (was, topic), alive_changed, out, &mut changes);
         }
-        let gone = |(p, role): (&TopicPartition, &Role)| {
-            let stays = wanted
-                .get(p)
-                .is_some_and(|w: &Role| w.topic_id == role.topic_id);
-            (!stays).then(|| Effect::Delete {
-                partition: p.clone(),
-                topic_id: role.topic_id,
-            })
-        };
-        out.extend(self.kept.iter().filter_map(gone));
-        for (partition, role) in &wanted {
-            match self.kept.get(partition) {
-                Some(kept) if kept.topic_id == role.topic_id => {
-                    change(partition, kept, role, alive_changed, out);
-                }
-                Some(_) | None => out.push_back(Effect::Start {
-                    partition: partition.clone(),
+        for (gone, _) in old {
+            self.end_topic(gone, out);
+        }
+        out.append(&mut changes);
+    }
+
+    /// All that is kept of a topic goes.
+    fn end_topic(&mut self, name: &TopicName, out: &mut Effects) {
+        let of = |number| TopicPartition::new(name.clone(), number);
+        let kept = self.kept.range(of(i32::MIN)..=of(i32::MAX));
+        let kept: Vec<TopicPartition> = kept.map(|(p, _)| p.clone()).collect();
+        kept.into_iter().for_each(|p| self.end(p, out));
+    }
+
+    fn end(&mut self, partition: TopicPartition, out: &mut Effects) {
+        if let Some(Role { topic_id, .. }) = self.kept.remove(&partition) {
+            out.push_back(Effect::Delete {
+                partition,
+                topic_id,
+            });
+        }
+    }
+
+    fn follow_topic(
+        &mut self,
+        name: &TopicName,
+        (was, topic): (Option<&Arc<TopicImage>>, &TopicImage),
+        alive_changed: bool,
+        out: &mut Effects,
+        changes: &mut Effects,
+    ) {
+        let same_configs = was.is_some_and(|was| was.configs == topic.configs);
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            let was = was.and_then(|was| was.partitions.get(number as usize));
+            let same = same_configs && was.is_some_and(|was| Arc::ptr_eq(was, partition));
+            let is_mine = hash(&topic.id, number) % self.workers == self.worker;
+            if !is_mine || (same && !alive_changed) {
+                continue;
+            }
+            let key = TopicPartition::new(name.clone(), number);
+            let Some(duty) = self.duty(partition) else {
+                self.end(key, out);
+                continue;
+            };
+            let role = Role {
+                topic_id: topic.id,
+                configs: topic.configs.clone(),
+                duty,
+            };
+            match self.kept.get(&key) {
+                Some(kept) => change(&key, kept, &role, alive_changed, changes),
+                None => changes.push_back(Effect::Start {
+                    partition: key.clone(),
                     role: role.clone(),
                 }),
             }
+            drop(self.kept.insert(key, role));
         }
-        (self.kept, self.alive) = (wanted, alive);
     }
 }
 
@@ -204,13 +249,12 @@ fn change(
 mod tests {
     use super::*;
     use crate::controller::Command;
-    use callboard_common::TopicName;
 
     const B1: BrokerId = BrokerId(1);
 
     fn follow(replicas: &mut Replicas, image: &MetadataImage) -> Vec<Effect> {
         let mut out = Effects::new();
-        replicas.follow(image, &mut out);
+        replicas.follow(&Arc::new(image.clone()), &mut out);
         out.into()
     }
 

@@ -2,6 +2,7 @@
 //! doubled or out of order. One test at a time: each has three nodes.
 
 mod administration;
+mod linked;
 mod network;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

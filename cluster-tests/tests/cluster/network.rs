@@ -31,10 +31,10 @@ fn is_ready(cluster: &Cluster, at: usize) -> bool {
 
 /// Cuts the leader of partition 0 off, as `how` says, for longer than a lease; then all is well again.
 fn cut_the_leader(name: &str, how: &str, is_silenced: bool) {
+    let _turn = turn();
     let Some(hosts) = Hosts::of_test(name, 3) else {
         return;
     };
-    let _turn = turn();
     let (cluster, load) = scene(&hosts);
     let leader = cluster.leader(0, "t");
     let other = leader % 3;
@@ -71,10 +71,10 @@ fn a_leader_that_hears_nobody_is_replaced() {
 #[test]
 fn without_any_network_nothing_is_acknowledged_and_nothing_lost() {
     let name = "network::without_any_network_nothing_is_acknowledged_and_nothing_lost";
+    let _turn = turn();
     let Some(hosts) = Hosts::of_test(name, 3) else {
         return;
     };
-    let _turn = turn();
     let (cluster, load) = scene(&hosts);
     for node in ["1", "2", "3"] {
         hosts.run(&["cut", node]);
@@ -90,10 +90,10 @@ fn without_any_network_nothing_is_acknowledged_and_nothing_lost() {
 #[test]
 fn a_follower_with_a_full_disk_stops_nobody() {
     let name = "network::a_follower_with_a_full_disk_stops_nobody";
+    let _turn = turn();
     let Some(hosts) = Hosts::of_test(name, 3) else {
         return;
     };
-    let _turn = turn();
     hosts.run(&["disk", "3", "64"]);
     let (cluster, load) = scene(&hosts);
     let fill = [

@@ -418,13 +418,15 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             received,
         );
         let (throttle, mute) = (self.connection.throttle.clone(), self.mute.clone());
-        let serving = self.connection.api.start(caller, request);
+        let (api, door) = (self.connection.api.clone(), caller.door);
+        let serving = api.start(caller, request);
         let begin_took = clock.now().monotonic.since(began);
         async move {
             let response = serving.await;
             let encoding = clock.now().monotonic;
             // A client that will not be answered is told by closing: there is no other way.
-            let mut message = convert::response(at.version, answering, response)
+            let leaders = |topic: &_, partition| api.leader_hint(door, topic, partition);
+            let mut message = convert::response(at.version, answering, response, &leaders)
                 .map_err(Closed::RefusedSilently)?;
             let mut chunks = message.as_ref().map(|m| at.frame(m)).transpose()?;
             let sent: usize = chunks.iter().flatten().map(Bytes::len).sum();

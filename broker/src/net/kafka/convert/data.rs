@@ -29,6 +29,7 @@ use callboard_common::record::{BatchHeader, Compression, HEADER_BYTES};
 use callboard_common::{ErrorCode, Offset};
 use parking_lot::Mutex;
 
+use super::hints::{FindLeader, Hints};
 use super::{Answering, Converted, Message, epoch, epoch_number, expect, topic_fields, topic_ref};
 use crate::net::kafka::fetch_session::FetchSessions;
 
@@ -135,11 +136,16 @@ fn produced_partition(p: ProducedPartition) -> PartitionProduceResponse {
     }
 }
 
-pub(super) fn produced(response: Response) -> Message {
+pub(super) fn produced(response: Response, leaders: FindLeader<'_>) -> Message {
     let produced = expect::<Produced>(response).unwrap_or(Produced { topics: Vec::new() });
+    let mut hints = Hints::new(leaders);
     let topic = |t: callboard_common::protocol::produce::ProducedTopic| {
+        let mut partition = |p: ProducedPartition| PartitionProduceResponse {
+            current_leader: hints.of_produce(&t.topic, p.partition, p.error),
+            ..produced_partition(p)
+        };
+        let partition_responses = t.partitions.into_iter().map(&mut partition).collect();
         let (name, topic_id) = topic_fields(t.topic);
-        let partition_responses = t.partitions.into_iter().map(produced_partition).collect();
         TopicProduceResponse {
             name,
             topic_id,
@@ -149,6 +155,7 @@ pub(super) fn produced(response: Response) -> Message {
     let responses = produced.topics.into_iter().map(topic).collect();
     Box::new(ProduceResponse {
         responses,
+        node_endpoints: hints.produce_nodes(),
         ..Default::default()
     })
 }
@@ -227,6 +234,7 @@ pub(super) fn fetched(
     response: Response,
     kind: crate::net::kafka::fetch_session::Kind,
     sessions: &Mutex<FetchSessions>,
+    leaders: FindLeader<'_>,
 ) -> Message {
     let mut fetched = match expect::<Fetched>(response) {
         Ok(fetched) => fetched,
@@ -245,18 +253,25 @@ pub(super) fn fetched(
         records: Some(p.records.into_bytes()),
         ..Default::default()
     };
+    let mut hints = Hints::new(leaders);
     let topic = |t: callboard_common::protocol::fetch::FetchedTopic| {
+        let mut hinted = |p: FetchedPartition| PartitionData {
+            current_leader: hints.of_fetch(&t.topic, p.partition, p.error),
+            ..partition(p)
+        };
+        let partitions = t.partitions.into_iter().map(&mut hinted).collect();
         let (topic, topic_id) = topic_fields(t.topic);
         FetchableTopicResponse {
             topic,
             topic_id,
-            partitions: t.partitions.into_iter().map(partition).collect(),
+            partitions,
         }
     };
     let responses = fetched.topics.into_iter().map(topic).collect();
     Box::new(FetchResponse {
         session_id,
         responses,
+        node_endpoints: hints.fetch_nodes(),
         ..Default::default()
     })
 }

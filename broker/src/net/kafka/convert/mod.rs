@@ -6,6 +6,7 @@ mod cluster;
 mod configs;
 mod data;
 mod groups;
+mod hints;
 mod moves;
 mod offsets;
 mod security;
@@ -23,6 +24,7 @@ use callboard_common::protocol::{Request, Response, TopicRef};
 use callboard_common::{ErrorCode, LeaderEpoch, Uuid};
 use parking_lot::Mutex;
 
+use self::hints::FindLeader;
 use super::fetch_session::{FetchSessions, Kind};
 
 /// A message that can be written in a version.
@@ -229,13 +231,14 @@ pub(super) fn response(
     version: i16,
     answering: Answering,
     response: Response,
+    leaders: FindLeader<'_>,
 ) -> Result<Option<Message>, ErrorCode> {
     Ok(Some(match answering {
         Answering::Produce { acks_none: true } => {
             return data::produced_silently(response).map(|()| None);
         }
-        Answering::Produce { acks_none: false } => data::produced(response),
-        Answering::Fetch { kind, sessions } => data::fetched(response, kind, &sessions),
+        Answering::Produce { acks_none: false } => data::produced(response, leaders),
+        Answering::Fetch { kind, sessions } => data::fetched(response, kind, &sessions, leaders),
         Answering::ListOffsets => data::listed_offsets(response),
         Answering::Metadata => topics::described(response, version),
         Answering::CommitOffsets => offsets::committed(response),

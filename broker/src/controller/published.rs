@@ -1,0 +1,65 @@
+//! Where the node reads what the quorum has agreed on, without asking it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use callboard_common::Monotonic;
+use tokio::sync::watch;
+
+use super::image::MetadataImage;
+use super::state::Led;
+
+/// Where the committed metadata is shown.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The newest image: requests read it without locks.
+    pub image: Arc<ArcSwap<MetadataImage>>,
+    /// Its index, for who wants to be woken.
+    pub version: watch::Sender<u64>,
+    /// Who leads the quorum.
+    pub led: watch::Sender<Led>,
+    /// When the quorum was last known to be there, in milliseconds; see [`Published::is_cut_off`].
+    contact_ms: Arc<AtomicU64>,
+    /// Whether there are others who could take this node's place.
+    has_peers: bool,
+}
+
+/// So long a node serves what it leads and coordinates without hearing of the quorum. It is longer than others wait before
+/// they take its place, and bounds how old an answer can be.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+impl Published {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(has_peers: bool) -> Self {
+        Self {
+            has_peers,
+            ..Self::default()
+        }
+    }
+
+    /// Whether this node has not heard of the quorum for longer than its lease: others may have its place.
+    #[must_use]
+    pub fn is_cut_off(&self, now: Monotonic) -> bool {
+        let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
+        self.has_peers && now.since(contact) > LEASE
+    }
+
+    pub(super) fn note_contact(&self, at: Monotonic) {
+        self.contact_ms.store(at.0.as_millis() as u64, Relaxed);
+    }
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            image: Arc::default(),
+            version: watch::Sender::new(0),
+            led: watch::Sender::default(),
+            contact_ms: Arc::default(),
+            has_peers: false,
+        }
+    }
+}
