@@ -19,7 +19,7 @@ use crate::error::{Error, check};
 /// While there are other nodes, one that does not let the client in for so long is left out.
 const TRY_ANOTHER_AFTER: Duration = Duration::from_secs(1);
 /// How often is looked whether somebody else has taken over while an answer is late.
-const LATE: Duration = Duration::from_millis(500);
+const LATE: Duration = Duration::from_millis(100);
 
 /// To whom a request goes.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl Client {
             let (node, answer) = self.start_at(route, lane, request.into()).await?;
             tokio::select! {
                 answer = node.wait(answer, extra) => answer,
-                error = self.overtaken(route, node.server()) => Err(error),
+                error = self.overtaken(route, node.server(), extra) => Err(error),
             }
         };
         let asked = asked.await;
@@ -120,7 +120,7 @@ impl Client {
         };
         let started = tokio::select! {
             started = node.start(lane, request) => started,
-            error = self.overtaken(route, node.server()) => Err(error),
+            error = self.overtaken(route, node.server(), Duration::ZERO) => Err(error),
         };
         Ok((node, started?))
     }
@@ -169,8 +169,10 @@ impl Client {
         }
     }
 
-    /// Waits until another node has what `server` was asked for; never returns while none has.
-    pub(crate) async fn overtaken(&self, route: &Route, server: &str) -> Error {
+    /// Waits until another node has what `server` was asked for; never returns while none has. An answer that may take
+    /// `extra` is not late before that.
+    pub(crate) async fn overtaken(&self, route: &Route, server: &str, extra: Duration) -> Error {
+        tokio::time::sleep(extra).await;
         loop {
             tokio::time::sleep(LATE).await;
             let now = match route {

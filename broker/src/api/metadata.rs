@@ -9,9 +9,13 @@ use callboard_common::protocol::metadata::{
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 
-use super::{Api, Caller, Operation, Resource, topics};
+use super::{Api, Caller, Operation, Resource, or_timeout, topics};
 use crate::controller::{MetadataImage, TopicImage};
 
+/// So long an answer in a cluster waits at least: by then a broken tripwire is noticed.
+const SETTLE_TIME: Duration = Duration::from_millis(10);
+/// So long it waits for the verdict on a node whose tripwire broke.
+const SUSPECT_WAIT: Duration = Duration::from_millis(500);
 /// How long an answer waits for the leaders of a topic that it created.
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 
@@ -25,6 +29,9 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
     }
     if metadata.auto_create && api.config().auto_create_topics {
         create_missing(api, caller, &metadata).await;
+    }
+    if metadata.topics.as_ref().is_none_or(|t| !t.is_empty()) {
+        settle(api).await;
     }
     let image = api.image();
     let topics = match &metadata.topics {
@@ -59,6 +66,25 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
             .collect(),
         topics,
     })
+}
+
+/// Waits while the metadata is about to change. A client whose leader has just died asks within a millisecond, before
+/// anybody can know; told the same leader again, it would not ask soon once more (librdkafka: for a second).
+async fn settle(api: &Api) {
+    if api.image().brokers.len() < 2 {
+        return;
+    }
+    let (published, clock) = (api.0.published.clone(), &api.shared().clock);
+    clock.sleep(SETTLE_TIME).await;
+    let mut versions = published.version.subscribe();
+    let settled = async {
+        while published.has_suspects() {
+            if versions.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    let _in_time = or_timeout(settled, clock.sleep(SUSPECT_WAIT)).await;
 }
 
 /// Creates topics that are asked for and missing, as many as one request may.
@@ -120,7 +146,9 @@ fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
             let here = api.shared().directory.leader(&of).and_then(|l| l.epoch());
             (here.and(partition.leader), here.unwrap_or(partition.epoch))
         } else {
-            (partition.leader, partition.epoch)
+            // Nobody is sent to a node that has probably died.
+            let alive = |leader: &BrokerId| !api.0.published.is_suspected(*leader);
+            (partition.leader.filter(alive), partition.epoch)
         };
         PartitionMetadata {
             partition: number,

@@ -35,6 +35,8 @@ pub(super) const JOINS: &str = "metadata.joins";
 pub(super) const FORMS: &str = "metadata.forms";
 /// Between two attempts to form or to join.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A voter that does not take this node in for so long is left out for now.
+const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 /// What is waited for is told this often.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long a node that stops waits for others to take its place.
@@ -220,7 +222,11 @@ impl Membership {
                 proposal: Proposal::Quorum(QuorumChange::Learn(id, member.clone())),
                 relay: true,
             };
-            match self.link(*broker, at).ask(Lane::Control, request).await {
+            let link = self.link(*broker, at);
+            let asking = tokio::time::timeout(JOIN_PATIENCE, link.ask(Lane::Control, request));
+            // One that knows no leader either would look for one for longer.
+            let Ok(answer) = asking.await else { continue };
+            match answer {
                 Ok(PeerResponse::Proposed { result: Ok(_), .. }) => return,
                 Ok(PeerResponse::Proposed {
                     result: Err(Refusal::Replaces(old)),
@@ -297,7 +303,8 @@ async fn watch_others(
                 let broker = *broker;
                 actix_rt::spawn(async move {
                     loop {
-                        let broken = tripwire::watch_over(&at.host, at.port).await;
+                        let suspect = |suspected| published.suspect(broker, suspected);
+                        let broken = tripwire::watch_over(&at.host, at.port, suspect).await;
                         let image = published.image.load();
                         let epoch = image.brokers.get(&broker).map(|b| b.epoch);
                         if let (Broken::Dead, Some(epoch)) = (broken, epoch) {

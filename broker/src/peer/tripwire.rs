@@ -12,6 +12,10 @@ use tokio::sync::watch;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
+/// A wire that broke though somebody listens is looked at again after this, and after twice that the next time.
+const SHORT_PAUSE: Duration = Duration::from_millis(2);
+/// A wire that was held for so long is held by somebody who lives.
+const HOLDS_AFTER: Duration = Duration::from_millis(100);
 /// Nodes that may hold a wire to this one.
 const MAX_WIRES: usize = 256;
 
@@ -20,32 +24,49 @@ const MAX_WIRES: usize = 256;
 pub enum Broken {
     /// Nobody listens there any more: the process has ended.
     Dead,
-    /// Somebody listens there: the connection was lost, or the process is a new one.
-    Listens,
     /// Nobody answers: nothing is known.
     Silent,
 }
 
-/// Waits until a connection to `host` can be made and then until it ends.
+/// Waits until a connection to `host` can be made and then until the process there has ended. `suspect` hears `true` at once
+/// when a wire breaks, and `false` when somebody holds it again.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: the wire is given up.
-pub async fn watch_over(host: &str, port: u16) -> Broken {
+pub async fn watch_over(host: &str, port: u16, suspect: impl Fn(bool)) -> Broken {
     let mut wire = loop {
         match connect(host, port).await {
             Ok(wire) => break wire,
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     };
-    let mut nothing = [0; 1];
-    // Whatever is read, it should not be there.
-    let _ended = wire.read(&mut nothing).await;
-    match connect(host, port).await {
-        Ok(_) => Broken::Listens,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Broken::Dead,
-        Err(_) => Broken::Silent,
+    let mut pause = SHORT_PAUSE;
+    loop {
+        // A process that is being killed closes one socket after the other, the one that listens perhaps last: who
+        // connects to that sees its connection end soon too.
+        if tokio::time::timeout(HOLDS_AFTER, end_of(&mut wire))
+            .await
+            .is_err()
+        {
+            suspect(false);
+            pause = SHORT_PAUSE;
+            end_of(&mut wire).await;
+        }
+        suspect(true);
+        match connect(host, port).await {
+            Ok(next) => wire = next,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Broken::Dead,
+            Err(_) => return Broken::Silent,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE);
     }
+}
+
+/// Whatever is read, it should not be there.
+async fn end_of(wire: &mut TcpStream) {
+    let _ended = wire.read(&mut [0; 1]).await;
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {

@@ -271,7 +271,7 @@ impl Sender {
                 self.in_flight.push_back(Box::pin(async move {
                     let result = tokio::select! {
                         answer = leader.wait::<Produced>(answer, Duration::ZERO) => answer.and_then(only),
-                        error = client.overtaken(&route, leader.server()) => Err(error),
+                        error = client.overtaken(&route, leader.server(), Duration::ZERO) => Err(error),
                     };
                     (numbered, result)
                 }));
