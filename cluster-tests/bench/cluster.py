@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Three nodes of Callboard beside three of Apache Kafka 4.4, on one machine.
 
-  cluster.py [--faults 20] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover hang produce latency partitions ten
+  cluster.py [--faults 20] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover (or kill stop follower) hang produce latency partitions ten
 
 A steady producer writes 1,000 records/s, acks=all, idempotent, while nodes are killed, hung, stopped in order; the longest
 time between two acknowledgements of each fault counts. The same producer settings for both: librdkafka, linger 1 ms,
@@ -372,9 +372,10 @@ wanted = A.rows or ["failover", "hang", "produce", "latency", "partitions", "ten
 if A.rows and os.path.exists(f"{OUT}/cluster.json"):
     # Rows that are not measured now keep their last figures.
     measured = {"failover": lambda r: r["row"] == "failover" and "SIGSTOP" not in r["what"], "hang": lambda r: "SIGSTOP" in r["what"]}
+    measured |= {f: lambda r, f=f: r["what"] == FAULTS[f][0] for f in ("kill", "stop", "follower")}
     again = lambda r: any(measured.get(w, lambda r: r["row"] == ("10,000" if w == "ten" else w))(r) for w in wanted)
     RESULTS += [r for r in json.load(open(f"{OUT}/cluster.json")) if not again(r)]
 for row in wanted:
-    {"failover": lambda: failover(["kill", "stop", "follower"]), "hang": lambda: failover(["hang"]), "produce": row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten}[row]()
+    {"failover": lambda: failover(["kill", "stop", "follower"]), **{f: lambda f=f: failover([f]) for f in ("kill", "stop", "follower")}, "hang": lambda: failover(["hang"]), "produce": row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten}[row]()
 if A.table:
     table(A.table)

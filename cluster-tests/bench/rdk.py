@@ -25,7 +25,15 @@ FAST = {"bootstrap.servers": boot, "acks": "all", "linger.ms": 0, "reconnect.bac
 def create(count, rf=1):
     admin = AdminClient({"bootstrap.servers": boot})
     began = time.monotonic()
-    admin.create_topics([NewTopic(topic, count, rf)], operation_timeout=120, request_timeout=120)[topic].result(120)
+    while True:
+        try:
+            admin.create_topics([NewTopic(topic, count, rf)], operation_timeout=120, request_timeout=120)[topic].result(120)
+            break
+        except KafkaException as e:
+            # Nodes that have just started may not be there yet.
+            if "REPLICATION_FACTOR" not in str(e) or time.monotonic() - began > 30:
+                raise
+            time.sleep(0.2)
     while True:
         seen = admin.list_topics(topic, timeout=30).topics[topic].partitions
         if len(seen) == count and all(p.leader >= 0 for p in seen.values()):

@@ -12,8 +12,8 @@ use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 use super::{Api, Caller, Operation, Resource, or_timeout, topics};
 use crate::controller::{MetadataImage, TopicImage};
 
-/// So long an answer in a cluster waits at least: by then a broken tripwire is noticed.
-const SETTLE_TIME: Duration = Duration::from_millis(10);
+/// So long an answer in a cluster waits at least: a process that is killed closes its sockets one after the other.
+const SETTLE_TIME: Duration = Duration::from_millis(3);
 /// So long it waits for the verdict on a node whose tripwire broke.
 const SUSPECT_WAIT: Duration = Duration::from_millis(500);
 /// How long an answer waits for the leaders of a topic that it created.

@@ -1,6 +1,5 @@
 //! Where the node reads what the quorum has agreed on, without asking it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,8 +8,9 @@ use arc_swap::ArcSwap;
 use callboard_common::{BrokerId, Monotonic};
 use tokio::sync::watch;
 
-use super::image::{BrokerImage, MetadataImage, Standing};
+use super::image::{MetadataImage, Standing};
 use super::state::Led;
+use crate::peer::suspects::Suspects;
 
 /// Where the committed metadata is shown.
 #[derive(Clone, Debug)]
@@ -25,9 +25,8 @@ pub struct Published {
     contact_ms: Arc<AtomicU64>,
     /// Whether there are others who could take this node's place.
     has_peers: bool,
-    /// Incarnations of nodes whose tripwire broke: the metadata is about to say that they are dead, or their wire is
-    /// held again.
-    suspects: Arc<ArcSwap<BTreeMap<BrokerId, i64>>>,
+    /// Nodes whose tripwire broke.
+    pub suspects: Suspects,
 }
 
 /// So long a node serves what it leads and coordinates without hearing of the quorum. It is longer than others wait before
@@ -51,37 +50,20 @@ impl Published {
         self.has_peers && now.since(contact) > LEASE
     }
 
-    /// Notes that a node's wire broke, or is held.
-    pub fn suspect(&self, broker: BrokerId, suspected: bool) {
-        let image = self.image.load();
-        let epoch = image.brokers.get(&broker).map(|b| b.epoch);
-        let _before = self.suspects.rcu(|suspects| {
-            let mut suspects = BTreeMap::clone(suspects);
-            match epoch.filter(|_| suspected) {
-                Some(epoch) => drop(suspects.insert(broker, epoch)),
-                None => drop(suspects.remove(&broker)),
-            }
-            suspects
-        });
-    }
-
-    /// Whether a node counts as alive whose wire has broken.
+    /// Whether a node counts as alive whose tripwire has broken: the metadata is about to say that it is dead, or its wire
+    /// is held again.
     #[must_use]
     pub fn is_suspected(&self, broker: BrokerId) -> bool {
-        let suspects = self.suspects.load();
         let image = self.image.load();
         let node = image.brokers.get(&broker);
-        let is_alive = |node: &BrokerImage| {
-            node.standing == Standing::Alive && suspects.get(&broker) == Some(&node.epoch)
-        };
-        node.is_some_and(is_alive)
+        node.is_some_and(|n| n.standing == Standing::Alive) && self.suspects.holds(broker)
     }
 
     /// Whether any node is suspected.
     #[must_use]
     pub fn has_suspects(&self) -> bool {
-        let suspects = self.suspects.load_full();
-        suspects.keys().any(|broker| self.is_suspected(*broker))
+        let brokers = self.suspects.all();
+        brokers.into_iter().any(|broker| self.is_suspected(broker))
     }
 
     pub(super) fn note_contact(&self, at: Monotonic) {
@@ -97,7 +79,7 @@ impl Default for Published {
             led: watch::Sender::default(),
             contact_ms: Arc::default(),
             has_peers: false,
-            suspects: Arc::default(),
+            suspects: Suspects::default(),
         }
     }
 }

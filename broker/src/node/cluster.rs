@@ -303,8 +303,8 @@ async fn watch_others(
                 let broker = *broker;
                 actix_rt::spawn(async move {
                     loop {
-                        let suspect = |suspected| published.suspect(broker, suspected);
-                        let broken = tripwire::watch_over(&at.host, at.port, suspect).await;
+                        let tell = |sign| published.suspects.note(broker, sign);
+                        let broken = tripwire::watch_over(&at.host, at.port, tell).await;
                         let image = published.image.load();
                         let epoch = image.brokers.get(&broker).map(|b| b.epoch);
                         if let (Broken::Dead, Some(epoch)) = (broken, epoch) {

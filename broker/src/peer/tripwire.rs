@@ -3,7 +3,12 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
 use slog::{Logger, debug};
 use tokio::io::AsyncReadExt;
@@ -14,8 +19,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 /// A wire that broke though somebody listens is looked at again after this, and after twice that the next time.
 const SHORT_PAUSE: Duration = Duration::from_millis(2);
-/// A wire that was held for so long is held by somebody who lives.
-const HOLDS_AFTER: Duration = Duration::from_millis(100);
 /// Nodes that may hold a wire to this one.
 const MAX_WIRES: usize = 256;
 
@@ -28,13 +31,36 @@ pub enum Broken {
     Silent,
 }
 
-/// Waits until a connection to `host` can be made and then until the process there has ended. `suspect` hears `true` at once
-/// when a wire breaks, and `false` when somebody holds it again.
+/// A wire that is held, for who wants to know at once whether it is broken.
+#[derive(Clone, Debug)]
+pub struct Wire(Arc<OwnedFd>);
+
+impl Wire {
+    /// Asks the kernel: it knows before the event loop does.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let read = recv(&*self.0, &mut [0; 1], flags);
+        !matches!(read, Err(Errno::AGAIN | Errno::INTR))
+    }
+}
+
+/// What is known of a wire.
+#[derive(Clone, Debug)]
+pub enum Sign {
+    /// There is one.
+    Connected(Wire),
+    /// It broke.
+    Broke,
+}
+
+/// Waits until a connection to `host` can be made and then until the process there has ended. `tell` hears at once what
+/// happens to wires meanwhile.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: the wire is given up.
-pub async fn watch_over(host: &str, port: u16, suspect: impl Fn(bool)) -> Broken {
+pub async fn watch_over(host: &str, port: u16, tell: impl Fn(Sign)) -> Broken {
     let mut wire = loop {
         match connect(host, port).await {
             Ok(wire) => break wire,
@@ -43,30 +69,27 @@ pub async fn watch_over(host: &str, port: u16, suspect: impl Fn(bool)) -> Broken
     };
     let mut pause = SHORT_PAUSE;
     loop {
-        // A process that is being killed closes one socket after the other, the one that listens perhaps last: who
-        // connects to that sees its connection end soon too.
-        if tokio::time::timeout(HOLDS_AFTER, end_of(&mut wire))
-            .await
-            .is_err()
-        {
-            suspect(false);
-            pause = SHORT_PAUSE;
-            end_of(&mut wire).await;
+        // Without a second handle only the event loop notices.
+        if let Ok(fd) = wire.as_fd().try_clone_to_owned() {
+            tell(Sign::Connected(Wire(Arc::new(fd))));
         }
-        suspect(true);
+        let held_since = tokio::time::Instant::now();
+        // Whatever is read, it should not be there.
+        let _ended = wire.read(&mut [0; 1]).await;
+        tell(Sign::Broke);
         match connect(host, port).await {
+            // A process that is being killed closes one socket after the other, the one that listens perhaps last: who
+            // connects to that sees its connection end soon too.
             Ok(next) => wire = next,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Broken::Dead,
             Err(_) => return Broken::Silent,
         }
+        if held_since.elapsed() > PAUSE {
+            pause = SHORT_PAUSE;
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE);
     }
-}
-
-/// Whatever is read, it should not be there.
-async fn end_of(wire: &mut TcpStream) {
-    let _ended = wire.read(&mut [0; 1]).await;
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
@@ -88,7 +111,7 @@ pub async fn hold(
         Ok(listener) => listener,
         Err(error) => return debug!(logger, "no tripwires are held"; "error" => %error),
     };
-    let wires = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_WIRES));
+    let wires = Arc::new(tokio::sync::Semaphore::new(MAX_WIRES));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
