@@ -144,10 +144,31 @@ async fn changed(api: &Api, broker: BrokerId, change: NodeChange) -> Result<(), 
         NodeChange::Demote => change_quorum(api, broker, QuorumChange::Demote).await,
         NodeChange::Drain | NodeChange::Undrain => {
             let drains = change == NodeChange::Drain;
+            if drains {
+                check_room(&api.image(), broker)?;
+            }
             let _done = api.propose(Command::DrainBroker { broker, drains }).await?;
             Ok(())
         }
         NodeChange::Remove => remove(api, broker).await,
+    }
+}
+
+/// Whether the other nodes can take what a node keeps.
+fn check_room(image: &MetadataImage, broker: BrokerId) -> Result<(), Refused> {
+    let takes = |id: &BrokerId| *id != broker && image.takes_partitions(*id);
+    let others = image.brokers.keys().filter(|id| takes(id)).count();
+    let kept = partitions(image).filter(|p| p.replicas.contains(&broker));
+    let needed = kept.map(|p| p.target.as_ref().map_or(p.replicas.len(), |m| m.to.len()));
+    match needed.max().filter(|needed| *needed > others) {
+        None => Ok(()),
+        Some(needed) => Err(refused(
+            ErrorCode::InvalidReplicationFactor,
+            format!(
+                "node {broker} keeps partitions with {needed} replicas and {others} other nodes take partitions: \
+                 start another node, or lower the number of replicas (callboard cluster reassign TOPIC --replicas N)"
+            ),
+        )),
     }
 }
 
