@@ -25,13 +25,6 @@ use crate::supervision;
 const QUORUM_PATIENCE: Duration = Duration::from_secs(10);
 const QUORUM_PAUSE: Duration = Duration::from_millis(100);
 
-fn partitions(image: &MetadataImage) -> impl Iterator<Item = &PartitionImage> {
-    image
-        .topics
-        .values()
-        .flat_map(|t| t.numbered().map(|(_, p)| p))
-}
-
 fn counts(image: &MetadataImage) -> PartitionCounts {
     let mut counts = PartitionCounts::default();
     let unfenced = image.unfenced();
@@ -55,7 +48,7 @@ fn text(endpoint: &Endpoint) -> Text {
 fn node(image: &MetadataImage, id: BrokerId, broker: &BrokerImage) -> NodeDescription {
     let endpoints = broker.endpoints.as_ref();
     let count = |what: &dyn Fn(&PartitionImage) -> bool| {
-        u32::try_from(partitions(image).filter(|p| what(p)).count()).unwrap_or(u32::MAX)
+        u32::try_from(image.partitions().filter(|p| what(p)).count()).unwrap_or(u32::MAX)
     };
     let mut members = image.members.iter();
     let votes = members.any(|(raft_id, m)| m.broker == id && image.voters.contains(raft_id));
@@ -158,8 +151,8 @@ async fn changed(api: &Api, broker: BrokerId, change: NodeChange) -> Result<(), 
 fn check_room(image: &MetadataImage, broker: BrokerId) -> Result<(), Refused> {
     let takes = |id: &BrokerId| *id != broker && image.takes_partitions(*id);
     let others = image.brokers.keys().filter(|id| takes(id)).count();
-    let kept = partitions(image).filter(|p| p.replicas.contains(&broker));
-    let needed = kept.map(|p| p.target.as_ref().map_or(p.replicas.len(), |m| m.to.len()));
+    let kept = image.partitions().filter(|p| p.replicas.contains(&broker));
+    let needed = kept.map(|p| p.goal().len());
     match needed.max().filter(|needed| *needed > others) {
         None => Ok(()),
         Some(needed) => Err(refused(
@@ -178,7 +171,7 @@ async fn remove(api: &Api, broker: BrokerId) -> Result<(), Refused> {
     if !image.brokers.contains_key(&broker) {
         return Err(Refusal::UnknownBroker.into());
     }
-    if partitions(&image).any(|p| p.replicas.contains(&broker)) {
+    if image.partitions().any(|p| p.replicas.contains(&broker)) {
         return Err(Refusal::InUse(broker).into());
     }
     // Nothing new comes to it meanwhile.

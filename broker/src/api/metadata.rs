@@ -1,5 +1,6 @@
 //! Metadata: brokers and topics from the image, missing topics created if that is allowed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use callboard_common::kafka::Text;
@@ -34,11 +35,11 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
     if metadata.topics.as_ref().is_none_or(|t| !t.is_empty()) {
         settle(api).await;
     }
-    let image = api.image();
+    let (image, suspected) = (api.image(), api.0.published.suspected());
     let topics = match &metadata.topics {
         Some(topics) => topics
             .iter()
-            .map(|topic| one(api, caller, &image, topic))
+            .map(|topic| one(api, caller, (&image, &suspected), topic))
             .collect(),
         None => {
             let visible = |(name, _): &(&TopicName, _)| {
@@ -48,7 +49,7 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
                 .topics
                 .iter()
                 .filter(visible)
-                .map(|(name, topic)| found(api, name, topic))
+                .map(|(name, topic)| found(api, &suspected, name, topic))
                 .collect()
         }
     };
@@ -79,7 +80,7 @@ async fn settle(api: &Api) {
     clock.sleep(SETTLE_TIME).await;
     let mut versions = published.version.subscribe();
     let settled = async {
-        while published.has_suspects() {
+        while !published.suspected().is_empty() {
             if versions.changed().await.is_err() {
                 break;
             }
@@ -116,7 +117,12 @@ async fn create_missing(api: &Api, caller: &Caller, metadata: &Metadata) {
     }
 }
 
-fn one(api: &Api, caller: &Caller, image: &MetadataImage, topic: &TopicRef) -> TopicMetadata {
+fn one(
+    api: &Api,
+    caller: &Caller,
+    (image, suspected): (&MetadataImage, &BTreeSet<BrokerId>),
+    topic: &TopicRef,
+) -> TopicMetadata {
     let refuse = |error| {
         let (name, id) = match topic {
             TopicRef::Name(name) => (Some(name.clone()), Uuid::ZERO),
@@ -133,13 +139,18 @@ fn one(api: &Api, caller: &Caller, image: &MetadataImage, topic: &TopicRef) -> T
     match api.topic(caller, Operation::Describe, image, topic) {
         Ok((name, _)) => image.topics.get(&name).map_or_else(
             || refuse(ErrorCode::UnknownTopicOrPartition),
-            |t| found(api, &name, t),
+            |t| found(api, suspected, &name, t),
         ),
         Err(error) => refuse(error),
     }
 }
 
-fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
+fn found(
+    api: &Api,
+    suspected: &BTreeSet<BrokerId>,
+    name: &TopicName,
+    topic: &TopicImage,
+) -> TopicMetadata {
     let partition = |(number, partition): (i32, &crate::controller::PartitionImage)| {
         let of = TopicPartition::new(name.clone(), number);
         // A leader that is here knows its own epoch: after a restart it may be ahead of the image that was loaded.
@@ -148,7 +159,7 @@ fn found(api: &Api, name: &TopicName, topic: &TopicImage) -> TopicMetadata {
             (here.and(partition.leader), here.unwrap_or(partition.epoch))
         } else {
             // Nobody is sent to a node that has probably died.
-            let alive = |leader: &BrokerId| !api.0.published.is_suspected(*leader);
+            let alive = |leader: &BrokerId| !suspected.contains(leader);
             (partition.leader.filter(alive), partition.epoch)
         };
         PartitionMetadata {

@@ -37,7 +37,7 @@ use parking_lot::Mutex;
 
 use crate::controller::actor::{Published, propose};
 use crate::controller::{
-    Command, ControllerActor, Endpoint, Endpoints, MetadataImage, Outcome, Refusal,
+    Command, ControllerActor, Endpoint, Endpoints, MetadataImage, Outcome, Refusal, TopicImage,
 };
 use crate::node::Shared;
 use crate::security::Principal;
@@ -385,10 +385,7 @@ impl Api {
     #[must_use]
     pub fn leader_hint(&self, door: Door, topic: &TopicRef, partition: i32) -> Option<LeaderHint> {
         let image = self.0.published.image.load();
-        let topic = match topic {
-            TopicRef::Name(name) => image.topics.get(&TopicName::new(name).ok()?)?,
-            TopicRef::Id(id) => image.topic_by_id(id)?.1,
-        };
+        let topic = topic_of(&image, topic).ok()?;
         let partition = topic.partitions.get(usize::try_from(partition).ok()?)?;
         let leader = partition.leader.filter(|l| *l != self.shared().broker)?;
         let endpoints = image.brokers.get(&leader)?.endpoints.as_ref()?;
@@ -533,6 +530,23 @@ impl Api {
             }
         };
         or_timeout(all_led, clock.sleep(timeout)).await.is_some()
+    }
+}
+
+/// The topic that a request names, whoever asks.
+fn topic_of<'a>(image: &'a MetadataImage, topic: &TopicRef) -> Result<&'a TopicImage, ErrorCode> {
+    match topic {
+        TopicRef::Name(name) => {
+            let name = TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)?;
+            let found = image.topics.get(&name);
+            found
+                .map(|t| &**t)
+                .ok_or(ErrorCode::UnknownTopicOrPartition)
+        }
+        TopicRef::Id(id) => {
+            let (_, found) = image.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?;
+            Ok(found)
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 
 use super::topics::{Refused, refusal_code, refused};
-use super::{Api, Caller, Operation, Resource};
+use super::{Api, Caller, Operation, Resource, topic_of};
 use crate::controller::partition::Electorate;
 use crate::controller::{Command, MetadataImage, PartitionImage, Refusal, TopicImage, placement};
 
@@ -42,14 +42,7 @@ fn find<'a>(
     topic: &TopicRef,
     partition: i32,
 ) -> Result<(Uuid, &'a PartitionImage), ErrorCode> {
-    let topic: &TopicImage = match topic {
-        TopicRef::Name(name) => {
-            let name = TopicName::new(name).map_err(|_| ErrorCode::InvalidTopicException)?;
-            let found = image.topics.get(&name);
-            found.ok_or(ErrorCode::UnknownTopicOrPartition)?
-        }
-        TopicRef::Id(id) => image.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?.1,
-    };
+    let topic = topic_of(image, topic)?;
     let number = usize::try_from(partition).ok();
     let found = number.and_then(|n| topic.partitions.get(n));
     let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -72,8 +65,7 @@ async fn reassign_one(
         Destination::Back => None,
         Destination::Nodes(nodes) => Some(checked(&image, found, nodes, may_change)?),
         Destination::Factor(factor) => {
-            let now = found.target.as_ref().map_or(&found.replicas, |m| &m.to);
-            let chosen = placement::with_factor(&image, now, factor.into());
+            let chosen = placement::with_factor(&image, found.goal(), factor.into());
             Some(chosen.ok_or_else(|| {
                 let message = format!("there are not {factor} nodes that take partitions");
                 refused(ErrorCode::InvalidReplicationFactor, message)

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use callboard_client::BrokerId;
 use comfy_table::{ContentArrangement, Table, presets};
 
 /// Why a command failed.
@@ -89,6 +90,17 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+/// Nodes for a program.
+pub(crate) fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|b| b.0).collect()
+}
+
+/// Nodes for a person.
+pub(crate) fn joined(brokers: &[BrokerId]) -> String {
+    let names: Vec<String> = brokers.iter().map(ToString::to_string).collect();
+    names.join(",")
 }
 
 /// Prints one line.

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use callboard_client::BrokerId;
 use callboard_client::Text;
 use callboard_client::protocol::topics::{PartitionDescription, PartitionEnds, TopicDescription};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::connect::Connect;
-use super::output::{Failure, line, note, table};
+use super::output::{Failure, joined, line, note, numbers, table};
 
 /// What nobody knows right now.
 const UNKNOWN: &str = "?";
@@ -209,16 +208,12 @@ fn describe(topic: &TopicDescription, json: bool) -> Result<(), Failure> {
         let known = |of: fn(&PartitionEnds) -> String| {
             p.ends.as_ref().map_or_else(|| UNKNOWN.to_owned(), of)
         };
-        let list = |brokers: &[BrokerId]| {
-            let names: Vec<String> = brokers.iter().map(ToString::to_string).collect();
-            names.join(",")
-        };
         vec![
             number.to_string(),
             p.leader
                 .map_or_else(|| "none".to_owned(), |l| l.to_string()),
-            list(&p.replicas),
-            list(&p.isr),
+            joined(&p.replicas),
+            joined(&p.isr),
             known(|e| e.epoch.to_string()),
             known(|e| e.log_start.to_string()),
             known(|e| e.high_watermark.to_string()),
@@ -235,8 +230,4 @@ fn describe(topic: &TopicDescription, json: bool) -> Result<(), Failure> {
         "high watermark",
     ];
     table(&columns, &rows)
-}
-
-fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
-    brokers.iter().map(|b| b.0).collect()
 }

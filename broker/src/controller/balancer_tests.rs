@@ -51,6 +51,23 @@ impl Scene {
         });
     }
 
+    fn drain(&mut self, node: i32) {
+        let (broker, drains) = (BrokerId(node), true);
+        self.apply(Command::DrainBroker { broker, drains });
+    }
+
+    /// A node goes silent; its incarnation.
+    fn fence(&mut self, node: i32) -> i64 {
+        let (broker, stops) = (BrokerId(node), false);
+        let epoch = self.image.brokers[&broker].epoch;
+        self.apply(Command::FenceBroker {
+            broker,
+            epoch,
+            stops,
+        });
+        epoch
+    }
+
     fn topic(&mut self, name: &str, replicas: &[&[i32]]) {
         let id = Uuid([self.image.topics.len() as u8 + 1; 16]);
         self.apply(Command::PlaceTopic {
@@ -127,10 +144,7 @@ fn a_drained_node_is_emptied_and_gets_nothing_new() {
     let mut scene = Scene::new(4);
     let replicas: Vec<&[i32]> = vec![&[1, 2, 3]; 30];
     scene.topic("t", &replicas);
-    scene.apply(Command::DrainBroker {
-        broker: BrokerId(1),
-        drains: true,
-    });
+    scene.drain(1);
     let most = scene.settle();
     assert_eq!(scene.keeps(1), (0, 0));
     assert!((1..=Policy::default().moves_at_once).contains(&most));
@@ -145,8 +159,7 @@ fn a_drained_node_is_emptied_and_gets_nothing_new() {
 fn a_node_is_not_drained_if_nobody_can_take_its_place() {
     let mut scene = Scene::new(3);
     scene.topic("t", &[&[1, 2, 3]]);
-    let (broker, drains) = (BrokerId(3), true);
-    scene.apply(Command::DrainBroker { broker, drains });
+    scene.drain(3);
     scene.settle();
     assert_eq!(scene.replicas("t"), [b(&[1, 2, 3])]);
 }
@@ -159,8 +172,7 @@ fn drained_partitions_stay_in_as_many_racks() {
         .iter()
         .for_each(|(node, rack)| scene.join(*node, Some(rack)));
     scene.topic("t", &[&[1, 2, 3]]);
-    let (broker, drains) = (BrokerId(3), true);
-    scene.apply(Command::DrainBroker { broker, drains });
+    scene.drain(3);
     scene.settle();
     assert_eq!(scene.replicas("t"), [b(&[1, 2, 5])]);
 }
@@ -193,14 +205,7 @@ fn the_brokers_own_topics_grow_with_the_cluster() {
 fn leaders_come_back_after_a_while_and_only_once_in_sync() {
     let mut scene = Scene::new(3);
     scene.topic("t", &[&[1, 2, 3], &[2, 3, 1], &[3, 1, 2]]);
-    let broker = BrokerId(1);
-    let epoch = scene.image.brokers[&broker].epoch;
-    let stops = false;
-    scene.apply(Command::FenceBroker {
-        broker,
-        epoch,
-        stops,
-    });
+    let (broker, epoch) = (BrokerId(1), scene.fence(1));
     scene.apply(Command::UnfenceBroker { broker, epoch });
     assert_eq!(scene.keeps(1), (3, 0));
     for _ in 0..60 {
@@ -241,14 +246,7 @@ fn a_node_that_joins_gets_its_share_and_then_it_is_quiet() {
 fn nothing_is_spread_while_something_is_broken() {
     let mut scene = Scene::new(3);
     scene.topic("t", &[&[1, 2], &[1, 2], &[1, 2]]);
-    let broker = BrokerId(2);
-    let epoch = scene.image.brokers[&broker].epoch;
-    let stops = false;
-    scene.apply(Command::FenceBroker {
-        broker,
-        epoch,
-        stops,
-    });
+    let _epoch = scene.fence(2);
     for _ in 0..60 {
         assert_eq!(scene.plan(), []);
     }

@@ -80,8 +80,7 @@ impl MetadataImage {
     }
 
     pub(super) fn unregister(&mut self, broker: BrokerId) -> Result<Outcome, Refusal> {
-        let mut partitions = self.topics.values().flat_map(|t| &t.partitions);
-        if partitions.any(|p| p.replicas.contains(&broker)) {
+        if self.partitions().any(|p| p.replicas.contains(&broker)) {
             return Err(Refusal::InUse(broker));
         }
         match self.brokers.remove(&broker) {

@@ -87,6 +87,12 @@ impl MetadataImage {
         Some((name, self.topics.get(name)?))
     }
 
+    /// All partitions, by topic and number.
+    pub fn partitions(&self) -> impl Iterator<Item = &PartitionImage> {
+        let topics = self.topics.values();
+        topics.flat_map(|t| t.numbered().map(|(_, p)| p))
+    }
+
     /// How many partitions there are.
     #[must_use]
     pub fn partition_count(&self) -> usize {

@@ -1,8 +1,8 @@
 //! Metadata of the cluster: brokers, topics, leader epochs, producer ids, agreed on by Raft.
 //!
 //! [`state`] holds raft-rs' `RawNode`; [`image`] is what the committed commands add up to, with the rules of one
-//! [`partition`], the choice of its replicas in [`placement`] and what moves by itself in [`balancer`]; [`log_file`] keeps entries, votes and images on disk;
-//! [`actor`] is the shell. With one voter a command is committed once it is synced here.
+//! [`partition`], the choice of its replicas in [`placement`] and what moves by itself in [`balancer`]; [`log_file`]
+//! keeps entries, votes and images on disk; [`actor`] is the shell. With one voter a command is committed once it is synced here.
 //!
 //! Invariants:
 //! - a command takes effect when it is committed, in one order, and its preconditions are checked then;

@@ -279,6 +279,12 @@ impl PartitionImage {
         replicas
     }
 
+    /// Who keeps it once its move, if there is one, has ended.
+    #[must_use]
+    pub fn goal(&self) -> &[BrokerId] {
+        self.target.as_ref().map_or(&self.replicas, |m| &m.to)
+    }
+
     /// Who leads by preference; while it moves that is the first of those it moves to.
     #[must_use]
     pub fn preferred(&self) -> Option<BrokerId> {

@@ -24,14 +24,8 @@ impl<'a> Loads<'a> {
         let nodes = image.alive().filter(|(id, _)| image.takes_partitions(*id));
         let nodes = nodes.map(|(id, b)| (id, (Load::default(), b.rack.as_deref())));
         let mut loads = Self(nodes.collect());
-        for partition in image.topics.values().flat_map(|t| &t.partitions) {
-            loads.count(
-                &[],
-                partition
-                    .target
-                    .as_ref()
-                    .map_or(&partition.replicas, |m| &m.to),
-            );
+        for partition in image.partitions() {
+            loads.count(&[], partition.goal());
         }
         loads
     }

@@ -1,5 +1,6 @@
 //! Where the node reads what the quorum has agreed on, without asking it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use arc_swap::ArcSwap;
 use callboard_common::{BrokerId, Monotonic};
 use tokio::sync::watch;
 
-use super::image::{MetadataImage, Standing};
+use super::image::MetadataImage;
 use super::state::Led;
 use crate::peer::suspects::Suspects;
 
@@ -50,20 +51,13 @@ impl Published {
         self.has_peers && now.since(contact) > LEASE
     }
 
-    /// Whether a node counts as alive whose tripwire has broken: the metadata is about to say that it is dead, or its wire
-    /// is held again.
+    /// Nodes that count as alive and whose tripwire has broken: the metadata is about to say that they are dead, or their
+    /// wires are held again. It asks the kernel once for every node.
     #[must_use]
-    pub fn is_suspected(&self, broker: BrokerId) -> bool {
+    pub fn suspected(&self) -> BTreeSet<BrokerId> {
         let image = self.image.load();
-        let node = image.brokers.get(&broker);
-        node.is_some_and(|n| n.standing == Standing::Alive) && self.suspects.holds(broker)
-    }
-
-    /// Whether any node is suspected.
-    #[must_use]
-    pub fn has_suspects(&self) -> bool {
-        let brokers = self.suspects.all();
-        brokers.into_iter().any(|broker| self.is_suspected(broker))
+        let alive = image.alive().map(|(id, _)| id);
+        alive.filter(|id| self.suspects.holds(*id)).collect()
     }
 
     pub(super) fn note_contact(&self, at: Monotonic) {

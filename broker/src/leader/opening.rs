@@ -150,9 +150,7 @@ impl LeaderActor {
         for damage in &damaged {
             let _count = self.start.metrics.damaged_reads.inc();
             error!(self.start.logger, "log is damaged; reads that reach it fail, the rest is served"; "error" => %damage);
-        }
-        if !damaged.is_empty() {
-            self.give_up_damaged(ctx);
+            self.damaged()(damage);
         }
         info!(self.start.logger, "leads"; "leader_epoch" => %epoch, "log_start" => %log.log_start(), "log_end" => %log.log_end());
         let now = self.start.clock.now();

@@ -1,7 +1,7 @@
 //! The shell of a leader towards its followers and the controller.
 
 use actix::prelude::*;
-use slog::{debug, info, warn};
+use slog::{debug, info};
 use tokio::sync::oneshot;
 
 use super::actor::LeaderActor;
@@ -12,7 +12,7 @@ use crate::storage::StorageError;
 use crate::supervision::Permit;
 
 impl LeaderActor {
-    /// What is done when a read finds damage: if another replica is whole it leads from then on, and this one fetches from
+    /// What is done when damage is found: if another replica is whole it leads from then on, and this one fetches from
     /// it what it lacks.
     pub(super) fn damaged(&self) -> impl FnOnce(&StorageError) + Send + use<> {
         let outstanding = self.start.files.outstanding.clone();
@@ -39,16 +39,6 @@ impl LeaderActor {
                 let _alive: bool = runtime.control().run(told);
             }
         }
-    }
-
-    /// Lets another replica lead, if one is whole; the metadata says so then.
-    pub(super) fn give_up_damaged(&self, ctx: &mut Context<Self>) {
-        let (lost, logger) = ((self.start.lose_replica)(), self.start.logger.clone());
-        let told = lost.into_actor(self).map(move |others, _, _| match others {
-            true => warn!(logger, "the log is damaged: another replica leads"),
-            false => warn!(logger, "the log is damaged and no other replica is whole"),
-        });
-        let _running = ctx.spawn(told);
     }
 
     /// Asks the controller to change who is in sync.

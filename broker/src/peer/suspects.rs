@@ -47,10 +47,4 @@ impl Suspects {
         all.get(&broker)
             .is_some_and(|w| w.broke || w.wire.as_ref().is_some_and(Wire::is_broken))
     }
-
-    /// The nodes that are watched.
-    #[must_use]
-    pub fn all(&self) -> Vec<BrokerId> {
-        self.0.lock().keys().copied().collect()
-    }
 }

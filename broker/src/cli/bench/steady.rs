@@ -71,7 +71,6 @@ pub(super) async fn run(steady: Steady) -> Result<(), Failure> {
     let client = steady.connect.client().await?;
     let settings = ProducerConfig {
         linger: Duration::from_millis(1),
-        delivery_timeout: Duration::from_mins(2),
         ..ProducerConfig::default()
     };
     let producer = Producer::new(&client, settings);

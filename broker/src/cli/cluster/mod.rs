@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use callboard_client::protocol::cluster::{
     DescribedCluster, DescribedQuorum, Destination, NodeChange, NodeDescription, NodeStanding,
-    PartitionCounts, QuorumMember,
+    PartitionCounts, PartitionMove, QuorumMember,
 };
 use callboard_client::{Admin, BrokerId, ErrorCode, TopicName, TopicPartition};
 use clap::{Args, Subcommand};
@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::connect::Connect;
-use super::output::{Failure, line, note, table};
+use super::output::{Failure, joined, line, note, numbers, table};
 
 /// How often is looked while something is waited for.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -344,90 +344,98 @@ fn bar(total: u64, what: &'static str) -> ProgressBar {
     }
 }
 
-/// Waits until a node keeps nothing any more.
-async fn until_empty(admin: &Admin, broker: BrokerId) -> Result<(), Failure> {
-    let mut shown: Option<ProgressBar> = None;
+/// Looks how much is left until nothing is, and shows it.
+async fn until_none(left: impl AsyncFn() -> Result<u64, Failure>) -> Result<(), Failure> {
+    let total = left().await?;
+    let bar = bar(total, "partitions moved");
     loop {
-        let described = admin.describe_cluster().await?;
-        let node = described.nodes.iter().find(|n| n.id == broker);
-        let left = node.map_or(0, |n| u64::from(n.keeps));
-        let bar = shown.get_or_insert_with(|| bar(left, "partitions moved"));
-        bar.set_position(bar.length().unwrap_or(left).saturating_sub(left));
+        let left = left().await?;
+        bar.set_position(total.saturating_sub(left));
         if left == 0 {
             bar.finish_and_clear();
             return Ok(());
-        }
-        let others = described.nodes.iter().filter(|n| standing(n) == "alive");
-        if others.count() == 0 {
-            return Err(Failure::new("no other node takes its partitions"));
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn reassigned(reassign: Reassign) -> Result<(), Failure> {
-    let topic = TopicName::new(&reassign.topic).map_err(Failure::usage)?;
-    let client = reassign.connect.client().await?;
-    let admin = client.admin();
-    let described = admin.describe_topics(&[&reassign.topic]).await?;
+/// Waits until a node keeps nothing any more.
+async fn until_empty(admin: &Admin, broker: BrokerId) -> Result<(), Failure> {
+    until_none(async || {
+        let described = admin.describe_cluster().await?;
+        let node = described.nodes.iter().find(|n| n.id == broker);
+        let left = node.map_or(0, |n| u64::from(n.keeps));
+        let takes = |n: &NodeDescription| standing(n) == "alive";
+        match left > 0 && !described.nodes.iter().any(takes) {
+            true => Err(Failure::new("no other node takes its partitions")),
+            false => Ok(left),
+        }
+    })
+    .await
+}
+
+/// Partitions of a topic: those that are named, or all.
+async fn partitions_of(
+    admin: &Admin,
+    name: &str,
+    named: &[i32],
+) -> Result<Vec<TopicPartition>, Failure> {
+    let topic = TopicName::new(name).map_err(Failure::usage)?;
+    let described = admin.describe_topics(&[name]).await?;
     let count = described.first().map_or(0, |t| t.partitions.len());
-    let numbers = match reassign.partitions.as_slice() {
+    let numbers: Vec<i32> = match named {
         [] => (0..).take(count).collect(),
         named => named.to_vec(),
     };
+    let of = |n| TopicPartition::new(topic.clone(), n);
+    Ok(numbers.into_iter().map(of).collect())
+}
+
+async fn reassigned(reassign: Reassign) -> Result<(), Failure> {
+    let client = reassign.connect.client().await?;
+    let (admin, topic) = (client.admin(), reassign.topic.as_str());
+    let partitions = partitions_of(&admin, topic, &reassign.partitions).await?;
     let to = || match (&reassign.to.to, reassign.to.replicas) {
         (Some(nodes), _) => Destination::Nodes(nodes.iter().copied().map(BrokerId).collect()),
         (None, Some(count)) => Destination::Factor(count),
         (None, None) => Destination::Back,
     };
-    let moves = numbers
-        .iter()
-        .map(|n| (TopicPartition::new(topic.clone(), *n), to()));
+    let moves = partitions.iter().map(|p| (p.clone(), to()));
     let mut begun = 0;
-    for (number, result) in numbers.iter().zip(admin.reassign(moves.collect()).await?) {
+    for (partition, result) in partitions
+        .iter()
+        .zip(admin.reassign(moves.collect()).await?)
+    {
         match result {
             Ok(()) => begun += 1,
-            Err(error) => note(format!("{topic}-{number}: {error}")),
+            Err(error) => note(format!("{partition}: {error}")),
         }
     }
     if !reassign.no_wait {
-        until_moved(&admin, topic.as_str()).await?;
+        until_none(async || {
+            let moves = admin.list_reassignments().await?;
+            Ok(moves.iter().filter(|m| *m.topic == *topic).count() as u64)
+        })
+        .await?;
     }
     client.close().await;
-    if begun < numbers.len() {
+    if begun < partitions.len() {
         return Err(Failure::new(format!(
             "{} of {} partitions were not moved",
-            numbers.len() - begun,
-            numbers.len()
+            partitions.len() - begun,
+            partitions.len()
         )));
     }
     note(format!("{begun} partitions of {topic} moved"));
     Ok(())
 }
 
-/// Waits until no partition of a topic moves any more.
-async fn until_moved(admin: &Admin, topic: &str) -> Result<(), Failure> {
-    let mut shown: Option<ProgressBar> = None;
-    loop {
-        let moves = admin.list_reassignments().await?;
-        let left = moves.iter().filter(|m| *m.topic == *topic).count() as u64;
-        let bar = shown.get_or_insert_with(|| bar(left, "partitions moved"));
-        bar.set_position(bar.length().unwrap_or(left).saturating_sub(left));
-        if left == 0 {
-            bar.finish_and_clear();
-            return Ok(());
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
 async fn moves(show: &Show) -> Result<(), Failure> {
     let client = show.connect.client().await?;
     let moves = client.admin().list_reassignments().await?;
     client.close().await;
-    let numbers = |brokers: &[BrokerId]| brokers.iter().map(|b| b.0).collect::<Vec<_>>();
     if show.json {
-        let one = |m: &callboard_client::protocol::cluster::PartitionMove| {
+        let one = |m: &PartitionMove| {
             json!({"topic": m.topic.as_str(), "partition": m.partition, "replicas": numbers(&m.replicas),
                 "adding": numbers(&m.adding), "removing": numbers(&m.removing)})
         };
@@ -435,17 +443,13 @@ async fn moves(show: &Show) -> Result<(), Failure> {
             moves.iter().map(one).collect::<Vec<_>>(),
         ));
     }
-    let list = |brokers: &[BrokerId]| {
-        let names: Vec<String> = brokers.iter().map(ToString::to_string).collect();
-        names.join(",")
-    };
-    let row = |m: &callboard_client::protocol::cluster::PartitionMove| {
+    let row = |m: &PartitionMove| {
         vec![
             m.topic.to_string(),
             m.partition.to_string(),
-            list(&m.replicas),
-            list(&m.adding),
-            list(&m.removing),
+            joined(&m.replicas),
+            joined(&m.adding),
+            joined(&m.removing),
         ]
     };
     let columns = ["topic", "partition", "replicas", "adding", "removing"];
@@ -457,19 +461,7 @@ async fn elected(elect: &Elect) -> Result<(), Failure> {
     let admin = client.admin();
     let named = match &elect.topic {
         None => None,
-        Some(name) => {
-            let topic = TopicName::new(name).map_err(Failure::usage)?;
-            let described = admin.describe_topics(&[name]).await?;
-            let count = described.first().map_or(0, |t| t.partitions.len());
-            let numbers: Vec<i32> = match elect.partitions.as_slice() {
-                [] => (0..).take(count).collect(),
-                named => named.to_vec(),
-            };
-            let of = numbers
-                .into_iter()
-                .map(|n| TopicPartition::new(topic.clone(), n));
-            Some(of.collect::<Vec<_>>())
-        }
+        Some(name) => Some(partitions_of(&admin, name, &elect.partitions).await?),
     };
     let answers = admin.elect_leaders(named.as_deref(), elect.unclean).await?;
     client.close().await;
