@@ -140,11 +140,12 @@ impl Recovery {
         for (i, base) in bases.iter().enumerate() {
             let next = bases.get(i + 1).copied();
             let expected = self.segments.last().map_or(*base, |s| s.end);
-            if *base != expected && expected >= self.marks.recovery_point {
+            let durable = expected.max(self.marks.recovery_point);
+            if *base != expected && (*base > durable || expected == durable) {
                 // The log ended before this segment: it is part of what reached the disk out of order.
                 return self.quarantine_segments(
                     &bases[i..],
-                    expected,
+                    durable,
                     "the segment does not continue the log",
                 );
             }

@@ -668,60 +668,80 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The log against a model: which offsets exist, which were confirmed, where the log starts.
+fn follow_the_model(seed: u64, steps: &[Step]) -> Result<(), TestCaseError> {
+    let disk = SimulatedDisk::new(seed);
+    let mut opened = reopen(&disk, None);
+    let (mut confirmed, mut end, mut start) = (0, 0, 0);
+    for step in steps.iter().cloned() {
+        let log = &mut opened.log;
+        match step {
+            Step::Append { count, pad } => {
+                let batch = batch(end, count, pad);
+                opened.producers.apply(&batch.placed(log.log_end(), EPOCH));
+                prop_assert_eq!(log.append(&batch, EPOCH, NOW).expect("appended").get(), end);
+                end += count;
+            }
+            Step::Sync => { sync(log); confirmed = end; }
+            Step::Checkpoint => {
+                log.checkpoint(Offset::new(confirmed), &opened.producers).expect("ready").write().expect("written");
+                log.files.checkpoints.write().expect("written");
+            }
+            Step::AdvanceStart(to) => { log.advance_start(Offset::new(to.min(confirmed))); start = start.max(to.min(confirmed)); }
+            Step::Retain => {
+                if let Some(removal) = log.retain(Offset::new(confirmed), Timestamp(20_000)).expect("rolled") {
+                    removal.run().expect("removed");
+                }
+            }
+            Step::Close => {
+                let files = log.files.clone();
+                opened.log.close(Offset::new(end), &opened.producers).expect("closed");
+                files.checkpoints.write().expect("written");
+                opened = reopen(&disk, None);
+                confirmed = end;
+            }
+            Step::Kill => { opened = reopen(&disk, None); confirmed = end; }
+            Step::PowerLoss => { disk.crash(); opened = reopen(&disk, None); }
+        }
+        let log = &opened.log;
+        let found = log.log_end().get();
+        prop_assert!((confirmed..=end).contains(&found), "{found} of {confirmed}..={end}: {:?} {:?}", opened.damaged, opened.quarantined);
+        end = log.log_end().get();
+        if matches!(step, Step::PowerLoss | Step::Kill | Step::Close) {
+            prop_assert_eq!(opened.damaged.len(), 0);
+            confirmed = end;
+            // A start that was not made durable may be forgotten.
+            prop_assert!(log.log_start().get() <= start);
+            start = log.log_start().get();
+        }
+        prop_assert_eq!(log.log_start().get(), start);
+        check_content(log);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The log against a model: which offsets exist, which were confirmed, where the log starts.
     #[test]
     fn the_log_is_what_a_model_says(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..60)) {
-        let disk = SimulatedDisk::new(seed);
-        let mut opened = reopen(&disk, None);
-        let (mut confirmed, mut end, mut start) = (0, 0, 0);
-        for step in steps {
-            let log = &mut opened.log;
-            match step {
-                Step::Append { count, pad } => {
-                    let batch = batch(end, count, pad);
-                    opened.producers.apply(&batch.placed(log.log_end(), EPOCH));
-                    prop_assert_eq!(log.append(&batch, EPOCH, NOW).expect("appended").get(), end);
-                    end += count;
-                }
-                Step::Sync => { sync(log); confirmed = end; }
-                Step::Checkpoint => {
-                    log.checkpoint(Offset::new(confirmed), &opened.producers).expect("ready").write().expect("written");
-                    log.files.checkpoints.write().expect("written");
-                }
-                Step::AdvanceStart(to) => { log.advance_start(Offset::new(to.min(confirmed))); start = start.max(to.min(confirmed)); }
-                Step::Retain => {
-                    if let Some(removal) = log.retain(Offset::new(confirmed), Timestamp(20_000)).expect("rolled") {
-                        removal.run().expect("removed");
-                    }
-                }
-                Step::Close => {
-                    let files = log.files.clone();
-                    opened.log.close(Offset::new(end), &opened.producers).expect("closed");
-                    files.checkpoints.write().expect("written");
-                    opened = reopen(&disk, None);
-                    confirmed = end;
-                }
-                Step::Kill => { opened = reopen(&disk, None); confirmed = end; }
-                Step::PowerLoss => { disk.crash(); opened = reopen(&disk, None); }
-            }
-            let log = &opened.log;
-            let found = log.log_end().get();
-            prop_assert!((confirmed..=end).contains(&found), "{found} of {confirmed}..={end}: {:?} {:?}", opened.damaged, opened.quarantined);
-            end = log.log_end().get();
-            if matches!(step, Step::PowerLoss | Step::Kill | Step::Close) {
-                prop_assert_eq!(opened.damaged.len(), 0);
-                confirmed = end;
-                // A start that was not made durable may be forgotten.
-                prop_assert!(log.log_start().get() <= start);
-                start = log.log_start().get();
-            }
-            prop_assert_eq!(log.log_start().get(), start);
-            check_content(log);
-        }
+        follow_the_model(seed, &steps)?;
     }
+}
+
+/// The power goes while segments below the start are removed: the oldest is back, those between it and the newest,
+/// which was never synced either, are not.
+#[test]
+fn segments_of_both_sides_of_the_start_do_not_become_one_log() {
+    use Step::{AdvanceStart, Append, Checkpoint, Close, PowerLoss, Retain, Sync};
+    let steps = [
+        Append { count: 4, pad: 94 }, Append { count: 4, pad: 342 }, Append { count: 1, pad: 0 }, Close,
+        Append { count: 3, pad: 134 }, PowerLoss, Append { count: 2, pad: 336 }, Append { count: 1, pad: 179 }, Sync,
+        Checkpoint, Append { count: 3, pad: 2 }, PowerLoss, Append { count: 4, pad: 184 }, Close, Sync,
+        Append { count: 3, pad: 342 }, AdvanceStart(19), Append { count: 4, pad: 282 }, Append { count: 2, pad: 325 },
+        Retain, PowerLoss,
+    ];
+    follow_the_model(314_347_662_233_389_719, &steps).expect("the model");
 }
 
 /// A segment that reached the disk although the one before it did not, which held nothing durable: it does not
