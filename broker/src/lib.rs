@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod peer;
+pub mod planted;
 pub mod replicas;
 pub mod security;
 pub mod status;

@@ -4,4 +4,5 @@ pub mod cluster;
 pub mod history;
 pub mod hosts;
 pub mod process;
+pub mod sim;
 pub mod wire;

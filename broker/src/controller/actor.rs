@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::balancer::Policy;
 use super::log_file::MetadataLog;
-pub use super::published::{LEASE, Published};
+pub use super::published::{Published, is_expired};
 use super::quorum::QuorumView;
 use super::raft_wire::RaftMessage;
 use super::records::{Command, Endpoint, Member, Outcome, Refusal};

@@ -10,8 +10,7 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
 use super::image::MetadataImage;
 use super::records::{Outcome, Refusal, bincode_config};
 use super::state::{
-    Controller, Effect, Effects, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES,
-    SNAPSHOT_EVERY_ENTRIES, SavedImage, to_bytes,
+    Controller, Effect, Effects, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES, SavedImage, to_bytes,
 };
 
 /// Something that was committed, in bincode.
@@ -145,7 +144,7 @@ impl Controller {
     }
 
     pub(super) fn maybe_snapshot(&mut self, out: &mut Effects) {
-        let few = self.image.applied < self.snapshot_index + SNAPSHOT_EVERY_ENTRIES;
+        let few = self.image.applied < self.snapshot_index + self.snapshot_every;
         if few && self.unsnapshot_bytes < SNAPSHOT_EVERY_BYTES && !self.snapshot_is_due {
             return;
         }

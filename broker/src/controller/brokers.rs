@@ -7,6 +7,7 @@ use callboard_common::{BrokerId, Uuid};
 use super::image::{BrokerImage, MetadataImage, Standing};
 use super::partition::Electorate;
 use super::records::{Endpoints, Outcome, Refusal};
+use crate::planted::{self, Bug};
 
 impl MetadataImage {
     /// Nodes that are alive, by number.
@@ -35,7 +36,8 @@ impl MetadataImage {
         // Whatever the earlier incarnation led, it leads no more: followers may hold what it never synced.
         let _changed: bool =
             self.change_all(|p| p.isr.contains(&broker), |p, of| p.fence(broker, of));
-        if before.is_some_and(|b| b.directory != directory) {
+        let is_new_disk = before.is_some_and(|b| b.directory != directory);
+        if is_new_disk && !planted::is(Bug::WipedStaysInSync) {
             let known =
                 |p: &super::PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
             let _changed: bool = self.change_all(known, |p, of| p.forget(broker, of));

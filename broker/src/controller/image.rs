@@ -12,6 +12,7 @@ use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 use super::appended::Appended;
 use super::partition::{Electorate, PartitionImage};
 use super::records::{Command, Endpoints, Member, Outcome, Refusal};
+use crate::planted::{self, Bug};
 use crate::security::image::SecurityImage;
 
 /// Kafka's name of the setting that elections must know.
@@ -278,7 +279,9 @@ impl MetadataImage {
         if led.leader != Some(broker) {
             return Err(Refusal::NotLeader(broker));
         }
-        led.epoch = led.epoch.next();
+        if !planted::is(Bug::SameReignAfterRestart) {
+            led.epoch = led.epoch.next();
+        }
         led.version = led.version.saturating_add(1);
         Ok(Outcome::LeaderEpoch(led.epoch))
     }

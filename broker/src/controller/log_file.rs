@@ -17,6 +17,7 @@ use super::old_image::OldImage;
 use super::raft_wire::Quorum;
 use super::records::{bincode_config, encode};
 use super::state::{Persisted, SavedImage};
+use crate::planted::{self, Bug};
 use crate::storage::disk::{self, Disk, File};
 use crate::storage::{StorageError, disk::is_full};
 
@@ -234,9 +235,11 @@ impl MetadataLog {
                 .map_err(StorageError::io("cutting", &path))?;
             return Err(StorageError::io("writing", &path)(error));
         }
-        self.file
-            .sync()
-            .map_err(StorageError::io("syncing", &path))?;
+        if !planted::is(Bug::MetadataNotSynced) {
+            self.file
+                .sync()
+                .map_err(StorageError::io("syncing", &path))?;
+        }
         self.end += frame.len() as u64;
         Ok(())
     }

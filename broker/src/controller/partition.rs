@@ -15,6 +15,7 @@ use bincode::{Decode, Encode};
 use callboard_common::{BrokerId, LeaderEpoch};
 
 use super::records::Refusal;
+use crate::planted::{self, Bug};
 
 /// One partition.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -116,6 +117,9 @@ impl PartitionImage {
                 .find(|b| members.contains(b) && of.unfenced.contains(b))
                 .copied()
         };
+        if planted::is(Bug::UncleanElection) {
+            return among(&self.replicas);
+        }
         among(&self.isr).or_else(|| among(&self.elr))
     }
 
@@ -225,7 +229,8 @@ impl PartitionImage {
         if self.leader != Some(by) {
             return Err(Refusal::NotLeader(by));
         }
-        if self.epoch != epoch || self.version != version {
+        let is_outdated = self.epoch != epoch || self.version != version;
+        if is_outdated && !planted::is(Bug::IsrWithoutCompare) {
             return Err(Refusal::Outdated {
                 epoch: self.epoch,
                 version: self.version,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::image::MetadataImage;
 use super::state::Led;
 use crate::peer::suspects::Suspects;
+use crate::planted::{self, Bug};
 
 /// Where the committed metadata is shown.
 #[derive(Clone, Debug)]
@@ -32,7 +33,13 @@ pub struct Published {
 
 /// So long a node serves what it leads and coordinates without hearing of the quorum. It is longer than others wait before
 /// they take its place, and bounds how old an answer can be.
-pub const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(3);
+
+/// Whether a node that heard of the quorum at `contact` last serves no more.
+#[must_use]
+pub fn is_expired(contact: Monotonic, now: Monotonic) -> bool {
+    now.since(contact) > LEASE && !planted::is(Bug::StaleLeaderServes)
+}
 
 impl Published {
     /// Nothing is known yet.
@@ -48,7 +55,7 @@ impl Published {
     #[must_use]
     pub fn is_cut_off(&self, now: Monotonic) -> bool {
         let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
-        self.has_peers && now.since(contact) > LEASE
+        self.has_peers && is_expired(contact, now)
     }
 
     /// Nodes that count as alive and whose tripwire has broken: the metadata is about to say that they are dead, or their

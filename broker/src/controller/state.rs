@@ -18,6 +18,7 @@ use super::liveness::Liveness;
 use super::quorum_storage::QuorumStorage;
 use super::raft_wire::{Known, Quorum, RaftMessage};
 use super::records::{Command, Member, Outcome, Refusal, encode};
+use crate::planted::{self, Bug};
 
 /// So many bytes of commands beyond the snapshot call for a new one: the log stays far below what is read.
 pub(super) const SNAPSHOT_EVERY_BYTES: usize = 64 << 20;
@@ -199,6 +200,8 @@ pub struct Controller {
     pub(super) random: u64,
     pub(super) timeout_of_term: (u64, usize),
     pub(super) snapshot_index: u64,
+    /// So many entries beyond it call for a new image.
+    pub(super) snapshot_every: u64,
     pub(super) snapshot_is_due: bool,
     /// Bytes of commands since then.
     pub(super) unsnapshot_bytes: usize,
@@ -284,6 +287,7 @@ impl Controller {
             random: me.raft_id(),
             timeout_of_term: (u64::MAX, 0),
             snapshot_index,
+            snapshot_every: SNAPSHOT_EVERY_ENTRIES,
             snapshot_is_due: false,
             unsnapshot_bytes: 0,
             logger: logger.clone(),
@@ -302,6 +306,11 @@ impl Controller {
     /// What it moves by itself while it leads.
     pub fn balance_by(&mut self, policy: Policy) {
         self.balancer.policy = policy;
+    }
+
+    /// After how many entries an image takes the place of the log.
+    pub fn snapshot_every(&mut self, entries: u64) {
+        self.snapshot_every = entries;
     }
 
     /// The committed metadata.
@@ -515,6 +524,7 @@ impl Controller {
             self.apply(ready.take_committed_entries(), &mut answers);
             // What is committed is found out again from the others: only terms and votes must survive.
             let vote = ready.hs().filter(|_| ready.must_sync());
+            let vote = vote.filter(|_| !planted::is(Bug::VoteNotPersisted));
             let write = Persisted {
                 hard_state: vote.map(|hs| to_bytes(hs)),
                 entries: ready.entries().iter().map(|e| to_bytes(e)).collect(),

@@ -292,14 +292,7 @@ impl FollowerActor {
         let Some(Open { log, follower, .. }) = self.state.take() else {
             return;
         };
-        let own_end = log
-            .epochs()
-            .end_of(epoch, log.log_end())
-            .map(|(_, end)| end);
-        let end = own_end
-            .unwrap_or(log.log_start())
-            .min(leader_end)
-            .max(log.log_start());
+        let end = log.cut_point(epoch, leader_end);
         let (log_end, committed) = (log.log_end(), follower.high_watermark());
         info!(self.start.logger, "cuts what its leader has not"; "log_end" => %log_end, "cut_at" => %end);
         if end < committed {

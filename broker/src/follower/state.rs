@@ -8,6 +8,7 @@ use callboard_common::record::producers::ProducerTable;
 use callboard_common::{LeaderEpoch, Offset};
 
 use crate::peer::protocol::{Part, What};
+use crate::planted::{self, Bug};
 
 /// How far a follower is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ impl Follower {
     }
 
     fn sent(&mut self, part: Part, out: &mut Effects) {
-        if part.epoch != self.epoch {
+        if part.epoch != self.epoch && !planted::is(Bug::SkippedEpochCheck) {
             return;
         }
         match part.what {
@@ -139,7 +140,7 @@ impl Follower {
             if header.base_offset != self.position.end.get() {
                 continue;
             }
-            if header.leader_epoch > self.epoch.0 {
+            if header.leader_epoch > self.epoch.0 && !planted::is(Bug::SkippedEpochCheck) {
                 break;
             }
             self.producers.apply(&header);

@@ -6,6 +6,7 @@ use callboard_common::{LeaderEpoch, Now, Offset};
 
 use super::error::{FetchError, ProduceError};
 use super::state::{Acks, Effect, Ends, Leader, Ticket};
+use crate::planted::{self, Bug};
 
 impl Leader {
     pub(super) fn judge(
@@ -34,6 +35,9 @@ impl Leader {
             return Err(ProduceError::NotEnoughReplicas { in_sync, required });
         }
         self.judge_timestamps(now, batch.header())?;
+        if planted::is(Bug::SequencesIgnored) {
+            return Ok(Sequence::New);
+        }
         Ok(self.producers.check(batch.header())?)
     }
 
@@ -92,6 +96,19 @@ impl Leader {
             ..
         } = self.ends;
         match Offset::checked(from) {
+            Some(from)
+                if planted::is(Bug::ReadAboveHighWatermark)
+                    && from >= log_start
+                    && from < log_end =>
+            {
+                Effect::Read {
+                    ticket,
+                    from,
+                    limit: log_end,
+                    max_bytes,
+                    at_least_one,
+                }
+            }
             Some(from) if from >= log_start && from < high_watermark => Effect::Read {
                 ticket,
                 from,

@@ -113,7 +113,7 @@ impl LeaderActor {
             let (files, config) = (start.files, start.config);
             let opened = start.runtime.background().ask(move || {
                 let mut opened = Log::open(files, config)?;
-                opened.log.begin_epoch(epoch)?;
+                opened.log.begin_epoch(epoch);
                 Ok::<_, StorageError>(opened)
             });
             match opened.await {

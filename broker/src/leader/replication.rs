@@ -15,6 +15,7 @@ use std::time::Duration;
 use callboard_common::{BrokerId, Monotonic, Offset};
 
 use crate::controller::PartitionImage;
+use crate::planted::{self, Bug};
 
 /// A replica that was behind for so long is not in sync (`replica.lag.time.max.ms`).
 const LAG_MAX: Duration = Duration::from_secs(10);
@@ -119,7 +120,9 @@ impl Replication {
     ) -> bool {
         let known = self.partition.replicas.contains(&replica);
         let alive = self.alive.get(&replica);
-        if !known || replica == self.me || alive.is_some_and(|alive| *alive != broker_epoch) {
+        let is_gone = alive.is_some_and(|alive| *alive != broker_epoch);
+        let is_gone = is_gone && !planted::is(Bug::StaleIncarnationCounts);
+        if !known || replica == self.me || is_gone {
             return false;
         }
         let before = self.followers.get(&replica).copied();
@@ -154,15 +157,16 @@ impl Replication {
     #[must_use]
     pub fn committed(&self, own: Offset, durable: bool, min_isr: u32) -> Option<Offset> {
         let wanted = (min_isr as usize).min(self.partition.replicas.len());
-        if self.partition.isr.len() < wanted {
+        if self.partition.isr.len() < wanted && !planted::is(Bug::MinIsrIgnored) {
             return None;
         }
         let proposed = self.proposed.iter().flat_map(|(_, isr)| isr);
         let all = self.partition.isr.iter().chain(proposed);
         let mut reached = all.filter(|b| **b != self.me).map(|b| {
             let follower = self.followers.get(b)?;
-            let is_alive = self.alive.get(b) == Some(&follower.broker_epoch);
-            is_alive.then_some(if durable {
+            let is_alive = self.alive.get(b) == Some(&follower.broker_epoch)
+                || planted::is(Bug::StaleIncarnationCounts);
+            is_alive.then_some(if durable && !planted::is(Bug::AckBeforeFollowerSync) {
                 follower.synced
             } else {
                 follower.end
@@ -232,7 +236,9 @@ impl Replication {
             let caught_up = follower.map_or(self.since, |f| f.caught_up);
             return now.since(caught_up) <= LAG_MAX;
         }
-        follower.is_some_and(|f| has(f) >= high_watermark.max(self.reign_start))
+        follower.is_some_and(|f| {
+            planted::is(Bug::LaggardJoins) || has(f) >= high_watermark.max(self.reign_start)
+        })
     }
 }
 

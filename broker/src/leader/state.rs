@@ -10,6 +10,7 @@ use super::delayed::DelayedAcks;
 use super::error::{FetchError, ProduceError};
 use super::replication::{IsrChange, Replication};
 use crate::controller::PartitionImage;
+use crate::planted::{self, Bug};
 use crate::topic_config::TopicConfig;
 
 /// How often a leader looks for segments that are too old (`log.retention.check.interval.ms`).
@@ -307,7 +308,9 @@ impl Leader {
             "the high watermark moved back from {before}"
         );
         assert!(
-            self.config.flush_messages > 1 || ends.high_watermark <= self.synced_end,
+            self.config.flush_messages > 1
+                || ends.high_watermark <= self.synced_end
+                || planted::is(Bug::AckBeforeOwnSync),
             "{ends:?} not durable"
         );
     }
@@ -416,7 +419,7 @@ impl Leader {
     /// Moves the high watermark to what all have that count, and answers who waited for that.
     fn commit(&mut self, out: &mut Effects) {
         let durable = self.is_durable();
-        let own = if durable {
+        let own = if durable && !planted::is(Bug::AckBeforeOwnSync) {
             self.synced_end
         } else {
             self.ends.log_end

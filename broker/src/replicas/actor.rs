@@ -10,6 +10,7 @@ use futures::stream;
 use slog::{error, warn};
 use tokio::sync::oneshot;
 
+use super::directories;
 use super::state::{Duty, Effect, Effects, Replicas, Role};
 use crate::controller::ControllerActor;
 use crate::controller::actor::Published;
@@ -21,9 +22,12 @@ use crate::leader::actor::{Close, Configure, UpdateReplicas};
 use crate::node::Shared;
 use crate::peer::fetcher::Fetchers;
 use crate::storage::sync::Outstanding;
-use crate::storage::{LogFiles, meta_properties};
+use crate::storage::LogFiles;
 use crate::supervision::{self};
 use crate::topic_config::TopicConfig;
+
+/// So many directories are prepared one after another, with one sync of the directory above.
+const PREPARED_TOGETHER: usize = 64;
 
 /// What the roles of one worker are started with.
 #[derive(Clone, Debug)]
@@ -246,36 +250,30 @@ impl ReplicasActor {
         self.start.shared.dir.join(partition.to_string())
     }
 
-    /// Makes or checks the directories on the pool; leaders start as each is ready.
-    fn prepare(&self, partitions: Vec<(TopicPartition, Role)>, ctx: &mut Context<Self>) {
-        for (partition, role) in partitions {
-            let (disk, dir) = (self.start.shared.open.disk().clone(), self.dir(&partition));
-            let (actor, topic_id) = (ctx.address(), role.topic_id);
+    /// Makes or checks the directories on the pool; many share the sync of the directory above them.
+    fn prepare(&self, mut partitions: Vec<(TopicPartition, Role)>, ctx: &mut Context<Self>) {
+        while !partitions.is_empty() {
+            let rest = partitions.split_off(partitions.len().min(PREPARED_TOGETHER));
+            let together = std::mem::replace(&mut partitions, rest);
+            let (actor, shared) = (ctx.address(), self.start.shared.clone());
             self.start.shared.runtime.background().run(move || {
-                let prepare = || -> Result<(), String> {
-                    disk.create_dir(&dir).map_err(|e| e.to_string())?;
-                    match meta_properties::read_topic_id(&*disk, &dir).map_err(|e| e.to_string())? {
-                        Some(id) if id == topic_id => Ok(()),
-                        Some(id) => Err(format!(
-                            "{} belongs to topic {id}, not {topic_id}",
-                            dir.display()
-                        )),
-                        None => meta_properties::write_topic_id(&*disk, &dir, topic_id)
-                            .map_err(|e| e.to_string()),
-                    }
+                let disk = shared.open.disk();
+                let prepare = |(partition, role): (TopicPartition, Role)| {
+                    let dir = shared.dir.join(partition.to_string());
+                    let result = directories::prepare(&**disk, &dir, role.topic_id);
+                    (partition, role, result)
                 };
-                let result = prepare().and_then(|()| {
-                    let parent = dir.parent().unwrap_or(&dir);
-                    disk.sync_dir(parent).map_err(|e| e.to_string())
-                });
-                supervision::tell(
-                    &actor,
-                    Prepared {
+                let prepared: Vec<_> = together.into_iter().map(prepare).collect();
+                let synced = disk.sync_dir(&shared.dir).map_err(|e| e.to_string());
+                for (partition, role, result) in prepared {
+                    let result = result.and_then(|()| synced.clone());
+                    let prepared = Prepared {
                         partition,
                         role,
                         result,
-                    },
-                );
+                    };
+                    supervision::tell(&actor, prepared);
+                }
             });
         }
     }

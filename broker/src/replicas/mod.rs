@@ -3,6 +3,7 @@
 //! [`state`] compares what should run with what runs; [`actor`], one per worker, starts and stops it.
 
 pub mod actor;
+pub mod directories;
 mod starting;
 mod state;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use callboard_common::{BrokerId, Uuid};
 
 use super::StorageError;
-use super::disk::{Disk, read_whole, replace_whole};
+use super::disk::{Disk, read_whole, replace_whole, write_whole};
 
 /// Name of the data directory's file.
 pub const META_PROPERTIES: &str = "meta.properties";
@@ -123,7 +123,8 @@ pub fn read_topic_id(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, Storag
     }
 }
 
-/// Writes the topic id of a partition's directory. Blocks.
+/// Writes the topic id of a partition's directory. Its name is durable with the log's first sync, which covers all names
+/// of the directory. Blocks.
 ///
 /// # Errors
 ///
@@ -131,7 +132,7 @@ pub fn read_topic_id(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, Storag
 pub fn write_topic_id(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> Result<(), StorageError> {
     let path = dir.join(PARTITION_METADATA);
     let text = format!("version: 0\ntopic_id: {topic_id}\n");
-    replace_whole(disk, &path, text.as_bytes()).map_err(StorageError::io("writing", &path))
+    write_whole(disk, &path, text.as_bytes()).map_err(StorageError::io("writing", &path))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::read::{Found, Window, described_by};
 use super::segment::{Segment, SegmentFiles};
 use super::time_index::TimeEntry;
 use super::{StorageError, producer_snapshot};
+use crate::planted::{self, Bug};
 use crate::topic_config::TopicConfig;
 
 /// A snapshot of a hundred thousand producers takes five megabytes.
@@ -230,7 +231,8 @@ impl Recovery {
                 },
                 Found::Bad(error) => error.to_string(),
             };
-            if segment.end < self.marks.recovery_point {
+            let is_damage = segment.end < self.marks.recovery_point;
+            if (is_damage && !planted::is(Bug::DamageCutAsTail)) || planted::is(Bug::TornEndSkipped) {
                 match self
                     .skip_damage(&mut segment, &mut window, position, next)
                     .map_err(read_error())?
@@ -312,7 +314,9 @@ impl Recovery {
 
     fn take(&mut self, batch: &Batch, segment: &mut Segment) {
         let header = batch.header();
-        if header.base_offset >= self.producers_from.get() {
+        if header.base_offset >= self.producers_from.get()
+            && !planted::is(Bug::ProducersNotRebuilt)
+        {
             self.producers.apply(header);
         }
         let epoch = LeaderEpoch(header.leader_epoch);
@@ -385,13 +389,14 @@ impl Recovery {
             for segment in std::mem::take(&mut self.segments) {
                 segment.files.remove()?;
             }
+            self.names_changed = true;
             self.scanned.clear();
         }
         if self.segments.is_empty() {
             let base = self.marks.recovery_point.max(self.marks.log_start);
             let base = self.cut_at.map_or(base, |cut| cut.max(base));
+            // Its name is synced with its first records.
             self.segments.push(Segment::new(self.segment_files(base)));
-            self.names_changed = true;
         }
         let last = self.segments.last_mut().expect("just made sure");
         let path = last.files.path("log");
@@ -422,7 +427,9 @@ impl Recovery {
         self.sync_scanned(log_end)?;
         self.files.outstanding.was_cut();
         let mut epochs = LeaderEpochs::read(&**self.files.disk(), &self.files.dir);
-        epochs.truncate(log_end + 1);
+        if !planted::is(Bug::EpochsNotCut) {
+            epochs.truncate(log_end + 1);
+        }
         // A follower's file may lack reigns whose records it has.
         for (epoch, start) in std::mem::take(&mut self.reigns) {
             let _new: bool = epochs.begin(epoch, start);

@@ -11,6 +11,7 @@ use callboard_common::runtime::Pool;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Disk, File, StorageError};
+use crate::planted::{self, Bug};
 
 /// What a partition has running on the pools, over all lives of its leader; clones share it.
 ///
@@ -108,7 +109,10 @@ impl SyncRequest {
     /// What the disk says. Nothing is known then of what was not durable before: never try again. The partition
     /// remembers it, and its log is cut when it is opened the next time.
     pub fn run(&self) -> Result<(), StorageError> {
-        let synced = self.sync();
+        let mut synced = self.sync();
+        if planted::is(Bug::RetriedSync) {
+            synced = synced.or_else(|_| self.sync());
+        }
         if synced.is_err() {
             self.running.0.sync_failed(self.synced_end);
         }
@@ -119,7 +123,9 @@ impl SyncRequest {
         for (path, file) in &self.files {
             file.sync().map_err(StorageError::io("syncing", path))?;
         }
-        if let Some((dir, disk)) = &self.dir {
+        if let Some((dir, disk)) = &self.dir
+            && !planted::is(Bug::DirectoryNotSynced)
+        {
             disk.sync_dir(dir)
                 .map_err(StorageError::io("syncing", dir))?;
         }

@@ -157,14 +157,23 @@ pub fn read_whole(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> io::Result<
 ///
 /// What the operating system says; the old content is then still there.
 pub fn replace_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(disk, path, bytes)?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new("")))
+}
+
+/// As [`replace_whole`]; which of the two it has is certain only once its directory is synced.
+///
+/// # Errors
+///
+/// As [`replace_whole`].
+pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     // Rests of an earlier attempt go first; a reused inode could keep a longer tail.
     disk.remove(&temporary)?;
     let file = disk.create(&temporary)?;
     file.write_at(&[bytes], 0)?;
     file.sync()?;
-    disk.rename(&temporary, path)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new("")))
+    disk.rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -193,6 +193,13 @@ impl SimulatedDisk {
         self.0.lock().syncs
     }
 
+    /// Whether the power has gone.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        let world = self.0.lock();
+        world.operations >= world.power_until
+    }
+
     /// Every operation fails after `operations` of them, until [`SimulatedDisk::crash`].
     pub fn power_off_after(&self, operations: u64) {
         self.0.lock().power_until = operations;

@@ -20,6 +20,7 @@ use super::retention::{self, SegmentSummary};
 use super::segment::{Segment, SegmentFiles};
 use super::sync::{Outstanding, Running, SyncRequest};
 use super::{Disk, StorageError, producer_snapshot, recovery};
+use crate::planted::{self, Bug};
 use crate::topic_config::TopicConfig;
 
 /// So much log above the recovery point makes a checkpoint due.
@@ -189,7 +190,20 @@ impl Log {
             // All that is here was written later.
             None => (LeaderEpoch(-1), self.log_start()),
         };
-        (known != epoch || known_end < end).then_some((known, known_end))
+        let differs = known != epoch || known_end < end;
+        (differs && !planted::is(Bug::DivergenceUnnoticed)).then_some((known, known_end))
+    }
+
+    /// Where this log is to be cut if its leader's largest epoch that is not above this log's last is `epoch`, and ends
+    /// there at `leader_end` (KIP-279).
+    #[must_use]
+    pub fn cut_point(&self, epoch: LeaderEpoch, leader_end: Offset) -> Offset {
+        if planted::is(Bug::TruncateToHighWatermark) {
+            return self.high_watermark().max(self.log_start());
+        }
+        let own_end = self.epochs.end_of(epoch, self.log_end());
+        let own_end = own_end.map_or(self.log_start(), |(_, end)| end);
+        own_end.min(leader_end).max(self.log_start())
     }
 
     /// The reign in which the last record was written.
@@ -267,15 +281,11 @@ impl Log {
         self.config = config;
     }
 
-    /// Begins a leader's reign at the log's end and makes it durable. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says.
-    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), StorageError> {
+    /// Begins a leader's reign at the log's end. The file has it with the next checkpoint: until then recovery reads it from
+    /// the batches, and a reign without a batch ended nowhere.
+    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) {
         let end = self.log_end();
         self.epochs_unwritten |= self.epochs.begin(epoch, end);
-        self.write_epochs()
     }
 
     fn write_epochs(&mut self) -> Result<(), StorageError> {
@@ -535,7 +545,10 @@ impl Log {
         self.write_epochs()?;
         self.active_mut().write_indexes()?;
         self.bytes_since_checkpoint = 0;
-        self.marks.recovery_point = self.synced_end;
+        self.marks.recovery_point = match planted::is(Bug::RecoveryPointTooHigh) {
+            true => self.log_end(),
+            false => self.synced_end,
+        };
         self.marks.high_watermark = high_watermark;
         // The table has all that was appended; a snapshot at the log's end is right, synced or not, because
         // recovery takes the newest that is not beyond the log it finds.
@@ -665,6 +678,11 @@ impl Removal {
     ///
     /// What the disk says; what was not removed is removed at the next opening.
     pub fn run(self) -> Result<(), StorageError> {
+        if planted::is(Bug::RemovedBeforeStart) {
+            for segment in &self.segments {
+                segment.remove()?;
+            }
+        }
         let checkpoints = &self.files.checkpoints;
         checkpoints.write().map_err(StorageError::io(
             "writing the checkpoints of",

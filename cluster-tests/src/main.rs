@@ -1,0 +1,197 @@
+//! The proof, to be run by hand: simulated clusters by seed.
+
+use std::process::ExitCode;
+
+use callboard_cluster_tests::sim::plan::Plan;
+use callboard_cluster_tests::sim::runner::{self, Order, Report};
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+#[derive(Parser)]
+#[command(about = "Proves that a Callboard cluster keeps what it promises", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs simulated clusters: everything that happens in one is decided by its seed
+    Sim(Sim),
+    /// Plants bugs one by one and sees how soon the simulator finds them (needs the feature `planted`)
+    Planted(Planted),
+}
+
+#[derive(clap::Args)]
+struct Sim {
+    /// How many seeds
+    #[arg(long, default_value_t = 2_000)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// How many nodes a cluster has [default: 3 or 5, as the seed says]
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// How many run side by side [default: the number of processors]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Show what one seed does, event by event, instead of running many
+    #[arg(long)]
+    trace: bool,
+    /// Stop after so many failures
+    #[arg(long, default_value_t = 10)]
+    failures: usize,
+}
+
+#[derive(clap::Args)]
+struct Planted {
+    /// Only these, by name
+    names: Vec<String>,
+    /// How long each is looked for, in seconds
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+}
+
+fn threads(given: Option<usize>) -> usize {
+    given.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn bar(length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    let style = "{bar:32} {pos}/{len} seeds, {per_sec}, {msg}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[expect(clippy::print_stdout, reason = "it is what is asked for")]
+fn show(report: &Report) {
+    for failure in &report.failures {
+        println!("seed {} FAILED: {}", failure.seed, failure.violation);
+        println!("  enough for it are {} faults:", failure.faults.len());
+        failure.faults.iter().for_each(|f| println!("  {f}"));
+        println!("  the last of what happened:");
+        failure.recent.iter().for_each(|line| println!("    {line}"));
+    }
+    let c = &report.coverage;
+    let seconds = report.took.as_secs_f64().max(0.001);
+    println!(
+        "{} seeds, {} of them count, {:.1} simulated hours in {seconds:.0} s ({:.1} seeds/s), {} failed",
+        report.seeds,
+        report.counted,
+        report.hours(),
+        report.seeds as f64 / seconds,
+        report.failures.len()
+    );
+    println!(
+        "{} records acknowledged, {} reigns, {} leaders of the quorum, {} truncations, {} ISR shrinks, {} logs opened, {} images, {} times damage, {} events",
+        c.acknowledged, c.elections, c.quorum_leaders, c.truncations, c.isr_shrinks, c.recoveries, c.images, c.damages, c.events
+    );
+    let faults: Vec<String> = report.faults.iter().map(|(row, n)| format!("{row} {n}")).collect();
+    println!("faults: {}", faults.join(", "));
+}
+
+#[expect(clippy::print_stdout, reason = "it is what is asked for")]
+fn trace(sim: &Sim) -> ExitCode {
+    let plan = Plan::draw(sim.from, sim.nodes);
+    println!("{plan:#?}");
+    let outcome = runner::run(plan, true);
+    outcome.recent.iter().for_each(|line| println!("{line}"));
+    println!("{:?}, trace {:016x}", outcome.coverage, outcome.trace);
+    match outcome.violation {
+        Some(violation) => {
+            println!("FAILED: {violation}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+fn simulate(sim: &Sim) -> ExitCode {
+    // A core that panics is reported as what it broke.
+    std::panic::set_hook(Box::new(|_| {}));
+    if sim.trace {
+        return trace(sim);
+    }
+    let progress = bar(sim.seeds);
+    let order = Order {
+        from: sim.from,
+        seeds: sim.seeds,
+        nodes: sim.nodes,
+        threads: threads(sim.threads),
+        failures_max: sim.failures,
+        time_max: None,
+    };
+    let report = runner::run_many(order, |seeds, failed| {
+        progress.set_position(seeds);
+        progress.set_message(format!("{failed} failed"));
+    });
+    progress.finish_and_clear();
+    show(&report);
+    match report.failures.is_empty() && report.is_covered() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(feature = "planted")]
+#[expect(clippy::print_stdout, reason = "it is what is asked for")]
+fn plant(planted: &Planted) -> ExitCode {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::time::Duration;
+
+    use callboard_broker::planted::{Bug, plant};
+
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = 0;
+    println!("| bug | found by | seeds | seconds |\n|---|---|---|---|");
+    for bug in Bug::ALL {
+        let name = format!("{bug:?}");
+        if !planted.names.is_empty() && !planted.names.contains(&name) {
+            continue;
+        }
+        plant(Some(bug));
+        let order = Order {
+            from: planted.from,
+            seeds: u64::MAX / 4,
+            nodes: None,
+            threads: threads(None),
+            failures_max: 1,
+            time_max: Some(Duration::from_secs(planted.seconds)),
+        };
+        let (seeds, began) = (AtomicU64::new(0), std::time::Instant::now());
+        let report = runner::run_many(order, |n, _| seeds.store(n, Relaxed));
+        let took = began.elapsed().as_secs_f64();
+        match report.failures.first() {
+            Some(f) => {
+                let faults: Vec<&str> = f.faults.iter().map(|f| f.what.row()).collect();
+                println!("| {name} | {:.90} ({}) | {} | {took:.1} |", f.violation, faults.join(" "), report.seeds);
+            }
+            None => {
+                missed += 1;
+                println!("| {name} | NOT FOUND | {} | {took:.1} |", report.seeds);
+            }
+        }
+    }
+    plant(None);
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(feature = "planted"))]
+#[expect(clippy::print_stderr, reason = "it is an error message")]
+fn plant(_planted: &Planted) -> ExitCode {
+    eprintln!("bugs can only be planted in a build with them: cargo run -p callboard-cluster-tests --release --features planted -- planted");
+    ExitCode::FAILURE
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Sim(sim) => simulate(&sim),
+        Command::Planted(planted) => plant(&planted),
+    }
+}

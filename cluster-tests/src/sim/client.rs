@@ -1,0 +1,404 @@
+//! Clients of a simulated cluster: idempotent producers with several batches under way, consumers that read on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use callboard_broker::controller::MetadataImage;
+use callboard_common::record::{Batch, BatchBuilder, Compression};
+use callboard_common::{LeaderEpoch, Offset, TopicName, TopicPartition, Uuid};
+
+use super::event::{Event, Message, NotFetched, NotProduced, OfClient, Place};
+use super::hub::Hub;
+use super::leading::is_out_of_order;
+use super::plan::{HEALED, MS, SECOND};
+use super::truth::number_of;
+
+/// A question is asked again after this.
+const PATIENCE: u64 = 1_500 * MS;
+/// Batches of one partition under way.
+const IN_FLIGHT: usize = 4;
+/// Between two fetches of one partition.
+const FETCH_PAUSE: u64 = 150 * MS;
+
+/// What both kinds of client know of the cluster.
+#[derive(Debug)]
+struct View {
+    client: usize,
+    image: Arc<MetadataImage>,
+    topic: TopicName,
+    next_question: u64,
+    asks_metadata: bool,
+}
+
+impl View {
+    fn new(client: usize, topic: TopicName) -> Self {
+        Self {
+            client,
+            image: Arc::default(),
+            topic,
+            next_question: 0,
+            asks_metadata: false,
+        }
+    }
+
+    /// The node that leads a partition, as far as is known, with its reign.
+    fn leader(&self, number: i32) -> Option<(usize, LeaderEpoch, Uuid)> {
+        let topic = self.image.topics.get(&self.topic)?;
+        let partition = topic.partitions.get(usize::try_from(number).ok()?)?;
+        Some((partition.leader?.0 as usize - 1, partition.epoch, topic.id))
+    }
+
+    fn topic_id(&self) -> Option<Uuid> {
+        Some(self.image.topics.get(&self.topic)?.id)
+    }
+
+    fn of(&self, number: i32) -> TopicPartition {
+        TopicPartition::new(self.topic.clone(), number)
+    }
+
+    /// Asks some node who leads.
+    fn refresh(&mut self, hub: &mut Hub) {
+        let node = hub.random.below(hub.plan.nodes as u64) as usize;
+        hub.send(Place::Client(self.client), Place::Node(node), Message::Metadata);
+    }
+
+    fn described(&mut self, image: Arc<MetadataImage>) {
+        // A node may be behind.
+        if image.applied >= self.image.applied {
+            self.image = image;
+        }
+    }
+
+    fn question(&mut self) -> u64 {
+        self.next_question += 1;
+        self.next_question
+    }
+}
+
+#[derive(Debug)]
+struct Sent {
+    batch: Batch,
+    records: u64,
+    asked: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    next_sequence: i32,
+    unacknowledged: VecDeque<Sent>,
+}
+
+/// Writes to all partitions of a topic, until the faults are over.
+#[derive(Debug)]
+pub struct Producer {
+    view: View,
+    id: i64,
+    next_number: u64,
+    queues: BTreeMap<i32, Queue>,
+    /// The topic that the sequence numbers are of.
+    topic_id: Option<Uuid>,
+}
+
+impl Producer {
+    /// Has written nothing yet.
+    #[must_use]
+    pub fn new(client: usize, topic: TopicName) -> Self {
+        Self {
+            view: View::new(client, topic),
+            id: client as i64 + 1,
+            next_number: (client as u64 + 1) << 40,
+            queues: BTreeMap::new(),
+            topic_id: None,
+        }
+    }
+
+    /// How many batches wait for their acknowledgement.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        self.queues.values().map(|q| q.unacknowledged.len()).sum()
+    }
+
+    fn act(&mut self, hub: &mut Hub) {
+        let client = self.view.client;
+        if hub.now < HEALED {
+            let pace = hub.plan.pace / 2 + hub.random.below(hub.plan.pace);
+            hub.after(pace, Event::Client(client, OfClient::Act));
+        }
+        let number = hub.random.below(hub.plan.partitions as u64) as i32;
+        let (id, now_ms) = (self.id, (hub.now / MS) as i64);
+        let queue = self.queues.entry(number).or_default();
+        if queue.unacknowledged.len() < IN_FLIGHT && self.topic_id.is_some() {
+            let count = hub.random.between(1, 4);
+            let builder = BatchBuilder::new(Compression::None);
+            let mut builder = builder.producer(id, 0, queue.next_sequence);
+            for _ in 0..count {
+                self.next_number += 1;
+                let mut value = self.next_number.to_be_bytes().to_vec();
+                let more = hub.random.below(hub.plan.value_bytes) as usize;
+                value.resize(value.len() + more, self.next_number as u8);
+                builder.push(1_790_000_000_000 + now_ms, None, Some(&value), &[]);
+            }
+            queue.next_sequence += count as i32;
+            queue.unacknowledged.push_back(Sent {
+                batch: builder.build(),
+                records: count,
+                asked: None,
+            });
+        }
+        self.pump(hub);
+    }
+
+    /// Sends what is not under way, in order.
+    fn pump(&mut self, hub: &mut Hub) {
+        let mut lacks_leader = false;
+        let client = self.view.client;
+        for (number, queue) in &mut self.queues {
+            let partition = self.view.of(*number);
+            let leader = self.view.leader(*number);
+            for sent in queue.unacknowledged.iter_mut().filter(|s| s.asked.is_none()) {
+                let Some((node, _, topic_id)) = leader.filter(|(_, _, id)| Some(*id) == self.topic_id) else {
+                    lacks_leader = true;
+                    break;
+                };
+                let id = self.view.question();
+                sent.asked = Some(id);
+                let message = Message::Produce {
+                    id,
+                    partition: partition.clone(),
+                    topic_id,
+                    batch: sent.batch.clone(),
+                };
+                hub.send(Place::Client(client), Place::Node(node), message);
+                hub.after(PATIENCE, Event::Client(client, OfClient::Unanswered(id)));
+            }
+        }
+        if lacks_leader || self.topic_id.is_none() {
+            self.again(hub);
+        }
+    }
+
+    /// Looks who leads, and sends again in a while.
+    fn again(&mut self, hub: &mut Hub) {
+        if !std::mem::replace(&mut self.view.asks_metadata, true) {
+            self.view.refresh(hub);
+            let wait = hub.random.between(20, 100) * MS;
+            hub.after(wait, Event::Client(self.view.client, OfClient::Retry));
+        }
+    }
+
+    fn described(&mut self, image: Arc<MetadataImage>) {
+        self.view.described(image);
+        let topic_id = self.view.topic_id();
+        if topic_id.is_some() && topic_id != self.topic_id {
+            // Another topic of this name: what was meant for the old one is gone with it.
+            self.topic_id = topic_id;
+            self.queues.clear();
+        }
+    }
+
+    fn produced(&mut self, hub: &mut Hub, id: u64, result: Result<Offset, NotProduced>) {
+        let mut failed = false;
+        for (number, queue) in &mut self.queues {
+            let asked = |s: &Sent| s.asked == Some(id);
+            let Some(at) = queue.unacknowledged.iter().position(asked) else {
+                continue;
+            };
+            match &result {
+                Ok(_) => {
+                    let sent = queue.unacknowledged.remove(at);
+                    hub.coverage.acknowledged += sent.map_or(0, |s| s.records);
+                }
+                Err(error) => {
+                    if at == 0 && is_out_of_order(error) {
+                        let (producer, number) = (self.id, *number);
+                        hub.truth.violate(|| format!("I12: producer {producer} is out of order with its first batch of partition {number}: {error:?}"));
+                    }
+                    queue.unacknowledged[at].asked = None;
+                    failed = true;
+                }
+            }
+            break;
+        }
+        if failed {
+            self.again(hub);
+        }
+    }
+
+    fn unanswered(&mut self, hub: &mut Hub, id: u64) {
+        let sent = self.queues.values_mut().flat_map(|q| &mut q.unacknowledged);
+        let mut failed = false;
+        for sent in sent.filter(|s| s.asked == Some(id)) {
+            sent.asked = None;
+            failed = true;
+        }
+        if failed {
+            self.again(hub);
+        }
+    }
+}
+
+/// Reads all partitions of a topic from their beginning.
+#[derive(Debug)]
+pub struct Consumer {
+    view: View,
+    positions: BTreeMap<i32, i64>,
+    asked: BTreeMap<u64, i32>,
+    topic_id: Option<Uuid>,
+    /// Records that were read.
+    pub read: u64,
+}
+
+impl Consumer {
+    /// Has read nothing yet.
+    #[must_use]
+    pub fn new(client: usize, topic: TopicName) -> Self {
+        Self {
+            view: View::new(client, topic),
+            positions: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            topic_id: None,
+            read: 0,
+        }
+    }
+
+    fn act(&mut self, hub: &mut Hub) {
+        let client = self.view.client;
+        hub.after(FETCH_PAUSE, Event::Client(client, OfClient::Act));
+        if self.topic_id.is_none() {
+            return self.view.refresh(hub);
+        }
+        for number in 0..hub.plan.partitions {
+            if self.asked.values().any(|n| *n == number) {
+                continue;
+            }
+            let Some((node, epoch, topic_id)) = self.view.leader(number) else {
+                self.view.refresh(hub);
+                continue;
+            };
+            let id = self.view.question();
+            let _none = self.asked.insert(id, number);
+            let message = Message::Fetch {
+                id,
+                partition: self.view.of(number),
+                topic_id,
+                from: self.positions.get(&number).copied().unwrap_or(0),
+                epoch,
+            };
+            hub.send(Place::Client(client), Place::Node(node), message);
+            hub.after(PATIENCE, Event::Client(client, OfClient::Unanswered(id)));
+        }
+    }
+
+    fn described(&mut self, image: Arc<MetadataImage>) {
+        self.view.described(image);
+        let topic_id = self.view.topic_id();
+        if topic_id.is_some() && topic_id != self.topic_id {
+            self.topic_id = topic_id;
+            self.positions.clear();
+            self.asked.clear();
+        }
+    }
+
+    fn fetched(
+        &mut self,
+        hub: &mut Hub,
+        id: u64,
+        result: Result<(bytes::Bytes, i64, i64), NotFetched>,
+    ) {
+        let (Some(number), Some(topic_id)) = (self.asked.remove(&id), self.topic_id) else {
+            return;
+        };
+        let partition = self.view.of(number);
+        let position = self.positions.entry(number).or_insert(0);
+        match result {
+            Ok((mut bytes, _, _)) => {
+                while !bytes.is_empty() {
+                    let Ok((batch, rest)) = Batch::split(bytes) else {
+                        hub.truth.violate(|| format!("A5: a consumer is sent no whole batch of {partition}"));
+                        return;
+                    };
+                    bytes = rest;
+                    let next = batch.header().next_offset();
+                    if next <= *position {
+                        continue;
+                    }
+                    let (base, at) = (batch.header().base_offset, *position);
+                    if base > at && at >= hub.truth.start(topic_id, number) {
+                        hub.truth.violate(|| format!("A7: a consumer at {at} of {partition} is sent {base}"));
+                    }
+                    for record in batch.records(1 << 20).unwrap_or_default() {
+                        let shown = record.value.as_deref().and_then(number_of);
+                        let shown = shown.unwrap_or(0);
+                        hub.truth.shows((topic_id, &partition), record.offset, shown);
+                        self.read += 1;
+                    }
+                    *position = next;
+                }
+            }
+            Err(NotFetched::OutOfRange(start, committed)) => {
+                let at = *position;
+                // The reader is beyond what a leader knows to be committed, which is no more than its log.
+                if at > committed && at <= hub.truth.end(topic_id, number) {
+                    hub.truth.violate(|| format!("I8: a consumer has read up to {at} of {partition}, its leader has {committed}"));
+                }
+                *position = at.max(start);
+            }
+            Err(NotFetched::NotLeader | NotFetched::Damaged) => self.view.refresh(hub),
+        }
+    }
+}
+
+/// One or the other.
+#[derive(Debug)]
+pub enum Client {
+    /// Writes.
+    Producer(Producer),
+    /// Reads.
+    Consumer(Consumer),
+}
+
+impl Client {
+    /// Something happens to it.
+    pub fn event(&mut self, hub: &mut Hub, what: OfClient) {
+        match (self, what) {
+            (Self::Producer(p), OfClient::Act) => p.act(hub),
+            (Self::Producer(p), OfClient::Retry) => {
+                p.view.asks_metadata = false;
+                p.pump(hub);
+            }
+            (Self::Producer(p), OfClient::Unanswered(id)) => p.unanswered(hub, id),
+            (Self::Consumer(c), OfClient::Act | OfClient::Retry) => c.act(hub),
+            (Self::Consumer(c), OfClient::Unanswered(id)) => {
+                if c.asked.remove(&id).is_some() {
+                    c.view.refresh(hub);
+                }
+            }
+        }
+    }
+
+    /// A node answers.
+    pub fn message(&mut self, hub: &mut Hub, message: Message) {
+        match (self, message) {
+            (Self::Producer(p), Message::Described(image)) => p.described(image),
+            (Self::Consumer(c), Message::Described(image)) => c.described(image),
+            (Self::Producer(p), Message::Produced { id, result }) => p.produced(hub, id, result),
+            (Self::Consumer(c), Message::Fetched { id, result }) => c.fetched(hub, id, result),
+            (
+                _,
+                Message::Raft(..)
+                | Message::Propose { .. }
+                | Message::Proposed { .. }
+                | Message::Position(..)
+                | Message::Part(..)
+                | Message::Produce { .. }
+                | Message::Produced { .. }
+                | Message::Fetch { .. }
+                | Message::Fetched { .. }
+                | Message::Metadata,
+            ) => {}
+        }
+    }
+}
+
+/// A producer sends what is left of its questions for so long after the faults.
+pub const DRAIN: u64 = 10 * SECOND;

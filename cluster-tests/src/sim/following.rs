@@ -1,0 +1,152 @@
+//! A follower's core over its log, with the duties of its actor.
+
+use callboard_broker::follower::{Effect, Effects, Follower, Input, Position};
+use callboard_broker::peer::protocol::PartitionPosition;
+use callboard_broker::storage::sync::SyncRequest;
+use callboard_broker::storage::{Log, StorageError};
+use callboard_common::{BrokerId, LeaderEpoch, Offset};
+
+use super::event::{Message, OfPartition};
+use super::plan::MS;
+use super::replica::{Background, Cx, Files};
+
+/// What did not work is tried again after this.
+const PAUSE: u64 = 200 * MS;
+
+/// A partition's follower with its open log.
+#[derive(Debug)]
+pub struct Following {
+    /// The log.
+    pub log: Log,
+    /// The core.
+    pub follower: Follower,
+    /// Whom it follows, and in which reign.
+    pub leader: BrokerId,
+    epoch: LeaderEpoch,
+    broker_epoch: i64,
+    effects: Effects,
+    /// A sync that is under way.
+    pub syncing: Option<SyncRequest>,
+    sync_wanted: bool,
+}
+
+/// What becomes of a follower's log after a step.
+#[derive(Debug)]
+pub enum Then {
+    /// It goes on.
+    Goes,
+    /// It is cut here and opened again.
+    Cut(Offset),
+    /// It begins anew here.
+    RestartAt(Offset),
+}
+
+impl Following {
+    /// Over a log that was just opened.
+    #[must_use]
+    pub fn new(
+        log: Log,
+        follower: Follower,
+        (leader, epoch): (BrokerId, LeaderEpoch),
+        broker_epoch: i64,
+    ) -> Self {
+        Self {
+            log,
+            follower,
+            leader,
+            epoch,
+            broker_epoch,
+            effects: Effects::new(),
+            syncing: None,
+            sync_wanted: false,
+        }
+    }
+
+    /// Advances the core and does what follows.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says: the follower starts again.
+    pub fn step(&mut self, files: &Files, cx: &mut Cx<'_>, input: Input) -> Result<Then, StorageError> {
+        self.follower.step(input, &mut self.effects);
+        while let Some(effect) = self.effects.pop_front() {
+            match effect {
+                Effect::Append(batch) => self.log.append_placed(&batch, cx.now().wall)?,
+                Effect::Sync => self.sync(files, cx),
+                Effect::Report(position) => self.report(files, cx, position),
+                Effect::CutAt(epoch, end) => return Ok(Then::Cut(self.cut_at(cx, epoch, end))),
+                Effect::RestartAt(start) => return Ok(Then::RestartAt(start)),
+                Effect::AdvanceStart(start) => {
+                    self.log.advance_start(start);
+                    let committed = self.follower.high_watermark();
+                    let removal = self.log.retain(committed, cx.now().wall)?;
+                    files.background(cx, removal.map(Background::Removal));
+                }
+                Effect::Wait => files.later(cx, PAUSE, OfPartition::Retry),
+            }
+        }
+        Ok(Then::Goes)
+    }
+
+    /// Where this log and its leader's differ (KIP-279), as the actor finds it.
+    fn cut_at(&self, cx: &mut Cx<'_>, epoch: LeaderEpoch, leader_end: Offset) -> Offset {
+        cx.hub.coverage.truncations += 1;
+        self.log.cut_point(epoch, leader_end)
+    }
+
+    fn report(&self, files: &Files, cx: &mut Cx<'_>, position: Position) {
+        let report = PartitionPosition {
+            topic_id: files.topic_id,
+            partition: files.key.partition,
+            broker_epoch: self.broker_epoch,
+            epoch: self.epoch,
+            end: position.end,
+            synced: position.synced,
+            last_epoch: self.log.last_epoch(),
+        };
+        let leader = self.leader.0 as usize - 1;
+        // Without a lane it is told again when there is one.
+        if let Some(lane) = cx.hub.lane(cx.node, leader) {
+            let message = Message::Position(files.key.clone(), report);
+            cx.hub.send_on(lane, true, message);
+        }
+    }
+
+    fn sync(&mut self, files: &Files, cx: &mut Cx<'_>) {
+        self.sync_wanted = true;
+        if self.syncing.is_some() {
+            return;
+        }
+        self.sync_wanted = false;
+        self.syncing = self.log.sync_request();
+        if self.syncing.is_some() {
+            let time = cx.hub.sync_time(cx.node);
+            files.later(cx, time, OfPartition::Synced);
+        }
+    }
+
+    /// A sync has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Following::step`].
+    pub fn synced(&mut self, files: &Files, cx: &mut Cx<'_>) -> Result<Then, StorageError> {
+        let Some(request) = self.syncing.take() else {
+            return Ok(Then::Goes);
+        };
+        request.run()?;
+        let end = request.end;
+        drop(request);
+        self.log.synced(end);
+        if self.sync_wanted {
+            self.sync(files, cx);
+        }
+        let then = self.step(files, cx, Input::Synced(end))?;
+        if matches!(then, Then::Goes) && cx.hub.random.percent(cx.hub.plan.checkpoints) {
+            let committed = self.follower.high_watermark();
+            let snapshot = self.log.checkpoint(committed, self.follower.producers())?;
+            files.background(cx, Some(Background::Snapshot(snapshot)));
+        }
+        Ok(then)
+    }
+}

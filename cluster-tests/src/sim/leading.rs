@@ -1,0 +1,446 @@
+//! A leader's core over its log, with the duties of its actor: appends, syncs, answers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use callboard_broker::leader::{Acks, Effect, Effects, FetchError, Input, Leader, ProduceError, Refused, Ticket};
+use callboard_broker::peer::protocol::{Part, PartitionPosition, What};
+use callboard_broker::storage::sync::SyncRequest;
+use callboard_broker::storage::{Log, ReadMode, StorageError};
+use callboard_common::record::Batch;
+use callboard_common::record::producers::SequenceError;
+use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Offset};
+
+use super::event::{Message, NotFetched, NotProduced, OfPartition, Place};
+use super::plan::MS;
+use super::replica::{Ask, Cx, Files};
+
+/// About how much a follower is sent at once.
+const PART_BYTES: u32 = 64 << 10;
+/// About how much a consumer is sent at once.
+const FETCH_BYTES: u32 = 16 << 10;
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Caller {
+    Producer(Place, u64, Vec<u64>),
+    Reader(Place, u64),
+    Nobody,
+}
+
+/// A partition's leader with its open log.
+#[derive(Debug)]
+pub struct Leading {
+    /// The log.
+    pub log: Log,
+    /// The core.
+    pub leader: Leader,
+    effects: Effects,
+    callers: BTreeMap<Ticket, Caller>,
+    next_ticket: u64,
+    /// A sync that is under way.
+    pub syncing: Option<SyncRequest>,
+    sync_wanted: bool,
+    armed: Option<Monotonic>,
+}
+
+/// What a follower is told at once.
+#[derive(Debug)]
+pub enum Fed {
+    /// This.
+    Part(Box<Part>),
+    /// There is nothing more yet.
+    Nothing,
+    /// Ask again later.
+    Later,
+}
+
+impl Leading {
+    /// Over a log that was just opened.
+    #[must_use]
+    pub fn new(log: Log, leader: Leader) -> Self {
+        Self {
+            log,
+            leader,
+            effects: Effects::new(),
+            callers: BTreeMap::new(),
+            next_ticket: 0,
+            syncing: None,
+            sync_wanted: false,
+            armed: None,
+        }
+    }
+
+    fn ticket(&mut self, caller: Caller) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        drop(self.callers.insert(ticket, caller));
+        ticket
+    }
+
+    /// A producer sends a batch.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says: the leader starts again.
+    pub fn produce(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        (from, id): (Place, u64),
+        batch: Batch,
+    ) -> Result<(), StorageError> {
+        let records = batch.records(1 << 20).unwrap_or_default();
+        let number = |v: Option<Bytes>| v.as_deref().and_then(super::truth::number_of);
+        let numbers = records.into_iter().filter_map(|r| number(r.value)).collect();
+        let ticket = self.ticket(Caller::Producer(from, id, numbers));
+        let epoch = self.leader.epoch();
+        let acks = Acks::All;
+        let input = Input::Produce {
+            ticket,
+            batch,
+            acks,
+            epoch,
+        };
+        self.step(files, cx, input)
+    }
+
+    /// A consumer wants what follows an offset.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn fetch(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        (from, id): (Place, u64),
+        offset: i64,
+        epoch: LeaderEpoch,
+    ) -> Result<(), StorageError> {
+        let ticket = self.ticket(Caller::Reader(from, id));
+        let input = Input::Fetch {
+            ticket,
+            from: offset,
+            max_bytes: FETCH_BYTES,
+            at_least_one: true,
+            current_epoch: Some(epoch),
+        };
+        self.step(files, cx, input)
+    }
+
+    /// Somebody deletes all that can be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn delete_records(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        before: Option<i64>,
+    ) -> Result<(), StorageError> {
+        let ticket = self.ticket(Caller::Nobody);
+        let end = before.unwrap_or(self.leader.ends().high_watermark.get());
+        cx.hub.truth.deleted(files.topic_id, files.key.partition, end);
+        self.step(files, cx, Input::DeleteRecords { ticket, before })
+    }
+
+    /// Advances the core and does what follows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn step(&mut self, files: &Files, cx: &mut Cx<'_>, input: Input) -> Result<(), StorageError> {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            self.leader.step(cx.now(), input, &mut self.effects);
+            // What is acknowledged now was committed before.
+            let high_watermark = self.leader.ends().high_watermark;
+            let of = (files.topic_id, &files.key);
+            if !cx.hub.truth.commits(cx.node, of, &self.log, high_watermark) {
+                self.damaged(files, cx, high_watermark);
+            }
+            while let Some(effect) = self.effects.pop_front() {
+                if let Some(outcome) = self.perform(files, cx, effect)? {
+                    next = Some(outcome);
+                }
+            }
+        }
+        self.arm(files, cx);
+        Ok(())
+    }
+
+    fn arm(&mut self, files: &Files, cx: &mut Cx<'_>) {
+        let deadline = self.leader.next_deadline();
+        if self.armed != Some(deadline) {
+            self.armed = Some(deadline);
+            let at = deadline.0.as_micros() as u64;
+            let wait = at.saturating_sub(cx.hub.now);
+            files.later(cx, wait, OfPartition::Deadline);
+        }
+    }
+
+    /// The core's deadline has come.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn deadline(&mut self, files: &Files, cx: &mut Cx<'_>) -> Result<(), StorageError> {
+        match self.armed.take() {
+            Some(at) if at <= cx.now().monotonic => self.step(files, cx, Input::Tick),
+            at => {
+                self.armed = at;
+                Ok(())
+            }
+        }
+    }
+
+    fn perform(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        effect: Effect,
+    ) -> Result<Option<Input>, StorageError> {
+        match effect {
+            Effect::Append { batch } => {
+                return match self.log.append(&batch, self.leader.epoch(), cx.now().wall) {
+                    Ok(base) => Ok(Some(Input::Appended { base })),
+                    Err(StorageError::Full { .. }) => {
+                        cx.asks.push(Ask::Lose(files.key.clone()));
+                        Ok(Some(Input::AppendRefused(Refused::DiskFull)))
+                    }
+                    Err(error) => Err(error),
+                };
+            }
+            Effect::Sync => self.sync(files, cx),
+            Effect::Acknowledge(ticket, result) => {
+                if let Some(Caller::Producer(to, id, numbers)) = self.callers.remove(&ticket) {
+                    if let Ok(appended) = &result {
+                        let of = (files.topic_id, &files.key);
+                        cx.hub.truth.acknowledges(cx.node, of, appended.base, &numbers);
+                    }
+                    let result = result.map(|a| a.base).map_err(NotProduced::Refused);
+                    cx.hub.send(Place::Node(cx.node), to, Message::Produced { id, result });
+                }
+            }
+            Effect::Read {
+                ticket,
+                from,
+                limit,
+                max_bytes,
+                at_least_one,
+            } => {
+                let plan = self.log.plan_read(from, limit, max_bytes, at_least_one);
+                let bytes = plan.run(ReadMode::Blocking);
+                if let Err(StorageError::Damaged { offset, .. }) = bytes {
+                    self.damaged(files, cx, offset);
+                }
+                let bytes = bytes.map_err(|_| NotFetched::Damaged);
+                self.answer_reader(cx, ticket, bytes.map(Option::unwrap_or_default));
+            }
+            Effect::NothingToRead(ticket) => self.answer_reader(cx, ticket, Ok(Bytes::new())),
+            Effect::Refuse(ticket, error) => {
+                let error = match error {
+                    FetchError::OutOfRange {
+                        log_start,
+                        high_watermark,
+                        ..
+                    } => NotFetched::OutOfRange(log_start.get(), high_watermark.get()),
+                    FetchError::Fenced { .. }
+                    | FetchError::UnknownEpoch { .. }
+                    | FetchError::LeaderStopped => NotFetched::NotLeader,
+                    FetchError::Content(_) | FetchError::Storage(_) => NotFetched::Damaged,
+                };
+                self.answer_reader(cx, ticket, Err(error));
+            }
+            Effect::AdvanceStart { log_start, .. } => {
+                self.log.advance_start(log_start);
+                return self.retain(files, cx, log_start);
+            }
+            Effect::Retain { high_watermark } => return self.retain(files, cx, high_watermark),
+            Effect::ChangeIsr(change) => {
+                let epoch = self.leader.epoch();
+                cx.asks.push(Ask::ChangeIsr(files.key.clone(), epoch, change));
+            }
+        }
+        Ok(None)
+    }
+
+    fn retain(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        high_watermark: Offset,
+    ) -> Result<Option<Input>, StorageError> {
+        match self.log.retain(high_watermark, cx.now().wall) {
+            Ok(removal) => {
+                // It runs beside the actor: the power may go before it does.
+                files.background(cx, removal.map(super::replica::Background::Removal));
+            }
+            Err(StorageError::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let log_start = self.log.log_start();
+        Ok(Some(Input::StartAdvanced { log_start }))
+    }
+
+    fn answer_reader(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ticket: Ticket,
+        bytes: Result<Bytes, NotFetched>,
+    ) {
+        let Some(Caller::Reader(to, id)) = self.callers.remove(&ticket) else {
+            return;
+        };
+        let ends = self.leader.ends();
+        let (start, committed) = (ends.log_start.get(), ends.high_watermark.get());
+        let result = bytes.map(|bytes| (bytes, start, committed));
+        cx.hub.send(Place::Node(cx.node), to, Message::Fetched { id, result });
+    }
+
+    fn sync(&mut self, files: &Files, cx: &mut Cx<'_>) {
+        self.sync_wanted = true;
+        if self.syncing.is_some() {
+            return;
+        }
+        self.sync_wanted = false;
+        self.syncing = self.log.sync_request();
+        if self.syncing.is_some() {
+            let time = cx.hub.sync_time(cx.node);
+            files.later(cx, time, OfPartition::Synced);
+        }
+    }
+
+    /// A sync has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn synced(&mut self, files: &Files, cx: &mut Cx<'_>) -> Result<(), StorageError> {
+        let Some(request) = self.syncing.take() else {
+            return Ok(());
+        };
+        request.run()?;
+        let end = request.end;
+        drop(request);
+        self.log.synced(end);
+        if self.sync_wanted {
+            self.sync(files, cx);
+        }
+        self.step(files, cx, Input::Synced { end })?;
+        if cx.hub.random.percent(cx.hub.plan.checkpoints) {
+            let committed = self.leader.ends().high_watermark;
+            match self.log.checkpoint(committed, self.leader.producers()) {
+                Ok(snapshot) => {
+                    files.background(cx, Some(super::replica::Background::Snapshot(snapshot)));
+                }
+                Err(StorageError::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is read is damaged: if somebody else is whole, that one leads.
+    fn damaged(&self, files: &Files, cx: &mut Cx<'_>, offset: Offset) {
+        cx.hub.coverage.damages += 1;
+        files.files.outstanding.note_damage(offset);
+        cx.asks.push(Ask::Lose(files.key.clone()));
+    }
+
+    /// A follower says how far it is and wants what follows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn feed(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        replica: BrokerId,
+        position: &PartitionPosition,
+    ) -> Result<Fed, StorageError> {
+        let (epoch, log_start) = (self.leader.epoch(), self.log.log_start());
+        if epoch < position.epoch {
+            return Ok(Fed::Later);
+        }
+        if epoch > position.epoch {
+            return Ok(self.part(position, What::NotLeader));
+        }
+        if position.end < log_start {
+            return Ok(self.part(position, What::TooOld(log_start)));
+        }
+        let diverged = position.last_epoch;
+        if let Some((epoch, end)) = diverged.and_then(|e| self.log.divergence(e, position.end)) {
+            return Ok(self.part(position, What::Diverged(epoch, end)));
+        }
+        let followed = Input::Followed {
+            replica,
+            broker_epoch: position.broker_epoch,
+            end: position.end,
+            synced: position.synced,
+        };
+        self.step(files, cx, followed)?;
+        let log_end = self.leader.ends().log_end;
+        if position.end >= log_end {
+            return Ok(Fed::Nothing);
+        }
+        let plan = self.log.plan_read(position.end, log_end, PART_BYTES, true);
+        match plan.run(ReadMode::Blocking) {
+            Ok(bytes) => {
+                let records = bytes.unwrap_or_default();
+                Ok(self.part(position, What::Records(records.into())))
+            }
+            Err(error) => {
+                if let StorageError::Damaged { offset, .. } = error {
+                    self.damaged(files, cx, offset);
+                }
+                Ok(Fed::Later)
+            }
+        }
+    }
+
+    fn part(&self, position: &PartitionPosition, what: What) -> Fed {
+        let ends = self.leader.ends();
+        Fed::Part(Box::new(Part {
+            topic_id: position.topic_id,
+            partition: position.partition,
+            epoch: position.epoch,
+            high_watermark: ends.high_watermark,
+            log_start: ends.log_start,
+            what,
+        }))
+    }
+
+    /// The leader ends: who waits is told nothing certain.
+    pub fn dismiss(&mut self, cx: &mut Cx<'_>) {
+        for caller in std::mem::take(&mut self.callers).into_values() {
+            let (to, message) = match caller {
+                Caller::Producer(to, id, _) => {
+                    let result = Err(NotProduced::Refused(ProduceError::LeaderStopped));
+                    (to, Message::Produced { id, result })
+                }
+                Caller::Reader(to, id) => {
+                    let result = Err(NotFetched::NotLeader);
+                    (to, Message::Fetched { id, result })
+                }
+                Caller::Nobody => continue,
+            };
+            cx.hub.send(Place::Node(cx.node), to, message);
+        }
+    }
+}
+
+/// Whether a producer's batch was refused because one before it is missing.
+#[must_use]
+pub fn is_out_of_order(error: &NotProduced) -> bool {
+    matches!(
+        error,
+        NotProduced::Refused(ProduceError::Sequence(SequenceError::OutOfOrder { .. }))
+    )
+}
+
+/// After so long a follower is told the high watermark if there is nothing else to tell.
+pub const HIGH_WATERMARK_PAUSE: u64 = 100 * MS;

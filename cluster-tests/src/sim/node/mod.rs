@@ -1,0 +1,571 @@
+//! One node: its controller, its replicas, its way into the cluster. What the actors' shells do, done in virtual time.
+
+mod coming;
+mod keeping;
+mod serving;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use callboard_broker::controller::log_file::MetadataLog;
+use callboard_broker::controller::{
+    Command, Controller, Effect, Effects, Endpoint, Identity, Input, Member,
+    MetadataImage, Outcome, Policy, Proposal, QuorumChange, Refusal, TICK, Ticket,
+};
+use callboard_broker::replicas::Replicas;
+use callboard_broker::storage::checkpoint::Checkpoints;
+use callboard_broker::storage::disk::SimulatedDisk;
+use callboard_broker::storage::open_files::OpenFiles;
+use callboard_broker::storage::sync::Outstanding;
+use callboard_broker::storage::Disk;
+use callboard_broker::topic_config::TopicConfig;
+use callboard_common::{BrokerId, LeaderEpoch, Monotonic, TopicPartition, Uuid};
+
+use crate::sim::event::{Event, Lane, Message, OfNode, OfPartition, Place};
+use crate::sim::hub::Hub;
+use crate::sim::plan::{MS, SECOND};
+use crate::sim::replica::{Ask, Cx, Replica};
+
+/// The data directory.
+pub const DATA: &str = "/data";
+/// Between two attempts to come in.
+const COME_PAUSE: u64 = 100 * MS;
+/// A question to another node is given up after this.
+const ANSWER_PATIENCE: u64 = 3 * SECOND;
+/// A feed that has no leader looks again after this.
+const LEADER_PAUSE: u64 = 500 * MS;
+
+/// Why the controller was asked.
+#[derive(Debug)]
+enum Purpose {
+    /// Another node asked.
+    Peer(usize, u64),
+    /// To come in.
+    Come,
+    /// For an in-sync set.
+    Isr(TopicPartition, u64),
+    /// For a reign.
+    Reign(TopicPartition, u64),
+    /// Because a log is damaged.
+    Lost(TopicPartition, u64),
+    /// Nobody waits.
+    Nobody,
+}
+
+/// A partition of another node that follows one here.
+#[derive(Debug)]
+struct Feed {
+    lane: Lane,
+    position: callboard_broker::peer::protocol::PartitionPosition,
+    /// The high watermark that it knows.
+    told: i64,
+    waits: bool,
+    /// The leader's reign in which there was nothing that could be read.
+    failed_in: Option<LeaderEpoch>,
+    timer: bool,
+}
+
+/// What a node keeps while its process lives.
+#[derive(Debug)]
+pub struct Running {
+    /// Counts the starts.
+    pub life: u64,
+    node: usize,
+    me: BrokerId,
+    identity: Identity,
+    incarnation: Uuid,
+    disk: Arc<dyn Disk>,
+    open: Arc<OpenFiles>,
+    checkpoints: Checkpoints,
+    controller: Option<Controller>,
+    effects: Effects,
+    metadata_log: Option<MetadataLog>,
+    writes: VecDeque<Effect>,
+    writing: Option<Effect>,
+    waiting: BTreeMap<Ticket, Purpose>,
+    next_ticket: u64,
+    /// Questions to other nodes: the ticket of what was forwarded, or nothing for one of its own way in.
+    asked: BTreeMap<u64, Option<Ticket>>,
+    next_question: u64,
+    comes: bool,
+    registered: bool,
+    /// The committed metadata.
+    pub image: Arc<MetadataImage>,
+    image_changed: bool,
+    contact: Monotonic,
+    replicas: Replicas,
+    partitions: BTreeMap<TopicPartition, Replica>,
+    outstanding: BTreeMap<TopicPartition, Outstanding>,
+    feeds: BTreeMap<(TopicPartition, usize), Feed>,
+    config: TopicConfig,
+    image_every: u64,
+    /// How wrong the wall clock is.
+    pub skew_ms: i64,
+    voters: usize,
+}
+
+/// Where a node is found; nobody looks there.
+fn endpoint(node: usize) -> Endpoint {
+    Endpoint {
+        host: format!("node-{}", node + 1),
+        port: 1,
+    }
+}
+
+/// What a node is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Its index.
+    pub node: usize,
+    /// Counts its starts.
+    pub life: u64,
+    /// Its data directory's identifier.
+    pub directory: Uuid,
+    /// Whether it waits to be taken in.
+    pub joins: bool,
+    /// Its disk.
+    pub disk: SimulatedDisk,
+    /// How wrong its wall clock is.
+    pub skew_ms: i64,
+}
+
+impl Running {
+    /// Starts a node over its disk.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot start.
+    pub fn start(hub: &mut Hub, start: &Start) -> Result<Self, String> {
+        let (node, plan) = (start.node, &hub.plan);
+        let disk: Arc<dyn Disk> = Arc::new(start.disk.clone());
+        disk.create_dir(Path::new(DATA)).map_err(|e| e.to_string())?;
+        let me = BrokerId(node as i32 + 1);
+        let config = TopicConfig {
+            segment_bytes: plan.segment_bytes,
+            index_interval_bytes: plan.index_interval,
+            min_insync_replicas: plan.min_isr,
+            timestamp_after_max: std::time::Duration::from_hours(24 * 3650),
+            retention: None,
+            ..TopicConfig::default()
+        };
+        let mut incarnation = [0; 16];
+        incarnation[0] = node as u8 + 1;
+        incarnation[8..].copy_from_slice(&start.life.to_be_bytes());
+        let mut running = Self {
+            life: start.life,
+            node,
+            me,
+            identity: Identity {
+                broker: me,
+                directory: start.directory,
+                joins: start.joins,
+            },
+            incarnation: Uuid(incarnation),
+            open: Arc::new(OpenFiles::new(disk.clone(), 100)),
+            checkpoints: Checkpoints::open(disk.clone(), Path::new(DATA)),
+            disk,
+            controller: None,
+            effects: Effects::new(),
+            metadata_log: None,
+            writes: VecDeque::new(),
+            writing: None,
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            asked: BTreeMap::new(),
+            next_question: 0,
+            comes: false,
+            registered: false,
+            image: Arc::default(),
+            image_changed: false,
+            contact: Monotonic::default(),
+            replicas: Replicas::new(me, 0, 1),
+            partitions: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            config,
+            image_every: plan.image_every,
+            skew_ms: start.skew_ms,
+            voters: plan.nodes,
+        };
+        running.open_controller(hub)?;
+        running.later(hub, TICK.as_micros() as u64, OfNode::Tick);
+        running.later(hub, MS, OfNode::Come);
+        running.settle(hub);
+        Ok(running)
+    }
+
+    fn later(&self, hub: &mut Hub, wait: u64, what: OfNode) {
+        hub.after(wait, Event::Node(self.node, self.life, what));
+    }
+
+    fn open_controller(&mut self, hub: &mut Hub) -> Result<(), String> {
+        self.effects.clear();
+        self.writes.clear();
+        self.writing = None;
+        let opened = MetadataLog::open(self.disk.clone(), Path::new(DATA));
+        let (log, restored) = opened.map_err(|e| e.to_string())?;
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let now = hub.clock(self.skew_ms);
+        let restored = Controller::restore(
+            &logger,
+            self.identity,
+            now,
+            restored.saved,
+            &restored.writes,
+            &mut self.effects,
+        );
+        let mut controller = restored.map_err(|e| e.to_string())?;
+        controller.balance_by(Policy {
+            leader_patience: std::time::Duration::from_secs(3),
+            ..Policy::default()
+        });
+        controller.snapshot_every(self.image_every);
+        self.controller = Some(controller);
+        self.metadata_log = Some(log);
+        Ok(())
+    }
+
+    fn member(&self) -> Member {
+        Member {
+            broker: self.me,
+            directory: self.identity.directory,
+            peer: endpoint(self.node),
+        }
+    }
+
+    fn cx<'a>(&self, hub: &'a mut Hub) -> Cx<'a> {
+        Cx {
+            hub,
+            node: self.node,
+            life: self.life,
+            skew_ms: self.skew_ms,
+            asks: Vec::new(),
+            background: Vec::new(),
+        }
+    }
+
+    /// Advances the controller.
+    pub fn step(&mut self, hub: &mut Hub, input: Input) {
+        let now = hub.clock(self.skew_ms);
+        if let Some(controller) = &mut self.controller {
+            controller.step(now, input, &mut self.effects);
+            self.contact = controller.contact(now.monotonic);
+        }
+        self.settle(hub);
+    }
+
+    /// Does what the controller wants done, and what follows from its metadata.
+    fn settle(&mut self, hub: &mut Hub) {
+        loop {
+            while let Some(effect) = self.effects.pop_front() {
+                self.perform(hub, effect);
+            }
+            if !std::mem::take(&mut self.image_changed) {
+                break;
+            }
+            self.follow(hub);
+        }
+        self.write(hub);
+    }
+
+    fn perform(&mut self, hub: &mut Hub, effect: Effect) {
+        match effect {
+            Effect::Persist(..) | Effect::Snapshot(..) => {
+                hub.coverage.images += u64::from(matches!(effect, Effect::Snapshot(..)));
+                self.writes.push_back(effect);
+            }
+            Effect::Answer(ticket, index, result) => self.answered(hub, ticket, index, result),
+            Effect::Publish(image) => {
+                hub.truth.image(self.node, &image);
+                if image.applied < self.image.applied {
+                    let (node, was, is) = (self.node + 1, self.image.applied, image.applied);
+                    hub.truth.violate(|| format!("I19: node {node} goes back from entry {was} to {is}"));
+                }
+                hub.coverage.isr_shrinks += shrinks(&self.image, &image);
+                self.image = image;
+                self.image_changed = true;
+            }
+            Effect::Led(led) => {
+                if led.here {
+                    let is_new = hub.truth.leads_quorum(led.term, self.me);
+                    hub.coverage.quorum_leaders += u64::from(is_new);
+                }
+            }
+            Effect::Send(to, message) => {
+                let from = self.member();
+                let to = Place::Node(to.broker.0 as usize - 1);
+                hub.send(Place::Node(self.node), to, Message::Raft(from, message));
+            }
+            Effect::Forward(ticket, to, proposal) => {
+                self.ask(hub, to.broker, Some(ticket), proposal, false);
+            }
+        }
+    }
+
+    /// Asks another node's controller.
+    fn ask(
+        &mut self,
+        hub: &mut Hub,
+        to: BrokerId,
+        ticket: Option<Ticket>,
+        proposal: Proposal,
+        relay: bool,
+    ) {
+        self.next_question += 1;
+        let id = self.next_question;
+        let _none = self.asked.insert(id, ticket);
+        let message = Message::Propose {
+            id,
+            proposal,
+            relay,
+        };
+        let to = Place::Node(to.0 as usize - 1);
+        hub.send(Place::Node(self.node), to, message);
+        self.later(hub, ANSWER_PATIENCE, OfNode::Unanswered(id));
+    }
+
+    /// What a question to another node came to.
+    fn heard(&mut self, hub: &mut Hub, id: u64, index: u64, result: Result<Outcome, Refusal>) {
+        match self.asked.remove(&id) {
+            Some(Some(ticket)) => self.step(hub, Input::Forwarded(ticket, index, result)),
+            Some(None) => {
+                self.comes = false;
+                if let Err(Refusal::Replaces(old)) = result {
+                    let proposal = Proposal::Quorum(QuorumChange::Remove(old));
+                    let to = self.another(hub);
+                    self.comes = true;
+                    self.ask(hub, to, None, proposal, true);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn propose(&mut self, hub: &mut Hub, purpose: Purpose, proposal: Proposal) {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        drop(self.waiting.insert(ticket, purpose));
+        self.step(hub, Input::Propose(ticket, proposal));
+    }
+
+    /// Asks for a change of the metadata; nobody waits for the answer.
+    pub fn command(&mut self, hub: &mut Hub, command: Command) {
+        self.propose(hub, Purpose::Nobody, Proposal::Command(command));
+    }
+
+    fn answered(
+        &mut self,
+        hub: &mut Hub,
+        ticket: Ticket,
+        index: u64,
+        result: Result<Outcome, Refusal>,
+    ) {
+        let Some(purpose) = self.waiting.remove(&ticket) else {
+            return;
+        };
+        let life_of = |p: &TopicPartition, i: u64| (p.clone(), i);
+        match purpose {
+            Purpose::Peer(node, id) => {
+                let message = Message::Proposed { id, index, result };
+                hub.send(Place::Node(self.node), Place::Node(node), message);
+            }
+            Purpose::Come => self.comes = false,
+            Purpose::Isr(partition, incarnation) => {
+                if result.is_err() {
+                    let at = life_of(&partition, incarnation);
+                    self.with(hub, at, |replica, cx| {
+                        replica.act(cx, |leading, files, cx| {
+                            leading.step(files, cx, callboard_broker::leader::Input::IsrRefused)
+                        });
+                    });
+                }
+            }
+            Purpose::Reign(partition, incarnation) => {
+                let epoch = match result {
+                    Ok(Outcome::LeaderEpoch(epoch)) => Some(epoch),
+                    Ok(_) | Err(_) => None,
+                };
+                let at = life_of(&partition, incarnation);
+                self.with(hub, at, |replica, cx| replica.reign(cx, epoch));
+            }
+            Purpose::Lost(partition, incarnation) => {
+                let at = life_of(&partition, incarnation);
+                self.with(hub, at, |replica, cx| replica.lost(cx, result.is_ok()));
+            }
+            Purpose::Nobody => {}
+        }
+    }
+
+    /// Does something with a replica in a life of its actor; then what follows from it.
+    fn with(
+        &mut self,
+        hub: &mut Hub,
+        (partition, incarnation): (TopicPartition, u64),
+        act: impl FnOnce(&mut Replica, &mut Cx<'_>),
+    ) {
+        let mut cx = self.cx(hub);
+        let found = self.partitions.get_mut(&partition);
+        let Some(replica) = found.filter(|r| r.files.incarnation == incarnation) else {
+            return;
+        };
+        act(replica, &mut cx);
+        let asks = std::mem::take(&mut cx.asks);
+        self.ask_controller(hub, asks);
+        self.feed_waiting(hub, &partition);
+    }
+
+    /// The life of a partition's actor that is now.
+    fn now_of(&self, partition: &TopicPartition) -> (TopicPartition, u64) {
+        let replica = self.partitions.get(partition);
+        (
+            partition.clone(),
+            replica.map_or(0, |r| r.files.incarnation),
+        )
+    }
+
+    fn ask_controller(&mut self, hub: &mut Hub, asks: Vec<Ask>) {
+        for ask in asks {
+            let key = match &ask {
+                Ask::ChangeIsr(key, ..)
+                | Ask::Lose(key)
+                | Ask::LoseThenCut(key)
+                | Ask::NewEpoch(key) => key.clone(),
+            };
+            let Some(replica) = self.partitions.get(&key) else {
+                continue;
+            };
+            let (topic_id, incarnation) = (replica.files.topic_id, replica.files.incarnation);
+            let partition = key.partition;
+            let lose = Command::LoseReplica {
+                topic_id,
+                partition,
+                broker: self.me,
+            };
+            let (purpose, command) = match ask {
+                Ask::ChangeIsr(_, epoch, change) => {
+                    let command = Command::AlterIsr {
+                        topic_id,
+                        partition,
+                        leader: self.me,
+                        epoch,
+                        version: change.version,
+                        isr: change.isr,
+                    };
+                    (Purpose::Isr(key, incarnation), command)
+                }
+                Ask::Lose(_) => (Purpose::Nobody, lose),
+                Ask::LoseThenCut(_) => (Purpose::Lost(key, incarnation), lose),
+                Ask::NewEpoch(_) => {
+                    let command = Command::NextLeaderEpoch {
+                        partition: key.clone(),
+                        topic_id,
+                        broker: self.me,
+                    };
+                    (Purpose::Reign(key, incarnation), command)
+                }
+            };
+            self.propose(hub, purpose, Proposal::Command(command));
+        }
+    }
+
+    /// Begins the next write of the metadata log.
+    fn write(&mut self, hub: &mut Hub) {
+        if self.writing.is_none() && self.metadata_log.is_some() {
+            self.writing = self.writes.pop_front();
+            if self.writing.is_some() {
+                let time = hub.sync_time(self.node);
+                self.later(hub, time, OfNode::Written);
+            }
+        }
+    }
+
+    fn written(&mut self, hub: &mut Hub) {
+        let (Some(log), Some(effect)) = (&mut self.metadata_log, self.writing.take()) else {
+            return;
+        };
+        let (number, result) = match effect {
+            Effect::Persist(number, write) => (Some(number), log.persist(&write)),
+            Effect::Snapshot(saved, rest) => (None, log.snapshot(&saved, &rest)),
+            Effect::Answer(..)
+            | Effect::Publish(_)
+            | Effect::Led(_)
+            | Effect::Send(..)
+            | Effect::Forward(..) => (None, Ok(())),
+        };
+        if let Err(error) = result {
+            hub.remember(&format!("node {}: metadata cannot be written: {error}", self.node + 1));
+            return self.controller_failed(hub);
+        }
+        match number {
+            Some(number) => self.step(hub, Input::Persisted(number)),
+            None => self.write(hub),
+        }
+    }
+
+    /// The controller starts again over what the disk has; nobody who waits is answered.
+    fn controller_failed(&mut self, hub: &mut Hub) {
+        (self.controller, self.metadata_log) = (None, None);
+        self.writes.clear();
+        self.effects.clear();
+        for purpose in std::mem::take(&mut self.waiting).into_values() {
+            self.next_ticket += 1;
+            let ticket = Ticket(self.next_ticket);
+            drop(self.waiting.insert(ticket, purpose));
+            self.answered(hub, ticket, 0, Err(Refusal::Stopped));
+        }
+        self.later(hub, 20 * MS, OfNode::RestartController);
+    }
+
+    /// Something happens to the node. Whether it goes on: one whose metadata cannot be read any more ends.
+    pub fn event(&mut self, hub: &mut Hub, what: OfNode) -> bool {
+        match what {
+            OfNode::Tick => {
+                self.later(hub, TICK.as_micros() as u64, OfNode::Tick);
+                self.step(hub, Input::Tick);
+            }
+            OfNode::Written => self.written(hub),
+            OfNode::Come => self.come(hub),
+            OfNode::Unanswered(id) => self.heard(hub, id, 0, Err(Refusal::Stopped)),
+            OfNode::Died(broker) => {
+                if let Some(epoch) = self.image.brokers.get(&broker).map(|b| b.epoch) {
+                    self.step(hub, Input::Died(broker, epoch));
+                    self.step(hub, Input::Tick);
+                }
+            }
+            OfNode::RestartController => {
+                if self.controller.is_none() {
+                    if self.open_controller(hub).is_err() {
+                        return false;
+                    }
+                    self.settle(hub);
+                }
+            }
+            OfNode::Partition(partition, incarnation, OfPartition::Feed(follower)) => {
+                let _no_actor = incarnation;
+                self.feed_later(hub, &partition, follower);
+            }
+            OfNode::Partition(partition, incarnation, what) => {
+                self.with(hub, (partition, incarnation), |replica, cx| {
+                    replica.event(cx, what);
+                });
+            }
+        }
+        true
+    }
+
+}
+
+/// How many partitions have fewer in-sync replicas than before.
+fn shrinks(before: &MetadataImage, after: &MetadataImage) -> u64 {
+    let mut count = 0;
+    for (name, topic) in &after.topics {
+        let Some(was) = before.topics.get(name).filter(|was| was.id == topic.id) else {
+            continue;
+        };
+        for (was, is) in was.partitions.iter().zip(&topic.partitions) {
+            count += u64::from(is.isr.len() < was.isr.len());
+        }
+    }
+    count
+}

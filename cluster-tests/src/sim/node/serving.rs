@@ -1,0 +1,274 @@
+//! What a node does for clients and for the nodes that follow its partitions.
+
+use callboard_broker::controller::Input;
+use callboard_broker::controller::actor::is_expired;
+use callboard_broker::controller::Ticket;
+use callboard_broker::peer::protocol::{Part, What};
+use callboard_common::{BrokerId, LeaderEpoch, TopicPartition, Uuid};
+
+use super::{Feed, LEADER_PAUSE, Purpose, Running};
+use crate::sim::event::{Lane, Message, NotFetched, NotProduced, OfNode, OfPartition, Place};
+use crate::sim::hub::Hub;
+use crate::sim::leading::{Fed, HIGH_WATERMARK_PAUSE};
+use crate::sim::replica::{Cx, Replica};
+
+impl Running {
+    /// Another place says something.
+    pub fn message(&mut self, hub: &mut Hub, from: Place, message: Message) {
+        match (message, from) {
+            (Message::Raft(member, message), _) => self.step(hub, Input::Message(member, message)),
+            (Message::Propose { id, proposal, relay }, Place::Node(asker)) => {
+                self.next_ticket += 1;
+                let ticket = Ticket(self.next_ticket);
+                if self.controller.is_none() {
+                    return;
+                }
+                drop(self.waiting.insert(ticket, Purpose::Peer(asker, id)));
+                let input = match relay {
+                    true => Input::Propose(ticket, proposal),
+                    false => Input::ProposeHere(ticket, proposal),
+                };
+                self.step(hub, input);
+            }
+            (Message::Proposed { id, index, result }, _) => self.heard(hub, id, index, result),
+            (Message::Metadata, client) => {
+                let described = Message::Described(self.image.clone());
+                hub.send(Place::Node(self.node), client, described);
+            }
+            (Message::Produce { id, partition, topic_id, batch }, client) => {
+                let at = self.now_of(&partition);
+                if !self.leads(hub, &partition, topic_id) {
+                    let result = Err(NotProduced::NotLeader);
+                    return hub.send(Place::Node(self.node), client, Message::Produced { id, result });
+                }
+                self.with(hub, at, |replica, cx| {
+                    replica.act(cx, |leading, files, cx| {
+                        leading.produce(files, cx, (client, id), batch)
+                    });
+                });
+            }
+            (Message::Fetch { id, partition, topic_id, from, epoch }, client) => {
+                let at = self.now_of(&partition);
+                if !self.leads(hub, &partition, topic_id) {
+                    let result = Err(NotFetched::NotLeader);
+                    return hub.send(Place::Node(self.node), client, Message::Fetched { id, result });
+                }
+                self.with(hub, at, |replica, cx| {
+                    replica.act(cx, |leading, files, cx| {
+                        leading.fetch(files, cx, (client, id), from, epoch)
+                    });
+                });
+            }
+            (
+                Message::Propose { .. }
+                | Message::Produced { .. }
+                | Message::Fetched { .. }
+                | Message::Described(_)
+                | Message::Position(..)
+                | Message::Part(..),
+                _,
+            ) => {}
+        }
+    }
+
+    /// Whether it leads a partition and may serve it: it has heard of the quorum lately.
+    pub(super) fn leads(&mut self, hub: &Hub, partition: &TopicPartition, topic_id: Uuid) -> bool {
+        let now = hub.clock(self.skew_ms).monotonic;
+        let is_cut_off = self.voters > 1 && is_expired(self.contact, now);
+        let replica = self.partitions.get_mut(partition);
+        let leads = replica.is_some_and(|r| r.files.topic_id == topic_id && r.leading().is_some());
+        leads && !is_cut_off
+    }
+
+    /// Another node says something on a lane.
+    pub fn on_lane(&mut self, hub: &mut Hub, lane: Lane, message: Message) {
+        match message {
+            Message::Position(partition, position) => {
+                let key = (partition.clone(), lane.follower);
+                let same = self.feeds.get(&key).filter(|f| f.lane == lane);
+                let feed = Feed {
+                    lane,
+                    position,
+                    told: same.map_or(0, |f| f.told),
+                    waits: true,
+                    failed_in: None,
+                    timer: same.is_some_and(|f| f.timer),
+                };
+                drop(self.feeds.insert(key, feed));
+                self.feed(hub, &partition, lane.follower);
+            }
+            Message::Part(partition, part) => {
+                let at = self.now_of(&partition);
+                self.with(hub, at, |replica, cx| {
+                    let leader = BrokerId(lane.leader as i32 + 1);
+                    if replica.files.topic_id == part.topic_id && replica.followed() == Some(leader) {
+                        replica.sent(cx, *part);
+                    }
+                });
+            }
+            Message::Raft(..)
+            | Message::Propose { .. }
+            | Message::Proposed { .. }
+            | Message::Produce { .. }
+            | Message::Produced { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::Metadata
+            | Message::Described(_) => {}
+        }
+    }
+
+    /// There is a lane to another node: whoever follows it says how far it is.
+    pub fn connected(&mut self, hub: &mut Hub, leader: usize) {
+        let leader = BrokerId(leader as i32 + 1);
+        for partition in self.following(leader) {
+            let at = self.now_of(&partition);
+            self.with(hub, at, |replica, cx| replica.connected(cx));
+        }
+    }
+
+    /// The partitions that follow a node.
+    #[must_use]
+    pub fn following(&self, leader: BrokerId) -> Vec<TopicPartition> {
+        let follows = self.partitions.iter().filter(|(_, r)| r.followed() == Some(leader));
+        follows.map(|(p, _)| p.clone()).collect()
+    }
+
+    /// Tells a follower what there is for it.
+    pub(super) fn feed(&mut self, hub: &mut Hub, partition: &TopicPartition, follower: usize) {
+        let key = (partition.clone(), follower);
+        let Some(feed) = self.feeds.get(&key) else { return };
+        if !hub.is_current(feed.lane) {
+            drop(self.feeds.remove(&key));
+            return;
+        }
+        let (position, lane) = (feed.position, feed.lane);
+        let at = self.now_of(partition);
+        let mut fed = Fed::Later;
+        self.with_quietly(hub, at, |replica, cx| {
+            if replica.files.topic_id != position.topic_id {
+                return;
+            }
+            let broker = BrokerId(follower as i32 + 1);
+            replica.act(cx, |leading, files, cx| {
+                fed = leading.feed(files, cx, broker, &position)?;
+                Ok(())
+            });
+        });
+        let committed = self.committed(partition);
+        let reign = self.reign_of(partition);
+        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        feed.failed_in = None;
+        match fed {
+            Fed::Part(part) => {
+                (feed.waits, feed.told) = (false, part.high_watermark.get());
+                let message = Message::Part(partition.clone(), part);
+                hub.send_on(lane, false, message);
+            }
+            Fed::Nothing => {
+                feed.waits = true;
+                let news = committed > feed.told;
+                self.arm_feed(hub, &key, if news { HIGH_WATERMARK_PAUSE } else { 0 });
+            }
+            Fed::Later => {
+                (feed.waits, feed.failed_in) = (true, reign);
+                self.arm_feed(hub, &key, LEADER_PAUSE);
+            }
+        }
+        self.feed_waiting(hub, partition);
+    }
+
+    /// As `with`, for what feeds: who else waits is fed by the caller.
+    pub(super) fn with_quietly(
+        &mut self,
+        hub: &mut Hub,
+        (partition, incarnation): (TopicPartition, u64),
+        act: impl FnOnce(&mut Replica, &mut Cx<'_>),
+    ) {
+        let mut cx = self.cx(hub);
+        let found = self.partitions.get_mut(&partition);
+        let Some(replica) = found.filter(|r| r.files.incarnation == incarnation) else {
+            return;
+        };
+        act(replica, &mut cx);
+        let asks = std::mem::take(&mut cx.asks);
+        self.ask_controller(hub, asks);
+    }
+
+    pub(super) fn arm_feed(&mut self, hub: &mut Hub, key: &(TopicPartition, usize), wait: u64) {
+        let Some(feed) = self.feeds.get_mut(key).filter(|f| wait > 0 && !f.timer) else {
+            return;
+        };
+        feed.timer = true;
+        let event = OfNode::Partition(key.0.clone(), 0, OfPartition::Feed(key.1));
+        self.later(hub, wait, event);
+    }
+
+    pub(super) fn reign_of(&mut self, partition: &TopicPartition) -> Option<LeaderEpoch> {
+        let replica = self.partitions.get_mut(partition)?;
+        replica.leading().map(|(_, l)| l.leader.epoch())
+    }
+
+    pub(super) fn committed(&mut self, partition: &TopicPartition) -> i64 {
+        let replica = self.partitions.get_mut(partition);
+        let leading = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends()));
+        leading.map_or(0, |ends| ends.high_watermark.get())
+    }
+
+    /// Whoever waits for more of a partition gets it, if there is more.
+    pub(super) fn feed_waiting(&mut self, hub: &mut Hub, partition: &TopicPartition) {
+        let replica = self.partitions.get_mut(partition);
+        let Some(ends) = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends())) else {
+            return;
+        };
+        let first = (partition.clone(), 0);
+        let last = (partition.clone(), usize::MAX);
+        let waiting: Vec<usize> = self
+            .feeds
+            .range(first..=last)
+            .filter(|(_, f)| f.waits)
+            .map(|((_, n), _)| *n)
+            .collect();
+        for follower in waiting {
+            let key = (partition.clone(), follower);
+            let Some(feed) = self.feeds.get(&key) else { continue };
+            let more = ends.log_end > feed.position.end || ends.epoch > Some(feed.position.epoch);
+            if more && (feed.failed_in.is_none() || feed.failed_in != ends.epoch) {
+                self.feed(hub, partition, follower);
+            } else if ends.high_watermark.get() > feed.told {
+                self.arm_feed(hub, &key, HIGH_WATERMARK_PAUSE);
+            }
+        }
+    }
+
+    pub(super) fn feed_later(&mut self, hub: &mut Hub, partition: &TopicPartition, follower: usize) {
+        let key = (partition.clone(), follower);
+        let committed = self.committed(partition);
+        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        feed.timer = false;
+        if !feed.waits {
+            return;
+        }
+        let (position, lane) = (feed.position, feed.lane);
+        let replica = self.partitions.get_mut(partition);
+        let ends = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends()));
+        let idle = ends.filter(|e| e.epoch == Some(position.epoch) && e.log_end <= position.end);
+        match idle {
+            Some(ends) if committed > feed.told => {
+                feed.told = committed;
+                let part = Part {
+                    topic_id: position.topic_id,
+                    partition: position.partition,
+                    epoch: position.epoch,
+                    high_watermark: ends.high_watermark,
+                    log_start: ends.log_start,
+                    what: What::HighWatermark,
+                };
+                let message = Message::Part(partition.clone(), Box::new(part));
+                hub.send_on(lane, false, message);
+            }
+            Some(_) => {}
+            None => self.feed(hub, partition, follower),
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! One partition on one node: its log, who leads or follows it here, and how it starts again after a failure.
+
+use std::collections::BTreeMap;
+
+use callboard_broker::controller::PartitionImage;
+use callboard_broker::follower::{Follower, Input as FollowerInput};
+use callboard_broker::leader::{Input as LeaderInput, IsrChange, Leader, Replication};
+use callboard_broker::replicas::{Duty, Role};
+use callboard_broker::storage::log::{Opened, Removal, Snapshot};
+use callboard_broker::storage::{Log, LogFiles, StorageError};
+use callboard_broker::supervision::{RestartLimit, Restarts, Verdict};
+use callboard_broker::topic_config::TopicConfig;
+use callboard_common::{BrokerId, LeaderEpoch, Now, Offset, TopicPartition, Uuid};
+
+use super::event::{Event, OfNode, OfPartition};
+use super::following::{Following, Then};
+use super::hub::Hub;
+use super::leading::Leading;
+use super::plan::{MS, Micros, SECOND};
+
+/// What an actor of a partition asks the controller for.
+#[derive(Debug)]
+pub enum Ask {
+    /// Other in-sync replicas, in a reign.
+    ChangeIsr(TopicPartition, LeaderEpoch, IsrChange),
+    /// Not to count this replica.
+    Lose(TopicPartition),
+    /// The same, and to say whether others are whole.
+    LoseThenCut(TopicPartition),
+    /// Another reign.
+    NewEpoch(TopicPartition),
+}
+
+/// What a step of a node's part may use.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// What all share.
+    pub hub: &'a mut Hub,
+    /// The node.
+    pub node: usize,
+    /// Its life.
+    pub life: u64,
+    /// How wrong its wall clock is.
+    pub skew_ms: i64,
+    /// What is asked of the controller.
+    pub asks: Vec<Ask>,
+    /// What runs beside the partition.
+    pub background: Vec<Background>,
+}
+
+impl Cx<'_> {
+    /// The time as the node's clocks show it.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.hub.clock(self.skew_ms)
+    }
+}
+
+/// What runs beside an actor, on a pool.
+#[derive(Debug)]
+pub enum Background {
+    /// Removes old segments.
+    Removal(Removal),
+    /// Writes a snapshot of the producers and the recovery point.
+    Snapshot(Snapshot),
+}
+
+impl Background {
+    fn run(self) -> Result<(), StorageError> {
+        match self {
+            Self::Removal(removal) => removal.run(),
+            Self::Snapshot(snapshot) => snapshot.write(),
+        }
+    }
+}
+
+/// Where a replica's log is, and whose it is.
+#[derive(Debug)]
+pub struct Files {
+    /// The partition.
+    pub key: TopicPartition,
+    /// The topic.
+    pub topic_id: Uuid,
+    /// The log's files.
+    pub files: LogFiles,
+    /// The topic's settings.
+    pub config: TopicConfig,
+    /// Counts the lives of its actor.
+    pub incarnation: u64,
+}
+
+impl Files {
+    /// Something happens to the actor in a while, if it still lives then.
+    pub fn later(&self, cx: &mut Cx<'_>, wait: Micros, what: OfPartition) {
+        let event = OfNode::Partition(self.key.clone(), self.incarnation, what);
+        cx.hub.after(wait, Event::Node(cx.node, cx.life, event));
+    }
+
+    /// Something begins to run beside the actor.
+    pub fn background(&self, cx: &mut Cx<'_>, what: Option<Background>) {
+        if let Some(what) = what {
+            cx.background.push(what);
+            let time = cx.hub.sync_time(cx.node);
+            self.later(cx, time, OfPartition::Background);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nobody leads, or it starts again soon.
+    Idle,
+    Leading(Box<Leading>),
+    Following(Box<Following>),
+    /// A damaged log waits until others are known to be whole.
+    WaitsToCut(Box<Log>, Offset),
+    /// It has failed too often.
+    Offline,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Replica {
+    /// Its log.
+    pub files: Files,
+    role: Role,
+    state: State,
+    restarts: Restarts,
+    pending: Vec<Background>,
+    broker_epoch: i64,
+    me: BrokerId,
+    image: PartitionImage,
+    alive: BTreeMap<BrokerId, i64>,
+}
+
+impl Replica {
+    /// Does nothing yet.
+    #[must_use]
+    pub fn new(files: Files, role: Role, me: BrokerId) -> Self {
+        Self {
+            files,
+            role,
+            state: State::Idle,
+            restarts: Restarts::new(RestartLimit::default()),
+            pending: Vec::new(),
+            broker_epoch: -1,
+            me,
+            image: PartitionImage::new(Vec::new(), LeaderEpoch(0), &std::collections::BTreeSet::new()),
+            alive: BTreeMap::new(),
+        }
+    }
+
+    /// The core that leads, with its log.
+    pub fn leading(&mut self) -> Option<(&Files, &mut Leading)> {
+        match &mut self.state {
+            State::Leading(leading) => Some((&self.files, leading)),
+            State::Idle | State::Following(_) | State::WaitsToCut(..) | State::Offline => None,
+        }
+    }
+
+    /// The log, if it is open.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        match &self.state {
+            State::Leading(leading) => Some(&leading.log),
+            State::Following(following) => Some(&following.log),
+            State::Idle | State::WaitsToCut(..) | State::Offline => None,
+        }
+    }
+
+    /// Whether it has given up.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        matches!(self.state, State::Offline)
+    }
+
+    /// Whom it follows.
+    #[must_use]
+    pub fn followed(&self) -> Option<BrokerId> {
+        match &self.state {
+            State::Following(following) => Some(following.leader),
+            State::Idle | State::Leading(_) | State::WaitsToCut(..) | State::Offline => None,
+        }
+    }
+
+    /// Begins a duty.
+    pub fn start(
+        &mut self,
+        cx: &mut Cx<'_>,
+        role: Role,
+        broker_epoch: i64,
+        alive: BTreeMap<BrokerId, i64>,
+    ) {
+        self.restarts = Restarts::new(RestartLimit::default());
+        (self.broker_epoch, self.alive) = (broker_epoch, alive);
+        self.role = role;
+        match self.role.duty.clone() {
+            Duty::Lead(image) => {
+                let epoch = image.epoch;
+                self.image = image;
+                self.open_to_lead(cx, epoch);
+            }
+            Duty::Follow(..) => self.open_to_follow(cx),
+            Duty::Rest => {}
+        }
+    }
+
+    /// Runs what an earlier life has begun: the next one waits for it.
+    fn settle(&mut self) {
+        let sync = match &mut self.state {
+            State::Leading(leading) => leading.syncing.take(),
+            State::Following(following) => following.syncing.take(),
+            State::Idle | State::WaitsToCut(..) | State::Offline => None,
+        };
+        if let Some(request) = sync {
+            // A failure is remembered by what the lives share.
+            let _result = request.run();
+        }
+        for background in self.pending.drain(..) {
+            let _result = background.run();
+        }
+    }
+
+    fn open_to_lead(&mut self, cx: &mut Cx<'_>, epoch: LeaderEpoch) {
+        self.files.incarnation += 1;
+        self.settle();
+        cx.hub.coverage.recoveries += 1;
+        let (files, config) = (self.files.files.clone(), self.files.config.clone());
+        let opened = Log::open(files, config).map(|mut opened| {
+            opened.log.begin_epoch(epoch);
+            opened
+        });
+        match opened {
+            Ok(opened) => self.leads(cx, epoch, opened),
+            Err(error) => self.fail(cx, &error),
+        }
+    }
+
+    fn leads(&mut self, cx: &mut Cx<'_>, epoch: LeaderEpoch, opened: Opened) {
+        let Opened {
+            log,
+            producers,
+            damaged,
+            ..
+        } = opened;
+        cx.hub.coverage.elections += 1;
+        let of = (self.files.topic_id, &self.files.key);
+        for damage in &damaged {
+            if let StorageError::Damaged { offset, .. } = damage {
+                self.files.files.outstanding.note_damage(*offset);
+                cx.hub.coverage.damages += 1;
+                cx.asks.push(Ask::Lose(self.files.key.clone()));
+            }
+        }
+        if damaged.is_empty() && !cx.hub.truth.leads(cx.node, of, epoch, &log) {
+            cx.asks.push(Ask::Lose(self.files.key.clone()));
+        }
+        let now = cx.now();
+        let (image, alive) = (self.image.clone(), self.alive.clone());
+        let leader = Leader::new(
+            now,
+            epoch,
+            log.config().clone(),
+            (log.log_start(), log.high_watermark(), log.log_end()),
+            producers,
+            Replication::new(now.monotonic, self.me, image, alive, log.log_end()),
+        );
+        self.state = State::Leading(Box::new(Leading::new(log, leader)));
+        if self.image.epoch > epoch {
+            return self.reopen(cx, self.image.epoch);
+        }
+        // It arms its deadline, and what is committed without followers is noted.
+        self.act(cx, |leading, files, cx| leading.step(files, cx, LeaderInput::Tick));
+    }
+
+    fn reopen(&mut self, cx: &mut Cx<'_>, epoch: LeaderEpoch) {
+        self.close(cx);
+        self.open_to_lead(cx, epoch);
+    }
+
+    fn open_to_follow(&mut self, cx: &mut Cx<'_>) {
+        self.open_by(cx, |files, config| Log::open(files, config));
+    }
+
+    fn open_by(
+        &mut self,
+        cx: &mut Cx<'_>,
+        open: impl FnOnce(LogFiles, TopicConfig) -> Result<Opened, StorageError>,
+    ) {
+        self.files.incarnation += 1;
+        self.settle();
+        self.state = State::Idle;
+        cx.hub.coverage.recoveries += 1;
+        let opened = open(self.files.files.clone(), self.files.config.clone());
+        match opened {
+            Ok(opened) => self.follows(cx, opened),
+            Err(error) => self.fail(cx, &error),
+        }
+    }
+
+    fn follows(&mut self, cx: &mut Cx<'_>, opened: Opened) {
+        let Duty::Follow(leader, epoch) = self.role.duty else {
+            return;
+        };
+        let lost = opened.damaged.iter().filter_map(|d| match d {
+            StorageError::Damaged { offset, .. } => Some(*offset),
+            StorageError::Full { .. }
+            | StorageError::Io { .. }
+            | StorageError::Content { .. }
+            | StorageError::Contradiction { .. } => None,
+        });
+        let lost = lost.chain(self.files.files.outstanding.damage());
+        if let Some(first) = lost.min() {
+            cx.hub.coverage.damages += 1;
+            self.state = State::WaitsToCut(Box::new(opened.log), first);
+            return cx.asks.push(Ask::LoseThenCut(self.files.key.clone()));
+        }
+        let log = opened.log;
+        let ends = (log.log_start(), log.high_watermark(), log.log_end());
+        let follower = Follower::new(epoch, ends, opened.producers);
+        let following = Following::new(log, follower, (leader, epoch), self.broker_epoch);
+        self.state = State::Following(Box::new(following));
+        let at = leader.0 as usize - 1;
+        match cx.hub.lane(cx.node, at) {
+            Some(_) => self.connected(cx),
+            None => cx.hub.after(MS, Event::OpenLane(cx.node, at)),
+        }
+    }
+
+    /// There is a lane to its leader.
+    pub fn connected(&mut self, cx: &mut Cx<'_>) {
+        self.follow(cx, |following, files, cx| {
+            following.step(files, cx, FollowerInput::Connected)
+        });
+    }
+
+    /// Its leader sends something.
+    pub fn sent(&mut self, cx: &mut Cx<'_>, part: callboard_broker::peer::protocol::Part) {
+        self.follow(cx, |following, files, cx| {
+            following.step(files, cx, FollowerInput::Sent(part))
+        });
+    }
+
+    fn follow(
+        &mut self,
+        cx: &mut Cx<'_>,
+        step: impl FnOnce(&mut Following, &Files, &mut Cx<'_>) -> Result<Then, StorageError>,
+    ) {
+        let State::Following(following) = &mut self.state else {
+            return;
+        };
+        let then = step(following, &self.files, cx);
+        self.pending.append(&mut cx.background);
+        match then {
+            Ok(Then::Goes) => {}
+            Ok(Then::Cut(end)) => {
+                self.settle();
+                if let Some(log) = self.take_log() {
+                    self.open_by(cx, |_, _| log.truncate(end));
+                }
+            }
+            Ok(Then::RestartAt(start)) => {
+                self.settle();
+                if let Some(log) = self.take_log() {
+                    self.open_by(cx, |_, _| log.restart_at(start));
+                }
+            }
+            Err(error) => self.fail(cx, &error),
+        }
+    }
+
+    fn take_log(&mut self) -> Option<Log> {
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Following(following) => Some(following.log),
+            State::WaitsToCut(log, _) => Some(*log),
+            State::Idle | State::Leading(_) | State::Offline => None,
+        }
+    }
+
+    /// Does something with the leader, if this replica leads.
+    pub fn act(
+        &mut self,
+        cx: &mut Cx<'_>,
+        step: impl FnOnce(&mut Leading, &Files, &mut Cx<'_>) -> Result<(), StorageError>,
+    ) {
+        let State::Leading(leading) = &mut self.state else {
+            return;
+        };
+        let done = step(leading, &self.files, cx);
+        self.pending.append(&mut cx.background);
+        if let Err(error) = done {
+            self.fail(cx, &error);
+        }
+    }
+
+    /// The actor panics.
+    pub fn crash(&mut self, cx: &mut Cx<'_>) {
+        let failed = std::io::Error::other("it panicked");
+        self.fail(cx, &StorageError::io("acting on", &self.files.files.dir)(failed));
+    }
+
+    /// The state is dropped and the log opened anew, as the supervisor does.
+    fn fail(&mut self, cx: &mut Cx<'_>, error: &StorageError) {
+        cx.hub.remember(&format!("node {} {}: {error}", cx.node + 1, self.files.key));
+        self.settle();
+        if let State::Leading(leading) = &mut self.state {
+            leading.dismiss(cx);
+        }
+        self.state = State::Idle;
+        self.files.incarnation += 1;
+        let follows = matches!(self.role.duty, Duty::Follow(..));
+        if follows && matches!(error, StorageError::Full { .. }) {
+            cx.asks.push(Ask::Lose(self.files.key.clone()));
+            return self.files.later(cx, SECOND, OfPartition::Restart);
+        }
+        match self.restarts.failed(cx.now().monotonic) {
+            Verdict::RestartAfter(wait) => {
+                self.files.later(cx, wait.as_micros() as u64, OfPartition::Restart);
+            }
+            Verdict::GiveUp => self.state = State::Offline,
+        }
+    }
+
+    /// Something happens to the actor.
+    pub fn event(&mut self, cx: &mut Cx<'_>, what: OfPartition) {
+        match what {
+            OfPartition::Synced => {
+                self.act(cx, |leading, files, cx| leading.synced(files, cx));
+                self.follow(cx, |following, files, cx| following.synced(files, cx));
+            }
+            OfPartition::Background => {
+                if !self.pending.is_empty()
+                    && let Err(error) = self.pending.remove(0).run()
+                    && !matches!(error, StorageError::Full { .. })
+                {
+                    self.fail(cx, &error);
+                }
+            }
+            OfPartition::Deadline => self.act(cx, |leading, files, cx| leading.deadline(files, cx)),
+            OfPartition::Retry => self.follow(cx, |following, files, cx| {
+                following.step(files, cx, FollowerInput::Retry)
+            }),
+            OfPartition::Restart => match self.role.duty {
+                // Nothing is accepted any more in the reign of the life that failed.
+                Duty::Lead(_) => cx.asks.push(Ask::NewEpoch(self.files.key.clone())),
+                Duty::Follow(..) => self.open_to_follow(cx),
+                Duty::Rest => {}
+            },
+            OfPartition::Lose => cx.asks.push(Ask::LoseThenCut(self.files.key.clone())),
+            OfPartition::Feed(_) => {}
+        }
+    }
+
+    /// What the controller answered to a leader that wants another reign.
+    pub fn reign(&mut self, cx: &mut Cx<'_>, epoch: Option<LeaderEpoch>) {
+        match epoch {
+            Some(epoch) if matches!(self.state, State::Idle) => self.open_to_lead(cx, epoch),
+            Some(_) => {}
+            None => {
+                let failed = std::io::Error::other("the controller gave no leader epoch");
+                self.fail(cx, &StorageError::io("opening", &self.files.files.dir)(failed));
+            }
+        }
+    }
+
+    /// What the controller answered to a replica that is damaged.
+    pub fn lost(&mut self, cx: &mut Cx<'_>, others_are_whole: bool) {
+        let State::WaitsToCut(_, first) = self.state else {
+            return;
+        };
+        if !others_are_whole {
+            return self.files.later(cx, SECOND, OfPartition::Lose);
+        }
+        if let Some(log) = self.take_log() {
+            self.open_by(cx, |_, _| log.truncate(first));
+        }
+    }
+
+    /// The metadata says something else of the partition that is led here.
+    pub fn update(
+        &mut self,
+        cx: &mut Cx<'_>,
+        image: PartitionImage,
+        alive: BTreeMap<BrokerId, i64>,
+    ) {
+        (self.image, self.alive) = (image.clone(), alive.clone());
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        if image.epoch > leading.leader.epoch() {
+            return self.reopen(cx, image.epoch);
+        }
+        let partition = Box::new(image);
+        self.act(cx, |leading, files, cx| {
+            leading.step(files, cx, LeaderInput::Replicated { partition, alive })
+        });
+    }
+
+    /// Closes the log in order, as far as the disk does that.
+    pub fn close(&mut self, cx: &mut Cx<'_>) {
+        self.files.incarnation += 1;
+        self.settle();
+        let closed = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Leading(mut leading) => {
+                leading.dismiss(cx);
+                let Leading { log, leader, .. } = *leading;
+                log.close(leader.ends().high_watermark, leader.producers())
+            }
+            State::Following(following) => {
+                let Following { log, follower, .. } = *following;
+                log.close(follower.high_watermark(), follower.producers())
+            }
+            State::Idle | State::WaitsToCut(..) | State::Offline => Ok(()),
+        };
+        if let Err(error) = closed {
+            let line = format!("node {} {} is not closed in order: {error}", cx.node + 1, self.files.key);
+            cx.hub.remember(&line);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What must hold at every moment, seen from outside of all nodes (RELIABILITY, section 2).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use callboard_broker::controller::MetadataImage;
+use callboard_broker::controller::records::bincode_config;
+use callboard_broker::storage::{Log, ReadMode};
+use callboard_common::record::Batch;
+use callboard_common::record::batch::checksum;
+use callboard_common::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
+
+/// Most bytes that one read of a log takes.
+const READ_BYTES: u32 = 1 << 20;
+/// A value's first bytes are its record's number.
+const NUMBER_BYTES: usize = 8;
+
+/// The number of a record, which no other has.
+#[must_use]
+pub fn number_of(value: &[u8]) -> Option<u64> {
+    let (number, _) = value.split_first_chunk::<NUMBER_BYTES>()?;
+    Some(u64::from_be_bytes(*number))
+}
+
+/// One batch as it was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Committed {
+    next: i64,
+    checksum: u32,
+    epoch: i32,
+}
+
+/// What was committed of one partition.
+#[derive(Debug, Default)]
+struct Partition {
+    batches: BTreeMap<i64, Committed>,
+    /// Offset after the last record that was committed.
+    end: i64,
+    /// Nothing below is there any more, because somebody deleted it.
+    start: i64,
+    offsets: BTreeMap<u64, i64>,
+    leaders: BTreeMap<LeaderEpoch, usize>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Truth {
+    partitions: BTreeMap<(Uuid, i32), Partition>,
+    /// Hashes of images by the entry that they end with.
+    images: BTreeMap<u64, u32>,
+    /// Terms of the quorum and who led in them.
+    terms: BTreeMap<u64, BrokerId>,
+    /// What was found first.
+    violation: Option<String>,
+}
+
+/// Reads whole batches from `from` to `limit`; `None` if they cannot be read.
+fn batches(log: &Log, from: Offset, limit: Offset) -> Option<Vec<Batch>> {
+    let mut batches = Vec::new();
+    let mut next = from;
+    while next < limit {
+        let plan = log.plan_read(next, limit, READ_BYTES, true);
+        let mut bytes: Bytes = plan.run(ReadMode::Blocking).ok().flatten()?;
+        if bytes.is_empty() {
+            return None;
+        }
+        while !bytes.is_empty() {
+            let (batch, rest) = Batch::split(bytes).ok()?;
+            bytes = rest;
+            next = Offset::new(batch.header().next_offset());
+            batches.push(batch);
+        }
+    }
+    Some(batches)
+}
+
+impl Truth {
+    /// Notes that something does not hold that must; what came first counts.
+    pub fn violate(&mut self, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(what());
+        }
+    }
+
+    /// What does not hold.
+    #[must_use]
+    pub fn violation(&self) -> Option<&String> {
+        self.violation.as_ref()
+    }
+
+    fn partition(&mut self, id: Uuid, number: i32) -> &mut Partition {
+        self.partitions.entry((id, number)).or_default()
+    }
+
+    /// I5, I9: a node begins to lead: nobody else led in that reign, and what was committed is all there. Whether the
+    /// log can be read.
+    pub fn leads(
+        &mut self,
+        node: usize,
+        (id, partition): (Uuid, &TopicPartition),
+        epoch: LeaderEpoch,
+        log: &Log,
+    ) -> bool {
+        let known = self.partition(id, partition.partition);
+        let other = *known.leaders.entry(epoch).or_insert(node);
+        let (start, end) = (known.start, known.end);
+        if other != node {
+            self.violate(|| {
+                let (a, b) = (node + 1, other + 1);
+                format!(
+                    "I9: nodes {a} and {b} lead {partition} in epoch {epoch}"
+                )
+            });
+        }
+        if log.log_end().get() < end {
+            let found = log.log_end();
+            self.violate(|| {
+                let node = node + 1;
+                format!("I1: node {node} leads {partition} in epoch {epoch} with a log that ends at {found}; up to {end} was committed")
+            });
+            return true;
+        }
+        let from = log.log_start().max(Offset::new(start.min(end)));
+        self.compare(node, (id, partition), log, from, Offset::new(end.max(from.get())))
+    }
+
+    /// I5: what a log holds of what was committed is the same. Whether the log can be read.
+    pub fn compare(
+        &mut self,
+        node: usize,
+        (id, partition): (Uuid, &TopicPartition),
+        log: &Log,
+        from: Offset,
+        to: Offset,
+    ) -> bool {
+        if from >= to {
+            return true;
+        }
+        let Some(batches) = batches(log, from, to) else {
+            return false;
+        };
+        let known = self.partition(id, partition.partition);
+        let mut wrong = None;
+        for batch in &batches {
+            let header = batch.header();
+            let found = Committed {
+                next: header.next_offset(),
+                checksum: header.checksum,
+                epoch: header.leader_epoch,
+            };
+            let committed = known.batches.get(&header.base_offset).copied();
+            if committed.is_some_and(|c| c != found)
+                || (committed.is_none() && header.base_offset < known.end)
+            {
+                wrong = Some((header.base_offset, found, committed));
+                break;
+            }
+        }
+        if let Some((offset, found, committed)) = wrong {
+            self.violate(|| {
+                let node = node + 1;
+                format!("I5: node {node} has {found:?} at {offset} of {partition}, committed was {committed:?}")
+            });
+        }
+        true
+    }
+
+    /// I5, I12: a leader's high watermark has moved: what lies below is committed, once, for ever. Whether the log can be
+    /// read.
+    pub fn commits(
+        &mut self,
+        node: usize,
+        (id, partition): (Uuid, &TopicPartition),
+        log: &Log,
+        high_watermark: Offset,
+    ) -> bool {
+        let end = self.partition(id, partition.partition).end;
+        if high_watermark.get() <= end {
+            return true;
+        }
+        let from = Offset::new(end).max(log.log_start());
+        let Some(batches) = batches(log, from, high_watermark) else {
+            return false;
+        };
+        let mut doubled = None;
+        let known = self.partition(id, partition.partition);
+        for batch in &batches {
+            let header = batch.header();
+            if header.base_offset < known.end {
+                continue;
+            }
+            let committed = Committed {
+                next: header.next_offset(),
+                checksum: header.checksum,
+                epoch: header.leader_epoch,
+            };
+            let _before = known.batches.insert(header.base_offset, committed);
+            known.end = committed.next;
+            for record in batch.records(1 << 20).unwrap_or_default() {
+                let number = record.value.as_deref().and_then(number_of);
+                let Some(number) = number else { continue };
+                if let Some(before) = known.offsets.insert(number, record.offset.get()) {
+                    doubled = Some((number, before, record.offset));
+                }
+            }
+        }
+        if let Some((number, before, offset)) = doubled {
+            self.violate(|| {
+                let node = node + 1;
+                format!("I12: record {number} was committed at {before} and at {offset} of {partition}, by node {node}")
+            });
+        }
+        true
+    }
+
+    /// What was committed so far.
+    #[must_use]
+    pub fn end(&self, id: Uuid, number: i32) -> i64 {
+        self.partitions.get(&(id, number)).map_or(0, |p| p.end)
+    }
+
+    /// Somebody deleted what lies below.
+    pub fn deleted(&mut self, id: Uuid, number: i32, start: i64) {
+        let known = self.partition(id, number);
+        known.start = known.start.max(start);
+    }
+
+    /// The first offset that nobody has deleted.
+    #[must_use]
+    pub fn start(&self, id: Uuid, number: i32) -> i64 {
+        self.partitions.get(&(id, number)).map_or(0, |p| p.start)
+    }
+
+    /// I1: a producer is told that its record stands at `offset`: it is committed there.
+    pub fn acknowledges(
+        &mut self,
+        node: usize,
+        (id, partition): (Uuid, &TopicPartition),
+        offset: Offset,
+        numbers: &[u64],
+    ) {
+        let known = self.partition(id, partition.partition);
+        for (at, number) in (offset.get()..).zip(numbers) {
+            let found = known.offsets.get(number).copied();
+            if found != Some(at) && at >= known.start {
+                let end = known.end;
+                self.violate(|| {
+                    let node = node + 1;
+                    format!("I1: node {node} acknowledges record {number} at {at} of {partition}, committed is {found:?} (up to {end})")
+                });
+                return;
+            }
+        }
+    }
+
+    /// I8: a consumer is shown a record: it was committed there.
+    pub fn shows(
+        &mut self,
+        (id, partition): (Uuid, &TopicPartition),
+        offset: Offset,
+        number: u64,
+    ) {
+        let known = self.partition(id, partition.partition);
+        let found = known.offsets.get(&number).copied();
+        if found != Some(offset.get()) {
+            self.violate(|| {
+                format!("I8: a consumer reads record {number} at {offset} of {partition}, committed is {found:?}")
+            });
+        }
+    }
+
+    /// I19: equal entries give equal images everywhere.
+    pub fn image(&mut self, node: usize, image: &MetadataImage) {
+        let bytes = bincode::encode_to_vec(image, bincode_config()).unwrap_or_default();
+        let hash = checksum(&bytes);
+        let known = *self.images.entry(image.applied).or_insert(hash);
+        if known != hash {
+            let (applied, node) = (image.applied, node + 1);
+            self.violate(|| format!("I19: node {node} has another image after entry {applied}"));
+        }
+    }
+
+    /// I20: one leader of the quorum per term. Whether this is news.
+    pub fn leads_quorum(&mut self, term: u64, broker: BrokerId) -> bool {
+        let is_new = !self.terms.contains_key(&term);
+        let known = *self.terms.entry(term).or_insert(broker);
+        if known != broker {
+            self.violate(|| format!("I20: {known} and {broker} lead the quorum in term {term}"));
+        }
+        is_new
+    }
+}

@@ -1,0 +1,615 @@
+//! A whole simulated cluster: nodes on disks, clients, faults that come and go, and what must be true in the end.
+
+use std::collections::BTreeMap;
+
+use callboard_broker::controller::Command;
+use callboard_broker::storage::Disk;
+use callboard_broker::storage::disk::SimulatedDisk;
+use callboard_common::{BrokerId, Offset, TopicName, TopicPartition, Uuid};
+
+use super::client::{Client, Consumer, Producer};
+use super::event::{Event, OfClient, OfNode, Place};
+use super::hub::{Coverage, Hub};
+use super::node::{Running, Start};
+use super::plan::{END, Fault, HEALED, MS, Micros, Plan, SECOND, What};
+
+/// Producers, then consumers.
+const PRODUCERS: usize = 2;
+const CONSUMERS: usize = 1;
+/// So many acknowledged records make a seed count.
+pub const RECORDS_MIN: u64 = 500;
+
+/// One machine: its disk outlives the processes on it.
+#[derive(Debug)]
+struct Machine {
+    disk: SimulatedDisk,
+    directory: Uuid,
+    joins: bool,
+    starts: u64,
+    skew_ms: i64,
+    running: Option<Running>,
+    /// What arrives meanwhile waits.
+    paused_until: Micros,
+    /// Counts what keeps it down.
+    held_down: u32,
+}
+
+/// How a run of a seed ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What must hold and does not.
+    pub violation: Option<String>,
+    /// What happened.
+    pub coverage: Coverage,
+    /// Hash of all that happened.
+    pub trace: u64,
+    /// The last of what happened, if it was remembered.
+    pub recent: Vec<String>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct World {
+    hub: Hub,
+    machines: Vec<Machine>,
+    clients: Vec<Client>,
+    topic: TopicName,
+    topics_made: u8,
+    /// When it is looked again whether the topic is there.
+    topic_due: Micros,
+}
+
+fn directory(node: usize, count: u64) -> Uuid {
+    let mut id = [0; 16];
+    (id[0], id[7]) = (node as u8 + 1, count as u8 + 1);
+    id[15] = 1;
+    Uuid(id)
+}
+
+impl World {
+    /// A cluster that is about to start for the first time.
+    ///
+    /// # Panics
+    ///
+    /// Never: the topic's name is valid.
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        let machines = (0..plan.nodes).map(|node| Machine {
+            disk: SimulatedDisk::new(plan.seed.wrapping_mul(31) + node as u64),
+            directory: directory(node, 0),
+            joins: node > 0,
+            starts: 0,
+            skew_ms: 0,
+            running: None,
+            paused_until: 0,
+            held_down: 0,
+        });
+        let machines: Vec<Machine> = machines.collect();
+        let topic = TopicName::new("orders").expect("a valid name");
+        let producers = (0..PRODUCERS).map(|c| Client::Producer(Producer::new(c, topic.clone())));
+        let consumers = PRODUCERS..PRODUCERS + CONSUMERS;
+        let consumers = consumers.map(|c| Client::Consumer(Consumer::new(c, topic.clone())));
+        let clients = producers.chain(consumers).collect();
+        let mut hub = Hub::new(plan);
+        for node in 0..machines.len() {
+            hub.after(MS * node as u64, Event::Start(node));
+        }
+        for client in 0..PRODUCERS + CONSUMERS {
+            hub.after(3 * SECOND, Event::Client(client, OfClient::Act));
+        }
+        for fault in hub.plan.faults.clone() {
+            hub.after(fault.at, Event::Fault(fault));
+        }
+        hub.after(HEALED, Event::Heal);
+        Self {
+            hub,
+            machines,
+            clients,
+            topic,
+            topics_made: 0,
+            topic_due: 0,
+        }
+    }
+
+    /// Runs to the end, or to what must not be.
+    #[must_use]
+    pub fn run(mut self, verbose: bool) -> Outcome {
+        self.hub.verbose = verbose;
+        while self.hub.truth.violation().is_none()
+            && let Some(event) = self.hub.next(END)
+        {
+            self.event(event);
+        }
+        if self.hub.truth.violation().is_none() {
+            self.judge();
+        }
+        Outcome {
+            violation: self.hub.truth.violation().cloned(),
+            coverage: self.hub.coverage,
+            trace: self.hub.trace(),
+            recent: self.hub.recent().cloned().collect(),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let node = match &event {
+            Event::Deliver(_, Place::Node(node), _)
+            | Event::OnLane(_, Place::Node(node), _)
+            | Event::Node(node, ..) => Some(*node),
+            Event::Deliver(..)
+            | Event::OnLane(..)
+            | Event::LaneBroken(_)
+            | Event::OpenLane(..)
+            | Event::Client(..)
+            | Event::Fault(_)
+            | Event::FaultEnds(_)
+            | Event::Start(_)
+            | Event::Heal => None,
+        };
+        if let Some(node) = node {
+            let until = self.machines[node].paused_until;
+            if until > self.hub.now {
+                return self.hub.after(until - self.hub.now, event);
+            }
+        }
+        self.happen(event);
+        if let Some(node) = node {
+            self.notice_power(node);
+            self.want_topic(node);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        let hub = &mut self.hub;
+        match event {
+            Event::Deliver(from, Place::Node(node), message) => {
+                if let Some(running) = &mut self.machines[node].running {
+                    running.message(hub, from, message);
+                }
+            }
+            Event::Deliver(_, Place::Client(client), message) => {
+                self.clients[client].message(hub, message);
+            }
+            Event::OnLane(lane, Place::Node(node), message) => {
+                if hub.is_current(lane)
+                    && let Some(running) = &mut self.machines[node].running
+                {
+                    running.on_lane(hub, lane, message);
+                }
+            }
+            Event::OnLane(..) => {}
+            Event::LaneBroken(lane) => {
+                if hub.is_current(lane) {
+                    hub.close_lane(lane.follower, lane.leader);
+                    hub.after(20 * MS, Event::OpenLane(lane.follower, lane.leader));
+                }
+            }
+            Event::OpenLane(follower, leader) => self.open_lane(follower, leader),
+            Event::Node(node, life, what) => self.node_event(node, life, what),
+            Event::Client(client, what) => self.clients[client].event(hub, what),
+            Event::Fault(fault) => self.fault(fault),
+            Event::FaultEnds(fault) => self.fault_ends(fault),
+            Event::Start(node) => self.start(node),
+            Event::Heal => self.heal(),
+        }
+    }
+
+    fn node_event(&mut self, node: usize, life: u64, what: OfNode) {
+        let Some(running) = &mut self.machines[node].running else {
+            return;
+        };
+        if running.life == life && !running.event(&mut self.hub, what) {
+            self.down(node, false);
+            self.hub.after(SECOND, Event::Start(node));
+        }
+    }
+
+    fn open_lane(&mut self, follower: usize, leader: usize) {
+        let up = |n: usize| self.machines[n].running.is_some();
+        if !up(follower) || self.hub.lane(follower, leader).is_some() {
+            return;
+        }
+        if up(leader) && self.hub.open_lane(follower, leader) {
+            if let Some(running) = &mut self.machines[follower].running {
+                running.connected(&mut self.hub, leader);
+            }
+            return;
+        }
+        let follows = self.machines[follower].running.as_ref();
+        let leader_id = BrokerId(leader as i32 + 1);
+        if follows.is_some_and(|r| !r.following(leader_id).is_empty()) {
+            self.hub.after(100 * MS, Event::OpenLane(follower, leader));
+        }
+    }
+
+    fn start(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        if machine.running.is_some() || machine.held_down > 0 {
+            return;
+        }
+        machine.starts += 1;
+        let start = Start {
+            node,
+            life: machine.starts,
+            directory: machine.directory,
+            joins: machine.joins,
+            disk: machine.disk.clone(),
+            skew_ms: machine.skew_ms,
+        };
+        match Running::start(&mut self.hub, &start) {
+            Ok(running) => machine.running = Some(running),
+            Err(error) => {
+                let line = format!("node {} cannot start: {error}", node + 1);
+                self.hub.remember(&line);
+                self.hub.after(SECOND, Event::Start(node));
+            }
+        }
+        self.notice_power(node);
+    }
+
+    /// A process ends. With its power, if that goes, go the sectors that were not synced.
+    fn down(&mut self, node: usize, power: bool) {
+        let Some(running) = self.machines[node].running.take() else {
+            return;
+        };
+        drop(running);
+        if power {
+            self.machines[node].disk.crash();
+        }
+        self.machines[node].paused_until = 0;
+        for other in (0..self.machines.len()).filter(|n| *n != node) {
+            self.hub.close_lane(node, other);
+            self.hub.close_lane(other, node);
+            self.hub.after(100 * MS, Event::OpenLane(other, node));
+            // The kernel says that a process has ended, not that a machine has.
+            let reachable = self.hub.is_open(Place::Node(node), Place::Node(other));
+            if let Some(running) = self.machines[other].running.as_ref().filter(|_| !power && reachable) {
+                let died = OfNode::Died(BrokerId(node as i32 + 1));
+                let wait = 500 + self.hub.random.below(3 * MS);
+                self.hub.after(wait, Event::Node(other, running.life, died));
+            }
+        }
+    }
+
+    /// If the power of a node has gone, it is down.
+    fn notice_power(&mut self, node: usize) {
+        if self.machines[node].disk.is_off() {
+            self.down(node, true);
+            self.machines[node].disk.crash();
+        }
+    }
+
+    fn cut_off(&mut self, node: usize, cut: bool, (sends, hears): (bool, bool), clients: bool) {
+        let me = Place::Node(node);
+        let nodes = (0..self.machines.len()).map(Place::Node);
+        let clients = (0..self.clients.len()).map(Place::Client).filter(|_| clients);
+        let others: Vec<Place> = nodes.chain(clients).filter(|p| *p != me).collect();
+        for other in others {
+            if sends {
+                self.hub.cut(me, other, cut);
+            }
+            if hears {
+                self.hub.cut(other, me, cut);
+            }
+        }
+    }
+
+    fn hold_down(&mut self, fault: Fault, nodes: &[usize], power: bool, length: Micros) {
+        for node in nodes {
+            self.down(*node, power);
+            self.machines[*node].held_down += 1;
+        }
+        self.hub.after(length, Event::FaultEnds(fault));
+    }
+
+    fn ends_after(&mut self, fault: Fault, length: Micros) {
+        self.hub.after(length, Event::FaultEnds(fault));
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.hub.coverage.faults += 1;
+        let (node, all): (usize, Vec<usize>) = (fault.node, (0..self.machines.len()).collect());
+        let next = Place::Node((node + 1) % self.machines.len());
+        match fault.what {
+            What::Kill(length) => self.hold_down(fault, &[node], false, length),
+            What::KillAll(length) => self.hold_down(fault, &all, false, length),
+            What::PowerLossAll(length) => self.hold_down(fault, &all, true, length),
+            What::PowerLoss(operations, length) => {
+                let disk = &self.machines[node].disk;
+                disk.power_off_after(disk.operations() + operations);
+                // The machine may be idle: then it goes a little later.
+                self.ends_after(fault, length);
+            }
+            What::Stop(length) => {
+                if let Some(running) = &mut self.machines[node].running {
+                    running.leave(&mut self.hub);
+                }
+                self.ends_after(fault, length);
+            }
+            What::Crash => {
+                if let Some(running) = &mut self.machines[node].running {
+                    running.crash_one(&mut self.hub);
+                }
+            }
+            What::Pause(length) => {
+                let until = self.hub.now + length;
+                let paused = &mut self.machines[node].paused_until;
+                *paused = (*paused).max(until);
+            }
+            What::Isolate(length) => {
+                self.cut_off(node, true, (true, true), true);
+                self.ends_after(fault, length);
+            }
+            What::Mute(length) => {
+                self.cut_off(node, true, (true, false), false);
+                self.ends_after(fault, length);
+            }
+            What::Deaf(length) => {
+                self.cut_off(node, true, (false, true), false);
+                self.ends_after(fault, length);
+            }
+            What::CutPair(length) => {
+                self.hub.cut(Place::Node(node), next, true);
+                self.hub.cut(next, Place::Node(node), true);
+                self.ends_after(fault, length);
+            }
+            What::Slow(by, length) => {
+                self.hub.slow_down(node, by);
+                self.ends_after(fault, length);
+            }
+            What::Lossy(percent, length) => {
+                self.hub.lossy = percent;
+                self.ends_after(fault, length);
+            }
+            What::FailSync => self.machines[node].disk.fail_syncs(1),
+            What::Full(left, length) => {
+                let disk = &self.machines[node].disk;
+                disk.set_capacity(disk.used_bytes() + left);
+                self.ends_after(fault, length);
+            }
+            What::SlowDisk(by, length) => {
+                let _before = self.hub.slow_disks.insert(node, by);
+                self.ends_after(fault, length);
+            }
+            What::Rot => self.rot(node),
+            What::Wipe(length) => {
+                self.hold_down(fault, &[node], true, length);
+                let machine = &mut self.machines[node];
+                machine.disk = SimulatedDisk::new(self.hub.random.draw());
+                machine.directory = directory(node, machine.starts);
+                machine.joins = true;
+            }
+            What::Clock(by) => {
+                let machine = &mut self.machines[node];
+                machine.skew_ms = by;
+                if let Some(running) = &mut machine.running {
+                    running.skew_ms = by;
+                }
+            }
+            What::Move | What::Elect | What::Recreate => self.administer(fault),
+            What::DeleteRecords => {
+                if let Some(running) = &mut self.machines[node].running {
+                    running.delete_records(&mut self.hub);
+                }
+            }
+        }
+        self.notice_power(node);
+    }
+
+    fn fault_ends(&mut self, fault: Fault) {
+        let node = fault.node;
+        let next = Place::Node((node + 1) % self.machines.len());
+        match fault.what {
+            What::Kill(_) | What::Wipe(_) => self.let_up(&[node]),
+            What::KillAll(_) | What::PowerLossAll(_) => {
+                let all: Vec<usize> = (0..self.machines.len()).collect();
+                self.let_up(&all);
+            }
+            What::PowerLoss(..) => {
+                // It may be on still, because nothing was written.
+                self.down(node, true);
+                self.machines[node].disk.crash();
+                self.hub.after(MS, Event::Start(node));
+            }
+            What::Stop(_) => {
+                if let Some(running) = &mut self.machines[node].running {
+                    running.close(&mut self.hub);
+                }
+                self.down(node, false);
+                self.hub.after(200 * MS, Event::Start(node));
+            }
+            What::Isolate(_) => self.cut_off(node, false, (true, true), true),
+            What::Mute(_) => self.cut_off(node, false, (true, false), false),
+            What::Deaf(_) => self.cut_off(node, false, (false, true), false),
+            What::CutPair(_) => {
+                self.hub.cut(Place::Node(node), next, false);
+                self.hub.cut(next, Place::Node(node), false);
+            }
+            What::Slow(..) => self.hub.slow_down(node, 0),
+            What::Lossy(..) => self.hub.lossy = 0,
+            What::Full(..) => self.machines[node].disk.set_capacity(u64::MAX),
+            What::SlowDisk(..) => {
+                let _was = self.hub.slow_disks.remove(&node);
+            }
+            What::Crash
+            | What::Pause(_)
+            | What::FailSync
+            | What::Rot
+            | What::Clock(_)
+            | What::Move
+            | What::Elect
+            | What::DeleteRecords
+            | What::Recreate => {}
+        }
+    }
+
+    fn let_up(&mut self, nodes: &[usize]) {
+        for node in nodes {
+            let held = &mut self.machines[*node].held_down;
+            *held = held.saturating_sub(1);
+            self.hub.after(MS, Event::Start(*node));
+        }
+    }
+
+    /// A byte of a log that is there changes, on the medium too.
+    fn rot(&mut self, node: usize) {
+        let machine = &self.machines[node];
+        let Some(running) = &machine.running else { return };
+        let mut found = Vec::new();
+        for replica in running.replicas() {
+            let Some(log) = replica.log() else { continue };
+            let dir = &replica.files.files.dir;
+            for name in machine.disk.list(dir).unwrap_or_default() {
+                let path = dir.join(&name);
+                let size = machine.disk.open(&path).and_then(|f| f.size()).unwrap_or(0);
+                // Of what is synced already: what is not may be torn anyway.
+                let base = name.strip_suffix(".log").and_then(|n| n.parse().ok());
+                if let Some(base) = base
+                    && size > 0
+                    && Offset::new(base) < log.synced_end()
+                {
+                    found.push((path, size));
+                }
+            }
+        }
+        if found.is_empty() {
+            return;
+        }
+        let (path, size) = self.hub.random.pick(&found).clone();
+        let at = self.hub.random.below(size);
+        machine.disk.rot(&path, at, 1 << self.hub.random.below(8));
+        let line = format!("node {}: byte {at} of {} rots", node + 1, path.display());
+        self.hub.remember(&line);
+    }
+
+    /// A command of an operator, to some node.
+    fn administer(&mut self, fault: Fault) {
+        let topic = self.topic.clone();
+        let (nodes, replicas) = (self.machines.len() as u64, self.hub.plan.replicas);
+        let Some(running) = &mut self.machines[fault.node].running else {
+            return;
+        };
+        let Some(id) = running.image.topics.get(&topic).map(|t| t.id) else {
+            return;
+        };
+        let command = match fault.what {
+            What::Elect => Command::Elect {
+                partitions: None,
+                unclean: false,
+            },
+            What::Recreate => Command::DeleteTopic { id },
+            _other => {
+                let first = self.hub.random.below(nodes);
+                let node = |n: u64| BrokerId(((first + n) % nodes) as i32 + 1);
+                Command::Reassign {
+                    topic_id: id,
+                    partition: self.hub.random.below(self.hub.plan.partitions as u64) as i32,
+                    replicas: Some((0..replicas as u64).map(node).collect()),
+                }
+            }
+        };
+        running.command(&mut self.hub, command);
+    }
+
+    /// Creates the topic when all nodes are there for the first time, and whenever it is not there.
+    fn want_topic(&mut self, node: usize) {
+        if self.hub.now < self.topic_due {
+            return;
+        }
+        let Some(running) = &mut self.machines[node].running else {
+            return;
+        };
+        let (alive, nodes) = (running.image.unfenced().len(), self.hub.plan.nodes);
+        let enough = if self.topics_made == 0 { nodes } else { self.hub.plan.replicas };
+        if alive < enough || running.image.topics.contains_key(&self.topic) {
+            return;
+        }
+        self.topic_due = self.hub.now + 2 * SECOND;
+        self.topics_made += 1;
+        let place = |p: i32| {
+            let node = |n: usize| BrokerId(((p as usize + n) % nodes) as i32 + 1);
+            (0..self.hub.plan.replicas).map(node).collect()
+        };
+        let min_isr = self.hub.plan.min_isr.to_string();
+        let command = Command::PlaceTopic {
+            name: self.topic.clone(),
+            id: Uuid([self.topics_made; 16]),
+            replicas: (0..self.hub.plan.partitions).map(place).collect(),
+            configs: BTreeMap::from([("min.insync.replicas".to_owned(), min_isr)]),
+        };
+        running.command(&mut self.hub, command);
+    }
+
+    /// Nothing goes wrong any more, and what is down starts. A partition that has given up is started with its node.
+    fn heal(&mut self) {
+        self.hub.heal();
+        for node in 0..self.machines.len() {
+            let machine = &mut self.machines[node];
+            machine.paused_until = 0;
+            machine.held_down = 0;
+            machine.skew_ms = 0;
+            machine.disk.set_capacity(u64::MAX);
+            machine.disk.fail_syncs(0);
+            let running = machine.running.as_mut();
+            let gave_up = running.is_some_and(|r| {
+                r.skew_ms = 0;
+                r.replicas().any(super::replica::Replica::is_offline)
+            });
+            if gave_up {
+                self.down(node, false);
+            }
+            self.hub.after(MS, Event::Start(node));
+        }
+    }
+
+    /// What must be true when everything has healed.
+    fn judge(&mut self) {
+        let waiting: usize = self
+            .clients
+            .iter()
+            .map(|c| match c {
+                Client::Producer(p) => p.unacknowledged(),
+                Client::Consumer(_) => 0,
+            })
+            .sum();
+        let truth = &mut self.hub.truth;
+        if waiting > 0 {
+            truth.violate(|| format!("A25: {waiting} batches are not acknowledged {} s after everything was healed", (END - HEALED) / SECOND));
+        }
+        let partitions = self.hub.plan.partitions;
+        for (node, machine) in self.machines.iter().enumerate() {
+            let Some(running) = &machine.running else {
+                truth.violate(|| format!("A25: node {} does not run in the end", node + 1));
+                continue;
+            };
+            let Some(topic) = running.image.topics.get(&self.topic) else {
+                continue;
+            };
+            for (number, partition) in topic.numbered() {
+                if partition.isr.len() < partition.replicas.len() || partition.leader.is_none() {
+                    truth.violate(|| format!("A25: {}-{number} is not whole in the end, as node {} sees it: {partition:?}", self.topic, node + 1));
+                }
+            }
+            running.compare(truth);
+        }
+        for number in 0..partitions {
+            let partition = TopicPartition::new(self.topic.clone(), number);
+            self.judge_partition(&partition);
+        }
+    }
+
+    /// Whoever leads in the end has all that was committed.
+    fn judge_partition(&mut self, partition: &TopicPartition) {
+        for machine in &mut self.machines {
+            let Some(running) = &mut machine.running else { continue };
+            let Some((files, leading)) = running.leader_of(partition) else {
+                continue;
+            };
+            let (id, end) = (files.topic_id, leading.leader.ends().high_watermark.get());
+            let committed = self.hub.truth.end(id, partition.partition);
+            if end < committed {
+                self.hub.truth.violate(|| format!("I1: the leader of {partition} has committed {end} in the end, {committed} was"));
+            }
+        }
+    }
+}
