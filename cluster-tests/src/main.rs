@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use callboard_cluster_tests::sim::plan::Plan;
 use callboard_cluster_tests::sim::runner::{self, Order, Report};
+use callboard_cluster_tests::sim::world::Show;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -39,6 +40,12 @@ struct Sim {
     /// Show what one seed does, event by event, instead of running many
     #[arg(long)]
     trace: bool,
+    /// With --trace: leave out the faults that are not needed for the failure
+    #[arg(long)]
+    shrink: bool,
+    /// How long a failure is made smaller, in seconds
+    #[arg(long, default_value_t = 20)]
+    shrink_seconds: u64,
     /// Stop after so many failures
     #[arg(long, default_value_t = 10)]
     failures: usize,
@@ -98,9 +105,12 @@ fn show(report: &Report) {
 
 #[expect(clippy::print_stdout, reason = "it is what is asked for")]
 fn trace(sim: &Sim) -> ExitCode {
-    let plan = Plan::draw(sim.from, sim.nodes);
+    let mut plan = Plan::draw(sim.from, sim.nodes);
+    if sim.shrink {
+        plan = runner::shrink(&plan, std::time::Duration::from_secs(60));
+    }
     println!("{plan:#?}");
-    let outcome = runner::run(plan, true);
+    let outcome = runner::run(plan, Show::All);
     outcome.recent.iter().for_each(|line| println!("{line}"));
     println!("{:?}, trace {:016x}", outcome.coverage, outcome.trace);
     match outcome.violation {
@@ -125,6 +135,7 @@ fn simulate(sim: &Sim) -> ExitCode {
         nodes: sim.nodes,
         threads: threads(sim.threads),
         failures_max: sim.failures,
+        shrink_for: std::time::Duration::from_secs(sim.shrink_seconds),
         time_max: None,
     };
     let report = runner::run_many(order, |seeds, failed| {
@@ -162,6 +173,7 @@ fn plant(planted: &Planted) -> ExitCode {
             nodes: None,
             threads: threads(None),
             failures_max: 1,
+            shrink_for: Duration::from_secs(2),
             time_max: Some(Duration::from_secs(planted.seconds)),
         };
         let (seeds, began) = (AtomicU64::new(0), std::time::Instant::now());

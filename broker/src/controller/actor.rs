@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::balancer::Policy;
 use super::log_file::MetadataLog;
-pub use super::published::{Published, is_expired};
+pub use super::published::Published;
 use super::quorum::QuorumView;
 use super::raft_wire::RaftMessage;
 use super::records::{Command, Endpoint, Member, Outcome, Refusal};
@@ -267,9 +267,7 @@ impl ControllerActor {
                     }
                 }
                 Effect::Publish(image) => {
-                    let version = image.applied;
-                    self.start.published.image.store(image);
-                    let _before = self.start.published.version.send_replace(version);
+                    let _newer: bool = self.start.published.show(image);
                 }
                 Effect::Led(led) => {
                     let _before = self.start.published.led.send_replace(led);

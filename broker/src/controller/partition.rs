@@ -334,13 +334,19 @@ impl PartitionImage {
         if self.elect(of) {
             return true;
         }
+        if self.leader.is_some() {
+            // A leader in doubt waits for these no longer.
+            let before = self.elr.len();
+            self.elr.retain(|b| of.unfenced.contains(b));
+            if self.elr.len() < before {
+                self.changed();
+            }
+            return self.elr.len() < before;
+        }
         let alive = |b: &&BrokerId| of.unfenced.contains(b);
         let Some(leader) = self.replicas.iter().find(alive).copied() else {
             return false;
         };
-        if self.leader.is_some() {
-            return false;
-        }
         self.elr.clear();
         self.isr = vec![leader];
         self.crown(leader);

@@ -35,12 +35,6 @@ pub struct Published {
 /// they take its place, and bounds how old an answer can be.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// Whether a node that heard of the quorum at `contact` last serves no more.
-#[must_use]
-pub fn is_expired(contact: Monotonic, now: Monotonic) -> bool {
-    now.since(contact) > LEASE && !planted::is(Bug::StaleLeaderServes)
-}
-
 impl Published {
     /// Nothing is known yet.
     #[must_use]
@@ -55,7 +49,7 @@ impl Published {
     #[must_use]
     pub fn is_cut_off(&self, now: Monotonic) -> bool {
         let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
-        self.has_peers && is_expired(contact, now)
+        self.has_peers && now.since(contact) > LEASE && !planted::is(Bug::StaleLeaderServes)
     }
 
     /// Nodes that count as alive and whose tripwire has broken: the metadata is about to say that they are dead, or their
@@ -67,7 +61,20 @@ impl Published {
         alive.filter(|id| self.suspects.holds(*id)).collect()
     }
 
-    pub(super) fn note_contact(&self, at: Monotonic) {
+    /// Shows a newer image; an older one, of a controller that has just started again, is not shown: nobody acts on what
+    /// was before what it has acted on already. Whether it is shown.
+    pub fn show(&self, image: Arc<MetadataImage>) -> bool {
+        let version = image.applied;
+        let is_newer = version > self.image.load().applied;
+        if is_newer {
+            self.image.store(image);
+            let _before = self.version.send_replace(version);
+        }
+        is_newer
+    }
+
+    /// The quorum was heard of.
+    pub fn note_contact(&self, at: Monotonic) {
         self.contact_ms.store(at.0.as_millis() as u64, Relaxed);
     }
 }

@@ -230,7 +230,19 @@ impl FollowerActor {
                 return self.fail(&error, ctx);
             }
         }
+        self.settle_doubt(ctx);
         self.checkpoint(ctx);
+    }
+
+    /// What was cut off at the last opening is here again, or was never committed.
+    fn settle_doubt(&mut self, ctx: &mut Context<Self>) {
+        let open = self.state.as_mut();
+        let Some(open) = open.filter(|o| o.log.is_in_doubt() && o.follower.is_whole()) else {
+            return;
+        };
+        if let Err(error) = open.log.settle_doubt() {
+            self.fail(&error, ctx);
+        }
     }
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) -> Result<(), StorageError> {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use callboard_common::record::Batch;
+use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::record::producers::ProducerTable;
 use callboard_common::{LeaderEpoch, Offset};
 
@@ -60,6 +60,8 @@ pub struct Follower {
     epoch: LeaderEpoch,
     position: Position,
     high_watermark: Offset,
+    /// What the leader said to be committed, whether it is here or not.
+    told: Option<Offset>,
     log_start: Offset,
     producers: ProducerTable,
 }
@@ -76,6 +78,7 @@ impl Follower {
             epoch,
             position: Position { end, synced: end },
             high_watermark: high_watermark.min(end),
+            told: None,
             log_start,
             producers,
         }
@@ -85,6 +88,12 @@ impl Follower {
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
+    }
+
+    /// Whether all that the leader has committed is durable here.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.told.is_some_and(|told| self.position.synced >= told)
     }
 
     /// The idempotent producers.
@@ -119,6 +128,7 @@ impl Follower {
             // It will be told what is true by its own metadata.
             What::TooOld(_) | What::NotLeader => return out.push_back(Effect::Wait),
         }
+        self.told = self.told.max(Some(part.high_watermark));
         let known = part.high_watermark.min(self.position.end);
         self.high_watermark = self.high_watermark.max(known);
         let start = part.log_start.min(self.high_watermark);
@@ -126,6 +136,14 @@ impl Follower {
             self.log_start = start;
             out.push_back(Effect::AdvanceStart(start));
         }
+    }
+
+    /// Whether a batch continues the log. An empty one may begin inside of a batch, if records were deleted up to there.
+    fn continues(&self, header: &BatchHeader) -> bool {
+        let end = self.position.end.get();
+        let is_empty = self.position.end == self.log_start;
+        let straddles = header.base_offset < end && header.next_offset() > end;
+        header.base_offset == end || (is_empty && straddles)
     }
 
     fn records(&mut self, mut bytes: Bytes, out: &mut Effects) {
@@ -137,7 +155,7 @@ impl Follower {
             };
             bytes = rest;
             let header = *batch.header();
-            if header.base_offset != self.position.end.get() {
+            if !self.continues(&header) {
                 continue;
             }
             if header.leader_epoch > self.epoch.0 && !planted::is(Bug::SkippedEpochCheck) {

@@ -83,6 +83,13 @@ impl LeaderActor {
         self.settle(ctx);
     }
 
+    /// The leader's log may lack something: it does not serve yet.
+    pub(super) fn begin_in_doubt(&mut self, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        open.leader.doubt(&mut open.effects);
+        self.step(Input::Tick, ctx);
+    }
+
     /// Shows the ends to who watches them and sets the timer.
     pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &self.state else { return };
@@ -172,6 +179,14 @@ impl LeaderActor {
                 return Ok(Some(Input::StartAdvanced { log_start: start }));
             }
             Effect::ChangeIsr(change) => self.change_isr(change, ctx),
+            Effect::GiveUp => {
+                warn!(self.start.logger, "the log was cut, and another replica has more: it shall lead");
+                self.give_up();
+            }
+            Effect::Settled => {
+                info!(self.start.logger, "the log was cut, and lacks nothing");
+                open.log.settle_doubt()?;
+            }
             Effect::Retain { high_watermark } => {
                 let removal = unless_full(open.log.retain(high_watermark, now.wall))?.flatten();
                 let start = open.log.log_start();

@@ -16,6 +16,9 @@ impl Leader {
         acks: Acks,
         epoch: LeaderEpoch,
     ) -> Result<Sequence, ProduceError> {
+        if self.ends.in_doubt.is_some() {
+            return Err(ProduceError::LeaderStopped);
+        }
         if epoch != self.epoch {
             return Err(ProduceError::Fenced {
                 asked: epoch,
@@ -71,6 +74,9 @@ impl Leader {
     /// [`FetchError`] says who is behind.
     pub fn knows_the_reign(&self, asked: Option<LeaderEpoch>) -> Result<(), FetchError> {
         let current = self.epoch;
+        if self.ends.in_doubt.is_some() {
+            return Err(FetchError::LeaderStopped);
+        }
         match asked {
             Some(asked) if asked < current => Err(FetchError::Fenced { asked, current }),
             Some(asked) if asked > current => Err(FetchError::UnknownEpoch { asked, current }),

@@ -32,13 +32,35 @@ impl LeaderActor {
 
     fn giving_up(&self) -> impl FnOnce() + Send + use<> {
         let (lose, runtime) = (self.start.lose_replica.clone(), self.start.runtime.clone());
-        let has_others = self.start.partition.isr.len() > 1;
+        let partition = &self.start.partition;
+        let has_others = partition.isr.len() + partition.elr.len() > 1;
         move || {
             if has_others {
                 let told = move || drop(actix_rt::spawn(lose()));
                 let _alive: bool = runtime.control().run(told);
             }
         }
+    }
+
+    /// Whether the log is not in doubt, now that a follower has said where its own ends.
+    fn is_settled(&mut self, replicate: &Replicate, ctx: &mut Context<Self>) -> bool {
+        let in_doubt = |actor: &Self| {
+            let open = actor.state.as_ref();
+            open.is_some_and(|open| open.leader.ends().in_doubt == Some(replicate.epoch))
+        };
+        if in_doubt(self)
+            && let Some(open) = &self.state
+        {
+            let ours = (open.log.last_epoch(), open.log.log_end());
+            let compared = Input::Compared {
+                replica: replicate.replica,
+                broker_epoch: replicate.broker_epoch,
+                theirs: (replicate.last_epoch, replicate.end),
+                ours,
+            };
+            self.step(compared, ctx);
+        }
+        !in_doubt(self)
     }
 
     /// Asks the controller to change who is in sync.
@@ -60,6 +82,9 @@ impl Handler<Replicate> for LeaderActor {
     type Result = ();
 
     fn handle(&mut self, replicate: Replicate, ctx: &mut Context<Self>) {
+        if !self.is_settled(&replicate, ctx) {
+            return;
+        }
         let Some(open) = &self.state else { return };
         let (epoch, log_start) = (open.leader.epoch(), open.log.log_start());
         let answer = if replicate.epoch != epoch {

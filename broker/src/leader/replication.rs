@@ -88,6 +88,22 @@ impl Replication {
         self.partition.replicas.len() <= 1
     }
 
+    /// Whether another replica may have all that was committed.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        let partition = &self.partition;
+        let mut whole = partition.isr.iter().chain(&partition.elr);
+        whole.any(|b| *b != self.me)
+    }
+
+    /// Whether a replica, in the incarnation that is alive, may have all that was committed.
+    #[must_use]
+    pub fn may_lead(&self, replica: BrokerId, broker_epoch: i64) -> bool {
+        let partition = &self.partition;
+        let is_whole = partition.isr.contains(&replica) || partition.elr.contains(&replica);
+        is_whole && self.alive.get(&replica) == Some(&broker_epoch)
+    }
+
     /// How many are in sync.
     #[must_use]
     pub fn in_sync(&self) -> usize {

@@ -51,6 +51,8 @@ pub struct Appended {
 pub struct Ends {
     /// The leader's reign; `None` while there is no leader.
     pub epoch: Option<LeaderEpoch>,
+    /// The reign of a leader that does not serve yet, because its log may lack what was committed.
+    pub in_doubt: Option<LeaderEpoch>,
     /// First offset that can be read.
     pub log_start: Offset,
     /// Offset after the last that can be read.
@@ -101,6 +103,13 @@ pub enum Input {
         end: Offset,
         synced: Offset,
     },
+    /// A follower says where its log ends, and in which reign, before anything else is done with that; and so does this one.
+    Compared {
+        replica: BrokerId,
+        broker_epoch: i64,
+        theirs: (Option<LeaderEpoch>, Offset),
+        ours: (Option<LeaderEpoch>, Offset),
+    },
     /// The partition's replicas changed, or who of them is alive.
     Replicated {
         partition: Box<PartitionImage>,
@@ -141,6 +150,10 @@ pub enum Effect {
     Retain { high_watermark: Offset },
     /// Ask the controller to change who is in sync.
     ChangeIsr(IsrChange),
+    /// Another replica has more: it shall lead.
+    GiveUp,
+    /// The log is not in doubt any more.
+    Settled,
 }
 
 /// Effects in order; the shell reuses the buffer.
@@ -190,6 +203,7 @@ impl Leader {
     ) -> Self {
         let ends = Ends {
             epoch: Some(epoch),
+            in_doubt: None,
             log_start,
             high_watermark: match replication.is_alone() {
                 true => log_end,
@@ -215,6 +229,45 @@ impl Leader {
         // Nobody waits yet.
         leader.commit(&mut Effects::new());
         leader
+    }
+
+    /// A leader whose log may lack what was committed: it does not serve until it was compared with another replica that
+    /// may lead. If there is none, what is here is all there is.
+    pub fn doubt(&mut self, out: &mut Effects) {
+        (self.ends.epoch, self.ends.in_doubt) = (None, Some(self.epoch));
+        self.settle_without_others(out);
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.ends.in_doubt.is_some()
+    }
+
+    fn settle_without_others(&mut self, out: &mut Effects) {
+        if self.is_in_doubt() && !self.replication.has_others() {
+            self.settle(out);
+        }
+    }
+
+    fn settle(&mut self, out: &mut Effects) {
+        (self.ends.epoch, self.ends.in_doubt) = (Some(self.epoch), None);
+        out.push_back(Effect::Settled);
+    }
+
+    /// Of two logs the longer one is complete, if at most one of them has rotted.
+    fn compared(
+        &mut self,
+        (replica, broker_epoch): (BrokerId, i64),
+        theirs: (Option<LeaderEpoch>, Offset),
+        ours: (Option<LeaderEpoch>, Offset),
+        out: &mut Effects,
+    ) {
+        if !self.is_in_doubt() || !self.replication.may_lead(replica, broker_epoch) {
+            return;
+        }
+        match theirs > ours {
+            true => out.push_back(Effect::GiveUp),
+            false => self.settle(out),
+        }
     }
 
     /// The ends that readers may know.
@@ -289,8 +342,15 @@ impl Leader {
                 end,
                 synced,
             } => self.followed(now, replica, broker_epoch, (end, synced), out),
+            Input::Compared {
+                replica,
+                broker_epoch,
+                theirs,
+                ours,
+            } => self.compared((replica, broker_epoch), theirs, ours, out),
             Input::Replicated { partition, alive } => {
                 self.replication.update(*partition, alive);
+                self.settle_without_others(out);
                 self.commit(out);
                 self.judge_followers(now, out);
             }
@@ -448,6 +508,9 @@ impl Leader {
         // What a follower has above this log's end will be cut off there.
         let log_end = self.ends.log_end;
         let ends = (end.min(log_end), synced.min(log_end));
+        if self.is_in_doubt() {
+            return;
+        }
         if self
             .replication
             .heard(now.monotonic, replica, broker_epoch, ends, log_end)
@@ -459,6 +522,9 @@ impl Leader {
 
     fn judge_followers(&mut self, now: Now, out: &mut Effects) {
         self.judge_at = now.monotonic.after(ISR_INTERVAL);
+        if self.is_in_doubt() {
+            return;
+        }
         let (ends, durable) = (self.ends, self.is_durable());
         let ends = (ends.high_watermark, ends.log_end);
         let change = self.replication.isr_change(now.monotonic, ends, durable);

@@ -344,7 +344,9 @@ impl Feed {
             return self.wait_for_leader(changes.changed()).await;
         };
         let ends = *leader.ends.borrow_and_update();
-        let Some(epoch) = ends.epoch.filter(|epoch| *epoch >= position.epoch) else {
+        // One that does not serve yet wants to know how far others are.
+        let reign = ends.epoch.or(ends.in_doubt);
+        let Some(epoch) = reign.filter(|epoch| *epoch >= position.epoch) else {
             return self.wait_for_leader(leader.ends.changed()).await;
         };
         if epoch > position.epoch {

@@ -10,7 +10,7 @@ use futures::stream;
 use slog::{error, warn};
 use tokio::sync::oneshot;
 
-use super::directories;
+use super::directories::Directory;
 use super::state::{Duty, Effect, Effects, Replicas, Role};
 use crate::controller::ControllerActor;
 use crate::controller::actor::Published;
@@ -256,14 +256,20 @@ impl ReplicasActor {
             let rest = partitions.split_off(partitions.len().min(PREPARED_TOGETHER));
             let together = std::mem::replace(&mut partitions, rest);
             let (actor, shared) = (ctx.address(), self.start.shared.clone());
+            let directories: Vec<_> = together.iter().map(|(p, _)| self.directory(p)).collect();
             self.start.shared.runtime.background().run(move || {
                 let disk = shared.open.disk();
-                let prepare = |(partition, role): (TopicPartition, Role)| {
-                    let dir = shared.dir.join(partition.to_string());
-                    let result = directories::prepare(&**disk, &dir, role.topic_id);
+                let prepare = |((partition, role), directory): ((TopicPartition, Role), Directory)| {
+                    let result = directory.prepare(role.topic_id).map(|earlier| {
+                        if let Some(earlier) = earlier {
+                            warn!(shared.logger, "what a deleted topic of this name had left here is removed";
+                                "topic" => %partition.topic, "partition" => partition.partition, "topic_id" => %earlier);
+                        }
+                    });
                     (partition, role, result)
                 };
-                let prepared: Vec<_> = together.into_iter().map(prepare).collect();
+                let together = together.into_iter().zip(directories);
+                let prepared: Vec<_> = together.map(prepare).collect();
                 let synced = disk.sync_dir(&shared.dir).map_err(|e| e.to_string());
                 for (partition, role, result) in prepared {
                     let result = result.and_then(|()| synced.clone());
@@ -303,21 +309,22 @@ impl ReplicasActor {
         }
     }
 
+    fn directory(&self, partition: &TopicPartition) -> Directory {
+        let shared = &self.start.shared;
+        Directory {
+            partition: partition.clone(),
+            dir: self.dir(partition),
+            open: shared.open.clone(),
+            checkpoints: shared.checkpoints.clone(),
+        }
+    }
+
     /// Removes the log of a partition that is not kept here any more.
     fn delete(&self, partition: &TopicPartition, topic_id: Uuid) {
-        let shared = self.start.shared.clone();
-        let (dir, disk) = (self.dir(partition), shared.open.disk().clone());
-        // As Kafka names it; a crash in between leaves a directory that the next start removes.
-        let doomed = dir.with_file_name(format!("{partition}.{topic_id}-delete"));
-        let partition = partition.clone();
+        let (directory, logger) = (self.directory(partition), self.start.shared.logger.clone());
         self.start.shared.runtime.background().run(move || {
-            shared.open.forget_below(&dir);
-            shared.checkpoints.remove(&partition);
-            let removed = disk
-                .rename(&dir, &doomed)
-                .and_then(|()| disk.remove_dir(&doomed));
-            if let Err(error) = removed {
-                warn!(shared.logger, "deleted topic's log was not removed"; "path" => %dir.display(), "error" => %error);
+            if let Err(error) = directory.delete(topic_id) {
+                warn!(logger, "deleted topic's log was not removed"; "path" => %directory.dir.display(), "error" => %error);
             }
         });
     }

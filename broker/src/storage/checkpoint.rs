@@ -138,11 +138,22 @@ impl Checkpoints {
         }
     }
 
-    /// Forgets a partition that was deleted.
-    pub fn remove(&self, partition: &TopicPartition) {
-        let mut state = self.state.lock();
-        if state.marks.remove(partition).is_some() {
-            state.version += 1;
+    /// Forgets a partition that was deleted, durably: the next topic of its name begins at 0. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn remove(&self, partition: &TopicPartition) -> io::Result<()> {
+        let before = {
+            let mut state = self.state.lock();
+            let before = state.marks.remove(partition);
+            state.version += u64::from(before.is_some());
+            before
+        };
+        match before {
+            None => Ok(()),
+            Some(marks) if marks == Marks::default() => Ok(()),
+            Some(_) => self.write(),
         }
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use callboard_common::Offset;
 
 use super::StorageError;
-use super::disk::File;
-use super::log::Quarantined;
+use super::disk::{File, replace_whole};
+use super::log::{DOUBT, Quarantined};
 use super::recovery::Recovery;
 use super::segment::SegmentFiles;
 
@@ -22,6 +22,7 @@ impl Recovery {
         log_end: Offset,
         reason: &str,
     ) -> Result<(), StorageError> {
+        self.note_doubt()?;
         let path = self.quarantine_path(log_end)?;
         let copy = || -> io::Result<()> {
             let mut bytes = vec![0; (size - from) as usize];
@@ -63,6 +64,7 @@ impl Recovery {
                 .map_err(StorageError::io("measuring", &log))?;
             self.files.open.forget(&log);
             if size_bytes > 0 && self.cut_at.is_none() {
+                self.note_doubt()?;
                 let path = self.quarantine_path(*base)?;
                 self.files
                     .disk()
@@ -80,6 +82,17 @@ impl Recovery {
             self.names_changed = true;
         }
         Ok(())
+    }
+
+    /// Remembers that what is cut off now may have been synced, before it is cut off.
+    fn note_doubt(&self) -> Result<(), StorageError> {
+        // What a failed sync or another leader took away was known not to count.
+        if self.cut_at.is_some() {
+            return Ok(());
+        }
+        let path = self.files.dir.join(DOUBT);
+        replace_whole(&**self.files.disk(), &path, b"")
+            .map_err(StorageError::io("writing", &path))
     }
 
     /// A name that no earlier quarantine has.

@@ -440,7 +440,9 @@ impl Recovery {
             .max(self.segments[0].base())
             .min(log_end);
         self.marks.high_watermark = self.marks.high_watermark.min(log_end);
-        let log = Log::assemble(self.files, self.config, self.segments, self.marks, epochs);
+        let in_doubt = self.files.disk().open(&self.files.dir.join(log::DOUBT)).is_ok();
+        let mut log = Log::assemble(self.files, self.config, self.segments, self.marks, epochs);
+        log.doubt(in_doubt);
         Ok(Opened {
             log,
             producers: self.producers,

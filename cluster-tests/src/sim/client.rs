@@ -80,6 +80,8 @@ struct Sent {
     batch: Batch,
     records: u64,
     asked: Option<u64>,
+    /// It stays until those before it are acknowledged: brokers remember the last five.
+    acknowledged: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +117,8 @@ impl Producer {
     /// How many batches wait for their acknowledgement.
     #[must_use]
     pub fn unacknowledged(&self) -> usize {
-        self.queues.values().map(|q| q.unacknowledged.len()).sum()
+        let waits = |q: &Queue| q.unacknowledged.iter().filter(|s| !s.acknowledged).count();
+        self.queues.values().map(waits).sum()
     }
 
     fn act(&mut self, hub: &mut Hub) {
@@ -143,6 +146,7 @@ impl Producer {
                 batch: builder.build(),
                 records: count,
                 asked: None,
+                acknowledged: false,
             });
         }
         self.pump(hub);
@@ -155,7 +159,8 @@ impl Producer {
         for (number, queue) in &mut self.queues {
             let partition = self.view.of(*number);
             let leader = self.view.leader(*number);
-            for sent in queue.unacknowledged.iter_mut().filter(|s| s.asked.is_none()) {
+            let waiting = queue.unacknowledged.iter_mut();
+            for sent in waiting.filter(|s| s.asked.is_none() && !s.acknowledged) {
                 let Some((node, _, topic_id)) = leader.filter(|(_, _, id)| Some(*id) == self.topic_id) else {
                     lacks_leader = true;
                     break;
@@ -205,8 +210,10 @@ impl Producer {
             };
             match &result {
                 Ok(_) => {
-                    let sent = queue.unacknowledged.remove(at);
-                    hub.coverage.acknowledged += sent.map_or(0, |s| s.records);
+                    let sent = &mut queue.unacknowledged[at];
+                    (sent.acknowledged, sent.asked) = (true, None);
+                    hub.coverage.acknowledged += sent.records;
+                    while queue.unacknowledged.pop_front_if(|s| s.acknowledged).is_some() {}
                 }
                 Err(error) => {
                     if at == 0 && is_out_of_order(error) {

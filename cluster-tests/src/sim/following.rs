@@ -85,6 +85,9 @@ impl Following {
                 Effect::Wait => files.later(cx, PAUSE, OfPartition::Retry),
             }
         }
+        if self.log.is_in_doubt() && self.follower.is_whole() {
+            self.log.settle_doubt()?;
+        }
         Ok(Then::Goes)
     }
 

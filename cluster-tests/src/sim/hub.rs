@@ -100,11 +100,15 @@ pub struct Hub {
     /// So many of a hundred messages are lost or doubled.
     pub lossy: u64,
     lanes: BTreeMap<(usize, usize), OpenLane>,
+    /// When what a client and a node said last arrives: a connection keeps the order.
+    arrivals: BTreeMap<(Place, Place), Micros>,
     /// Hash of everything that happened.
     trace: u64,
     recent: VecDeque<String>,
     /// Whether to remember what happened.
     pub verbose: bool,
+    /// How much of it.
+    pub remembered: usize,
 }
 
 /// A lane of replication from a follower's node to a leader's.
@@ -133,9 +137,11 @@ impl Hub {
             slow_disks: BTreeMap::new(),
             lossy: 0,
             lanes: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
             trace: 0,
             recent: VecDeque::new(),
             verbose: false,
+            remembered: REMEMBERED,
         }
     }
 
@@ -196,7 +202,7 @@ impl Hub {
         if !self.verbose {
             return;
         }
-        if self.recent.len() >= REMEMBERED {
+        if self.recent.len() >= self.remembered {
             let _oldest = self.recent.pop_front();
         }
         let now = self.now as f64 / 1e6;
@@ -268,8 +274,13 @@ impl Hub {
                 self.after(delay, Event::Deliver(from, to, message));
             }
         }
-        let delay = self.delay(from);
-        self.after(delay, Event::Deliver(from, to, message));
+        let mut at = self.now + self.delay(from);
+        if matches!(from, Place::Client(_)) || matches!(to, Place::Client(_)) {
+            let last = self.arrivals.entry((from, to)).or_default();
+            at = at.max(*last + 1);
+            *last = at;
+        }
+        self.at(at, Event::Deliver(from, to, message));
     }
 
     /// The lane of a follower's node to a leader's, if it is open.

@@ -171,6 +171,16 @@ impl Leading {
         Ok(())
     }
 
+    /// The log may lack something: it does not serve yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn doubt(&mut self, files: &Files, cx: &mut Cx<'_>) -> Result<(), StorageError> {
+        self.leader.doubt(&mut self.effects);
+        self.step(files, cx, Input::Tick)
+    }
+
     fn arm(&mut self, files: &Files, cx: &mut Cx<'_>) {
         let deadline = self.leader.next_deadline();
         if self.armed != Some(deadline) {
@@ -259,6 +269,12 @@ impl Leading {
                 return self.retain(files, cx, log_start);
             }
             Effect::Retain { high_watermark } => return self.retain(files, cx, high_watermark),
+            Effect::GiveUp => cx.asks.push(Ask::Lose(files.key.clone())),
+            Effect::Settled => {
+                self.log.settle_doubt()?;
+                let (of, epoch) = ((files.topic_id, &files.key), self.leader.epoch());
+                let _read: bool = cx.hub.truth.leads(cx.node, of, epoch, &self.log);
+            }
             Effect::ChangeIsr(change) => {
                 let epoch = self.leader.epoch();
                 cx.asks.push(Ask::ChangeIsr(files.key.clone(), epoch, change));
@@ -368,6 +384,18 @@ impl Leading {
         }
         if epoch > position.epoch {
             return Ok(self.part(position, What::NotLeader));
+        }
+        if self.leader.ends().in_doubt.is_some() {
+            let compared = Input::Compared {
+                replica,
+                broker_epoch: position.broker_epoch,
+                theirs: (position.last_epoch, position.end),
+                ours: (self.log.last_epoch(), self.log.log_end()),
+            };
+            self.step(files, cx, compared)?;
+            if self.leader.ends().in_doubt.is_some() {
+                return Ok(Fed::Later);
+            }
         }
         if position.end < log_start {
             return Ok(self.part(position, What::TooOld(log_start)));

@@ -252,7 +252,8 @@ impl Replica {
                 cx.asks.push(Ask::Lose(self.files.key.clone()));
             }
         }
-        if damaged.is_empty() && !cx.hub.truth.leads(cx.node, of, epoch, &log) {
+        let settled = damaged.is_empty() && !log.is_in_doubt();
+        if settled && !cx.hub.truth.leads(cx.node, of, epoch, &log) {
             cx.asks.push(Ask::Lose(self.files.key.clone()));
         }
         let now = cx.now();
@@ -270,7 +271,10 @@ impl Replica {
             return self.reopen(cx, self.image.epoch);
         }
         // It arms its deadline, and what is committed without followers is noted.
-        self.act(cx, |leading, files, cx| leading.step(files, cx, LeaderInput::Tick));
+        self.act(cx, |leading, files, cx| match leading.log.is_in_doubt() {
+            true => leading.doubt(files, cx),
+            false => leading.step(files, cx, LeaderInput::Tick),
+        });
     }
 
     fn reopen(&mut self, cx: &mut Cx<'_>, epoch: LeaderEpoch) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::hub::Coverage;
 use super::plan::{END, Fault, Plan, SECOND};
-use super::world::{Outcome, RECORDS_MIN, World};
+use super::world::{Outcome, RECORDS_MIN, Show, World};
 
 /// Faults that a seed must have had to count.
 const FAULTS_MIN: u64 = 3;
@@ -45,8 +45,8 @@ pub struct Report {
 
 /// Runs a plan; a panic of a core is a violation.
 #[must_use]
-pub fn run(plan: Plan, verbose: bool) -> Outcome {
-    let run = AssertUnwindSafe(|| World::new(plan).run(verbose));
+pub fn run(plan: Plan, show: Show) -> Outcome {
+    let run = AssertUnwindSafe(|| World::new(plan).run(show));
     catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
@@ -72,7 +72,7 @@ pub fn shrink(plan: &Plan, budget: Duration) -> Plan {
             let mut candidate = small.clone();
             let end = (at + size).min(candidate.faults.len());
             drop(candidate.faults.drain(at..end));
-            if run(candidate.clone(), false).violation.is_some() {
+            if run(candidate.clone(), Show::Nothing).violation.is_some() {
                 small = candidate;
                 smaller = true;
             } else {
@@ -86,9 +86,9 @@ pub fn shrink(plan: &Plan, budget: Duration) -> Plan {
     }
 }
 
-fn explain(plan: &Plan) -> Failure {
-    let small = shrink(plan, Duration::from_secs(20));
-    let outcome = run(small.clone(), true);
+fn explain(plan: &Plan, budget: Duration) -> Failure {
+    let small = shrink(plan, budget);
+    let outcome = run(small.clone(), Show::Last);
     Failure {
         seed: plan.seed,
         violation: outcome.violation.unwrap_or_default(),
@@ -110,6 +110,8 @@ pub struct Order {
     pub threads: usize,
     /// Stop after so many failures.
     pub failures_max: usize,
+    /// How long a failure is made smaller.
+    pub shrink_for: Duration,
     /// Stop after so long.
     pub time_max: Option<Duration>,
 }
@@ -132,8 +134,11 @@ pub fn run_many(order: Order, progress: impl Fn(u64, u64) + Sync) -> Report {
                         return;
                     }
                     let plan = Plan::draw(order.from + number, order.nodes);
-                    let outcome = run(plan.clone(), false);
-                    let failure = outcome.violation.is_some().then(|| explain(&plan));
+                    let outcome = run(plan.clone(), Show::Nothing);
+                    let failure = outcome
+                        .violation
+                        .is_some()
+                        .then(|| explain(&plan, order.shrink_for));
                     let mut report = report.lock().expect("no thread panics with it");
                     report.take(&plan, &outcome, failure);
                     progress(report.seeds, report.failures.len() as u64);

@@ -32,6 +32,8 @@ struct Machine {
     paused_until: Micros,
     /// Counts what keeps it down.
     held_down: u32,
+    /// Whether bytes of its logs have changed, which may not have been noticed.
+    rotten: bool,
 }
 
 /// How a run of a seed ended.
@@ -45,6 +47,17 @@ pub struct Outcome {
     pub trace: u64,
     /// The last of what happened, if it was remembered.
     pub recent: Vec<String>,
+}
+
+/// What of a run is remembered, to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Nothing.
+    Nothing,
+    /// The last events.
+    Last,
+    /// All.
+    All,
 }
 
 /// See the module.
@@ -83,6 +96,7 @@ impl World {
             running: None,
             paused_until: 0,
             held_down: 0,
+            rotten: false,
         });
         let machines: Vec<Machine> = machines.collect();
         let topic = TopicName::new("orders").expect("a valid name");
@@ -113,8 +127,11 @@ impl World {
 
     /// Runs to the end, or to what must not be.
     #[must_use]
-    pub fn run(mut self, verbose: bool) -> Outcome {
-        self.hub.verbose = verbose;
+    pub fn run(mut self, show: Show) -> Outcome {
+        self.hub.verbose = show != Show::Nothing;
+        if show == Show::All {
+            self.hub.remembered = usize::MAX;
+        }
         while self.hub.truth.violation().is_none()
             && let Some(event) = self.hub.next(END)
         {
@@ -478,6 +495,7 @@ impl World {
         let (path, size) = self.hub.random.pick(&found).clone();
         let at = self.hub.random.below(size);
         machine.disk.rot(&path, at, 1 << self.hub.random.below(8));
+        self.machines[node].rotten = true;
         let line = format!("node {}: byte {at} of {} rots", node + 1, path.display());
         self.hub.remember(&line);
     }
@@ -590,7 +608,7 @@ impl World {
                     truth.violate(|| format!("A25: {}-{number} is not whole in the end, as node {} sees it: {partition:?}", self.topic, node + 1));
                 }
             }
-            running.compare(truth);
+            running.compare(truth, machine.rotten);
         }
         for number in 0..partitions {
             let partition = TopicPartition::new(self.topic.clone(), number);

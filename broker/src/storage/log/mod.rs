@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use callboard_common::record::Batch;
+use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::record::producers::ProducerTable;
 use callboard_common::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 
@@ -23,6 +23,8 @@ use super::{Disk, StorageError, producer_snapshot, recovery};
 use crate::planted::{self, Bug};
 use crate::topic_config::TopicConfig;
 
+/// The mark of a log that recovery has cut.
+pub(super) const DOUBT: &str = "in-doubt";
 /// So much log above the recovery point makes a checkpoint due.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 
@@ -86,6 +88,8 @@ pub struct Log {
     pub(super) marks: Marks,
     synced_end: Offset,
     names_unsynced: bool,
+    /// Whether recovery cut off what may have been synced; see [`Log::is_in_doubt`].
+    in_doubt: bool,
     bytes_since_checkpoint: u64,
     pub(super) epochs: LeaderEpochs,
     /// Whether reigns are known that the file does not have.
@@ -103,6 +107,10 @@ impl Log {
     /// [`StorageError`]; the files are as whole as before.
     pub fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, StorageError> {
         recovery::open(files, config)
+    }
+
+    pub(super) fn doubt(&mut self, in_doubt: bool) {
+        self.in_doubt = in_doubt;
     }
 
     pub(super) fn assemble(
@@ -123,6 +131,7 @@ impl Log {
             synced_end,
             // An earlier process may have rolled and not synced: the first sync covers the names too.
             names_unsynced: true,
+            in_doubt: false,
             bytes_since_checkpoint: 0,
             epochs,
             epochs_unwritten: false,
@@ -167,7 +176,11 @@ impl Log {
     ///
     /// [`StorageError::Contradiction`] if it does not continue the log, else as [`Log::append`].
     pub fn append_placed(&mut self, batch: &Batch, now: Timestamp) -> Result<(), StorageError> {
-        let (end, header) = (self.log_end(), *batch.header());
+        let header = *batch.header();
+        if self.begins_inside(&header) {
+            self.begin_at(Offset::new(header.base_offset))?;
+        }
+        let end = self.log_end();
         if header.base_offset != end.get() {
             return Err(StorageError::Contradiction {
                 path: self.files.dir.clone(),
@@ -178,6 +191,25 @@ impl Log {
         let _base = self.append(batch, epoch, now)?;
         // The file is written with the next checkpoint; recovery reads the rest from the batches.
         self.epochs_unwritten |= self.epochs.begin(epoch, end);
+        Ok(())
+    }
+
+    /// Whether the log is empty and would begin inside of this batch: records were deleted up to there.
+    fn begins_inside(&self, header: &BatchHeader) -> bool {
+        let start = self.log_start().get();
+        let is_empty = self.size_bytes() == 0 && self.log_end().get() == start;
+        is_empty && header.base_offset < start && header.next_offset() > start
+    }
+
+    /// An empty log is to hold the batch that its start lies in.
+    fn begin_at(&mut self, base: Offset) -> Result<(), StorageError> {
+        for segment in self.segments.drain(..) {
+            segment.files.remove()?;
+        }
+        let files = SegmentFiles::new(self.dir.clone(), base, self.files.open.clone());
+        drop(files.log()?);
+        self.segments.push(Segment::new(files));
+        self.names_unsynced = true;
         Ok(())
     }
 
@@ -204,6 +236,29 @@ impl Log {
         let own_end = self.epochs.end_of(epoch, self.log_end());
         let own_end = own_end.map_or(self.log_start(), |(_, end)| end);
         own_end.min(leader_end).max(self.log_start())
+    }
+
+    /// Whether recovery has cut off bytes that were not whole: most likely they were torn by a power loss and never synced,
+    /// but bytes that were synced may have rotted. The log must not lead those that may have more, until it was compared
+    /// with one of them. It is remembered on disk.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// Another replica has no more than this one, or this one has all that was committed. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn settle_doubt(&mut self) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.in_doubt) {
+            let path = self.files.dir.join(DOUBT);
+            let disk = self.files.disk();
+            let removed = disk.remove(&path).and_then(|()| disk.sync_dir(&self.files.dir));
+            removed.map_err(StorageError::io("removing", &path))?;
+        }
+        Ok(())
     }
 
     /// The reign in which the last record was written.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use callboard_broker::replicas::{
-    Effect as ReplicasEffect, Effects as ReplicasEffects, Role, directories,
+    Effect as ReplicasEffect, Effects as ReplicasEffects, Role,
 };
+use callboard_broker::replicas::directories::Directory;
 use callboard_broker::storage::LogFiles;
 use callboard_common::{Offset, TopicPartition};
 
@@ -48,7 +49,8 @@ impl Running {
 
     pub(super) fn begin(&mut self, hub: &mut Hub, key: &TopicPartition, role: Role, broker_epoch: i64) {
         let dir = Path::new(DATA).join(key.to_string());
-        let prepared = directories::prepare(&*self.disk, &dir, role.topic_id);
+        let directory = self.directory(key);
+        let prepared = directory.prepare(role.topic_id).map(drop);
         let synced = || self.disk.sync_dir(Path::new(DATA)).map_err(|e| e.to_string());
         if let Err(error) = prepared.and_then(|()| synced()) {
             // Its directory cannot be used: the partition is offline here.
@@ -79,6 +81,15 @@ impl Running {
         });
     }
 
+    fn directory(&self, key: &TopicPartition) -> Directory {
+        Directory {
+            partition: key.clone(),
+            dir: Path::new(DATA).join(key.to_string()),
+            open: self.open.clone(),
+            checkpoints: self.checkpoints.clone(),
+        }
+    }
+
     pub(super) fn end(&mut self, hub: &mut Hub, key: &TopicPartition) {
         let at = self.now_of(key);
         self.with(hub, at, |replica, cx| replica.close(cx));
@@ -89,12 +100,8 @@ impl Running {
         drop(self.outstanding.remove(key));
         self.feeds.retain(|(p, _), _| p != key);
         let Some(replica) = removed else { return };
-        let dir = &replica.files.files.dir;
-        self.open.forget_below(dir);
-        self.checkpoints.remove(key);
-        let doomed = dir.with_file_name(format!("{key}.{}-delete", replica.files.topic_id));
-        let removed = self.disk.rename(dir, &doomed);
-        if let Err(error) = removed.and_then(|()| self.disk.remove_dir(&doomed)) {
+        let deleted = self.directory(key).delete(replica.files.topic_id);
+        if let Err(error) = deleted {
             hub.remember(&format!("node {}: {key} is not removed: {error}", self.node + 1));
         }
     }
@@ -149,13 +156,13 @@ impl Running {
     }
 
     /// Compares what the logs hold with what was committed.
-    pub fn compare(&self, truth: &mut Truth) {
+    pub fn compare(&self, truth: &mut Truth, rotten: bool) {
         for replica in self.partitions.values() {
             let Some(log) = replica.log() else { continue };
             let (id, key) = (replica.files.topic_id, &replica.files.key);
             let end = Offset::new(truth.end(id, key.partition));
             let to = end.min(log.log_end());
-            if !truth.compare(self.node, (id, key), log, log.log_start(), to) {
+            if !truth.compare(self.node, (id, key), log, log.log_start(), to) && !rotten {
                 let node = self.node + 1;
                 truth.violate(|| format!("I4: node {node} cannot read {key} after everything was healed"));
             }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+use callboard_broker::controller::actor::Published;
 use callboard_broker::controller::log_file::MetadataLog;
 use callboard_broker::controller::{
     Command, Controller, Effect, Effects, Endpoint, Identity, Input, Member,
@@ -20,7 +21,7 @@ use callboard_broker::storage::open_files::OpenFiles;
 use callboard_broker::storage::sync::Outstanding;
 use callboard_broker::storage::Disk;
 use callboard_broker::topic_config::TopicConfig;
-use callboard_common::{BrokerId, LeaderEpoch, Monotonic, TopicPartition, Uuid};
+use callboard_common::{BrokerId, TopicPartition, Uuid};
 
 use crate::sim::event::{Event, Lane, Message, OfNode, OfPartition, Place};
 use crate::sim::hub::Hub;
@@ -61,8 +62,10 @@ struct Feed {
     /// The high watermark that it knows.
     told: i64,
     waits: bool,
-    /// The leader's reign in which there was nothing that could be read.
-    failed_in: Option<LeaderEpoch>,
+    /// The life of the leader's actor that it was fed by last.
+    fed_in: u64,
+    /// Whether that one could read nothing for it.
+    failed: bool,
     timer: bool,
 }
 
@@ -93,7 +96,7 @@ pub struct Running {
     /// The committed metadata.
     pub image: Arc<MetadataImage>,
     image_changed: bool,
-    contact: Monotonic,
+    published: Published,
     replicas: Replicas,
     partitions: BTreeMap<TopicPartition, Replica>,
     outstanding: BTreeMap<TopicPartition, Outstanding>,
@@ -178,7 +181,7 @@ impl Running {
             registered: false,
             image: Arc::default(),
             image_changed: false,
-            contact: Monotonic::default(),
+            published: Published::new(plan.nodes > 1),
             replicas: Replicas::new(me, 0, 1),
             partitions: BTreeMap::new(),
             outstanding: BTreeMap::new(),
@@ -250,7 +253,7 @@ impl Running {
         let now = hub.clock(self.skew_ms);
         if let Some(controller) = &mut self.controller {
             controller.step(now, input, &mut self.effects);
-            self.contact = controller.contact(now.monotonic);
+            self.published.note_contact(controller.contact(now.monotonic));
         }
         self.settle(hub);
     }
@@ -278,13 +281,11 @@ impl Running {
             Effect::Answer(ticket, index, result) => self.answered(hub, ticket, index, result),
             Effect::Publish(image) => {
                 hub.truth.image(self.node, &image);
-                if image.applied < self.image.applied {
-                    let (node, was, is) = (self.node + 1, self.image.applied, image.applied);
-                    hub.truth.violate(|| format!("I19: node {node} goes back from entry {was} to {is}"));
+                if self.published.show(image.clone()) {
+                    hub.coverage.isr_shrinks += shrinks(&self.image, &image);
+                    self.image = image;
+                    self.image_changed = true;
                 }
-                hub.coverage.isr_shrinks += shrinks(&self.image, &image);
-                self.image = image;
-                self.image_changed = true;
             }
             Effect::Led(led) => {
                 if led.here {

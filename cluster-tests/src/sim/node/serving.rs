@@ -1,10 +1,9 @@
 //! What a node does for clients and for the nodes that follow its partitions.
 
 use callboard_broker::controller::Input;
-use callboard_broker::controller::actor::is_expired;
 use callboard_broker::controller::Ticket;
 use callboard_broker::peer::protocol::{Part, What};
-use callboard_common::{BrokerId, LeaderEpoch, TopicPartition, Uuid};
+use callboard_common::{BrokerId, TopicPartition, Uuid};
 
 use super::{Feed, LEADER_PAUSE, Purpose, Running};
 use crate::sim::event::{Lane, Message, NotFetched, NotProduced, OfNode, OfPartition, Place};
@@ -74,9 +73,13 @@ impl Running {
     /// Whether it leads a partition and may serve it: it has heard of the quorum lately.
     pub(super) fn leads(&mut self, hub: &Hub, partition: &TopicPartition, topic_id: Uuid) -> bool {
         let now = hub.clock(self.skew_ms).monotonic;
-        let is_cut_off = self.voters > 1 && is_expired(self.contact, now);
+        let is_cut_off = self.published.is_cut_off(now);
         let replica = self.partitions.get_mut(partition);
-        let leads = replica.is_some_and(|r| r.files.topic_id == topic_id && r.leading().is_some());
+        let serves = |r: &mut Replica| {
+            let leading = r.leading();
+            leading.is_some_and(|(_, l)| l.leader.ends().epoch.is_some())
+        };
+        let leads = replica.is_some_and(|r| r.files.topic_id == topic_id && serves(r));
         leads && !is_cut_off
     }
 
@@ -91,7 +94,8 @@ impl Running {
                     position,
                     told: same.map_or(0, |f| f.told),
                     waits: true,
-                    failed_in: None,
+                    fed_in: 0,
+                    failed: false,
                     timer: same.is_some_and(|f| f.timer),
                 };
                 drop(self.feeds.insert(key, feed));
@@ -156,9 +160,9 @@ impl Running {
             });
         });
         let committed = self.committed(partition);
-        let reign = self.reign_of(partition);
+        let life = self.now_of(partition).1;
         let Some(feed) = self.feeds.get_mut(&key) else { return };
-        feed.failed_in = None;
+        (feed.fed_in, feed.failed) = (life, false);
         match fed {
             Fed::Part(part) => {
                 (feed.waits, feed.told) = (false, part.high_watermark.get());
@@ -171,7 +175,7 @@ impl Running {
                 self.arm_feed(hub, &key, if news { HIGH_WATERMARK_PAUSE } else { 0 });
             }
             Fed::Later => {
-                (feed.waits, feed.failed_in) = (true, reign);
+                (feed.waits, feed.failed) = (true, true);
                 self.arm_feed(hub, &key, LEADER_PAUSE);
             }
         }
@@ -204,11 +208,6 @@ impl Running {
         self.later(hub, wait, event);
     }
 
-    pub(super) fn reign_of(&mut self, partition: &TopicPartition) -> Option<LeaderEpoch> {
-        let replica = self.partitions.get_mut(partition)?;
-        replica.leading().map(|(_, l)| l.leader.epoch())
-    }
-
     pub(super) fn committed(&mut self, partition: &TopicPartition) -> i64 {
         let replica = self.partitions.get_mut(partition);
         let leading = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends()));
@@ -221,6 +220,7 @@ impl Running {
         let Some(ends) = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends())) else {
             return;
         };
+        let life = self.now_of(partition).1;
         let first = (partition.clone(), 0);
         let last = (partition.clone(), usize::MAX);
         let waiting: Vec<usize> = self
@@ -232,8 +232,9 @@ impl Running {
         for follower in waiting {
             let key = (partition.clone(), follower);
             let Some(feed) = self.feeds.get(&key) else { continue };
-            let more = ends.log_end > feed.position.end || ends.epoch > Some(feed.position.epoch);
-            if more && (feed.failed_in.is_none() || feed.failed_in != ends.epoch) {
+            let more = ends.log_end > feed.position.end || ends.epoch.or(ends.in_doubt) > Some(feed.position.epoch);
+            // A new life of the leader has heard of nobody yet.
+            if feed.fed_in != life || (more && !feed.failed) {
                 self.feed(hub, partition, follower);
             } else if ends.high_watermark.get() > feed.told {
                 self.arm_feed(hub, &key, HIGH_WATERMARK_PAUSE);
