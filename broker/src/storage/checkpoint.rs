@@ -138,6 +138,30 @@ impl Checkpoints {
         }
     }
 
+    /// The log is about to be cut at `end`, below what its marks say: they come down first, durably, or a crash would bring
+    /// the offsets back without their records. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn lower(&self, partition: &TopicPartition, end: Offset) -> io::Result<()> {
+        let is_lower = {
+            let mut state = self.state.lock();
+            let Some(marks) = state.marks.get_mut(partition) else {
+                return Ok(());
+            };
+            let is_lower = end < marks.recovery_point || end < marks.high_watermark;
+            marks.recovery_point = marks.recovery_point.min(end);
+            marks.high_watermark = marks.high_watermark.min(end);
+            state.version += u64::from(is_lower);
+            is_lower
+        };
+        match is_lower {
+            true => self.write(),
+            false => Ok(()),
+        }
+    }
+
     /// Forgets a partition that was deleted, durably: the next topic of its name begins at 0. Blocks.
     ///
     /// # Errors

@@ -56,7 +56,10 @@ pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, Stora
     marks.recovery_point = marks.recovery_point.max(marks.log_start);
     let cut_at = files.outstanding.settled();
     if let Some(cut) = cut_at {
-        marks.recovery_point = marks.recovery_point.min(cut);
+        let end = cut.max(marks.log_start);
+        let lowered = files.checkpoints.lower(&files.partition, end);
+        lowered.map_err(StorageError::io("writing the checkpoints of", &dir))?;
+        marks.recovery_point = marks.recovery_point.min(end);
     }
     let mut recovery = Recovery {
         files,
@@ -426,14 +429,7 @@ impl Recovery {
         self.remove_snapshots_beyond(log_end)?;
         self.sync_scanned(log_end)?;
         self.files.outstanding.was_cut();
-        let mut epochs = LeaderEpochs::read(&**self.files.disk(), &self.files.dir);
-        if !planted::is(Bug::EpochsNotCut) {
-            epochs.truncate(log_end + 1);
-        }
-        // A follower's file may lack reigns whose records it has.
-        for (epoch, start) in std::mem::take(&mut self.reigns) {
-            let _new: bool = epochs.begin(epoch, start);
-        }
+        let epochs = self.epochs(log_end)?;
         self.marks.log_start = self
             .marks
             .log_start
@@ -453,6 +449,31 @@ impl Recovery {
 }
 
 impl Recovery {
+    /// The reigns of what is here, and whether the file has them. Below the recovery point it is right; above, the batches
+    /// say it, because the file may lack some or know others that were cut.
+    fn epochs(&mut self, log_end: Offset) -> Result<(LeaderEpochs, bool), StorageError> {
+        let (disk, dir) = (&**self.files.disk(), &self.files.dir);
+        let in_file = LeaderEpochs::read(disk, dir);
+        let mut epochs = in_file.clone();
+        if !planted::is(Bug::EpochsNotCut) {
+            epochs.truncate(self.marks.recovery_point.min(log_end) + 1);
+        }
+        let was_cut = epochs != in_file;
+        for (epoch, start) in std::mem::take(&mut self.reigns) {
+            let _new: bool = epochs.begin(epoch, start);
+        }
+        if was_cut && self.cut_at.is_some() {
+            // What is cut must not be taken for the truth after what is appended next.
+            let path = dir.join(super::leader_epochs::FILE_NAME);
+            epochs
+                .write(disk, dir)
+                .map_err(StorageError::io("writing", &path))?;
+            return Ok((epochs, true));
+        }
+        let is_written = epochs == in_file;
+        Ok((epochs, is_written))
+    }
+
     /// A snapshot of records that are gone would be taken for true as soon as others have their offsets.
     fn remove_snapshots_beyond(&mut self, log_end: Offset) -> Result<(), StorageError> {
         let disk = self.files.disk().clone();

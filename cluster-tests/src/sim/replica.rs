@@ -243,6 +243,7 @@ impl Replica {
             damaged,
             ..
         } = opened;
+        self.tell(cx, &format!("leads in epoch {epoch}"), &log);
         cx.hub.coverage.elections += 1;
         let of = (self.files.topic_id, &self.files.key);
         for damage in &damaged {
@@ -275,6 +276,13 @@ impl Replica {
             true => leading.doubt(files, cx),
             false => leading.step(files, cx, LeaderInput::Tick),
         });
+    }
+
+    fn tell(&self, cx: &mut Cx<'_>, what: &str, log: &Log) {
+        let (node, key, epochs) = (cx.node + 1, &self.files.key, log.epochs());
+        let (start, end, doubt) = (log.log_start(), log.log_end(), log.is_in_doubt());
+        let line = format!("node {node} {key} {what}: log {start}..{end} in doubt {doubt} {epochs:?}");
+        cx.hub.remember(&line);
     }
 
     fn reopen(&mut self, cx: &mut Cx<'_>, epoch: LeaderEpoch) {
@@ -320,6 +328,7 @@ impl Replica {
             return cx.asks.push(Ask::LoseThenCut(self.files.key.clone()));
         }
         let log = opened.log;
+        self.tell(cx, &format!("follows {leader} in epoch {epoch}"), &log);
         let ends = (log.log_start(), log.high_watermark(), log.log_end());
         let follower = Follower::new(epoch, ends, opened.producers);
         let following = Following::new(log, follower, (leader, epoch), self.broker_epoch);

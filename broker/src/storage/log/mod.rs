@@ -118,7 +118,7 @@ impl Log {
         config: TopicConfig,
         segments: Vec<Segment>,
         marks: Marks,
-        epochs: LeaderEpochs,
+        (epochs, epochs_written): (LeaderEpochs, bool),
     ) -> Self {
         let dir = Arc::new(files.dir.clone());
         let synced_end = segments.last().expect("a log has a segment").end;
@@ -134,7 +134,7 @@ impl Log {
             in_doubt: false,
             bytes_since_checkpoint: 0,
             epochs,
-            epochs_unwritten: false,
+            epochs_unwritten: !epochs_written,
         }
     }
 

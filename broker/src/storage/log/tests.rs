@@ -771,3 +771,54 @@ fn a_segment_without_the_one_before_it_is_not_the_log() {
         check_content(&log);
     }
 }
+
+/// What a leader's log has not is cut, although it was synced and checkpointed here: no crash brings its offsets back.
+#[test]
+fn what_was_cut_below_the_recovery_point_stays_cut() {
+    for seed in 0..20 {
+        let disk = SimulatedDisk::new(seed);
+        let log = small_log(&disk);
+        let files = log.files.clone();
+        log.close(Offset::new(20), &ProducerTable::default())
+            .expect("closed");
+        files.checkpoints.write().expect("written");
+        let log = reopen(&disk, None).log;
+        let mut log = log.truncate(Offset::new(10)).expect("cut").log;
+        assert_eq!(log.log_end(), Offset::new(10));
+        append(&mut log, 2, 100);
+        sync(&mut log);
+        disk.crash();
+        let opened = reopen(&disk, None);
+        assert_eq!(opened.log.log_end(), Offset::new(12), "seed {seed}");
+        assert_eq!(opened.damaged.len(), 0);
+        check_content(&opened.log);
+    }
+}
+
+/// A follower's reigns are read from its batches, and not lost when those are not read any more.
+#[test]
+fn reigns_that_were_read_from_batches_are_kept() {
+    let disk = SimulatedDisk::new(3);
+    let mut log = reopen(&disk, None).log;
+    for epoch in [3, 3, 5, 8, 8, 9] {
+        let placed = batch(log.log_end().get(), 2, 300);
+        let header = placed.placed(log.log_end(), LeaderEpoch(epoch)).write();
+        let bytes = [&header[..], &placed.bytes()[header.len()..]].concat();
+        let placed = Batch::parse(bytes.into()).expect("a batch");
+        log.append_placed(&placed, NOW).expect("appended");
+    }
+    sync(&mut log);
+    disk.crash();
+    let log = reopen(&disk, None).log;
+    let epochs = log.epochs().clone();
+    assert_eq!(epochs.latest(), Some(LeaderEpoch(9)));
+    for _ in 0..2 {
+        let log = reopen(&disk, None).log;
+        assert_eq!(*log.epochs(), epochs);
+        let files = log.files.clone();
+        log.close(Offset::new(12), &ProducerTable::default())
+            .expect("closed");
+        files.checkpoints.write().expect("written");
+    }
+    assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
+}
