@@ -31,6 +31,16 @@ impl MetadataImage {
         endpoints: Option<Endpoints>,
         rack: Option<String>,
     ) -> Outcome {
+        // Who asks again, because the answer was lost, is the same incarnation: what it has begun stays valid.
+        let again = self.brokers.get(&broker).filter(|b| {
+            let same = (b.incarnation, b.directory) == (incarnation, directory);
+            endpoints.is_some() && same && b.standing != Standing::Stopped
+        });
+        if let Some(again) = again {
+            return Outcome::Registered {
+                broker_epoch: again.epoch,
+            };
+        }
         let epoch = i64::try_from(self.applied).unwrap_or(i64::MAX);
         let before = self.brokers.remove(&broker);
         // Whatever the earlier incarnation led, it leads no more: followers may hold what it never synced.

@@ -61,12 +61,14 @@ impl LeaderEpochs {
 
     /// Notes that `epoch` begins at `start`; answers whether that is new.
     pub fn begin(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
-        if self.0.last().is_some_and(|(last, _)| *last >= epoch) {
-            return false;
-        }
-        // A reign that wrote nothing leaves no trace.
-        while self.0.last().is_some_and(|(_, s)| *s >= start) {
+        let before = self.0.len();
+        // A reign that wrote nothing leaves no trace, also if it was later than this one: a follower that led in vain takes
+        // the records of earlier reigns.
+        while self.0.last().is_some_and(|(e, s)| *s >= start && *e != epoch) {
             let _empty = self.0.pop();
+        }
+        if self.0.last().is_some_and(|(last, _)| *last >= epoch) {
+            return self.0.len() != before;
         }
         self.0.push((epoch, start));
         true
@@ -149,6 +151,9 @@ mod tests {
         assert_eq!(back.latest(), Some(LeaderEpoch(2)));
         assert!(back.begin(LeaderEpoch(7), Offset::new(15)));
         assert!(!back.begin(LeaderEpoch(7), Offset::new(16)));
+        let mut vain = LeaderEpochs::parse("0\n2\n0 0\n3 5\n").expect("valid");
+        assert!(vain.begin(LeaderEpoch(0), Offset::new(5)));
+        assert_eq!(vain.latest(), Some(LeaderEpoch(0)));
     }
 
     #[test]

@@ -80,6 +80,8 @@ struct Sent {
     batch: Batch,
     records: u64,
     asked: Option<u64>,
+    /// The node and the reign that were asked.
+    at: Option<(usize, LeaderEpoch)>,
     /// It stays until those before it are acknowledged: brokers remember the last five.
     acknowledged: bool,
 }
@@ -146,6 +148,7 @@ impl Producer {
                 batch: builder.build(),
                 records: count,
                 asked: None,
+                at: None,
                 acknowledged: false,
             });
         }
@@ -159,8 +162,14 @@ impl Producer {
         for (number, queue) in &mut self.queues {
             let partition = self.view.of(*number);
             let leader = self.view.leader(*number);
-            let waiting = queue.unacknowledged.iter_mut();
-            for sent in waiting.filter(|s| s.asked.is_none() && !s.acknowledged) {
+            for sent in queue.unacknowledged.iter_mut().filter(|s| !s.acknowledged) {
+                let at = leader.map(|(node, epoch, _)| (node, epoch));
+                match sent.asked {
+                    Some(_) if sent.at == at => continue,
+                    // What follows must not overtake what somebody else was asked.
+                    Some(_) => break,
+                    None => sent.at = at,
+                }
                 let Some((node, _, topic_id)) = leader.filter(|(_, _, id)| Some(*id) == self.topic_id) else {
                     lacks_leader = true;
                     break;
