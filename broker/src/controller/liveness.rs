@@ -54,10 +54,14 @@ impl Liveness {
         image: &MetadataImage,
     ) -> Vec<Command> {
         let mut commands = Vec::new();
-        for (broker, node) in image.brokers.iter().filter(|(b, _)| **b != me) {
+        for (broker, node) in &image.brokers {
             let id = raft_id(&node.directory);
-            let last = self.heard.get(&id).copied();
-            let dead = self.dead.get(broker) == Some(&node.epoch);
+            // Who leads hears itself: it may have been silent for an earlier leader.
+            let last = match *broker == me {
+                true => Some(now),
+                false => self.heard.get(&id).copied(),
+            };
+            let dead = *broker != me && self.dead.get(broker) == Some(&node.epoch);
             let silent_since = last.unwrap_or(self.since).max(self.since);
             let verdict = match node.standing {
                 Standing::Alive if dead || now.since(silent_since) > SESSION => Standing::Silent,

@@ -98,8 +98,11 @@ impl Running {
     pub(super) fn delete(&mut self, hub: &mut Hub, key: &TopicPartition) {
         let removed = self.partitions.remove(key);
         drop(self.outstanding.remove(key));
-        self.feeds.retain(|(p, _), _| p != key);
         let Some(replica) = removed else { return };
+        // Those who follow another topic of this name already wait for it.
+        let gone = replica.files.topic_id;
+        self.feeds
+            .retain(|(p, _), feed| p != key || feed.position.topic_id != gone);
         let deleted = self.directory(key).delete(replica.files.topic_id);
         if let Err(error) = deleted {
             hub.remember(&format!("node {}: {key} is not removed: {error}", self.node + 1));
