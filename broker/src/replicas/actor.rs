@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use actix::prelude::*;
 use callboard_common::runtime::Worker;
@@ -26,6 +27,8 @@ use crate::storage::LogFiles;
 use crate::supervision::{self};
 use crate::topic_config::TopicConfig;
 
+/// A directory that cannot be used is tried again after this.
+const PREPARE_PAUSE: Duration = Duration::from_secs(2);
 /// So many directories are prepared one after another, with one sync of the directory above.
 const PREPARED_TOGETHER: usize = 64;
 
@@ -383,8 +386,18 @@ impl Handler<Prepared> for ReplicasActor {
             Ok(()) => self.start_duty(&partition, &role, ctx),
             Err(error) => {
                 let _count = self.start.shared.metrics.offline_partitions.inc();
-                error!(self.start.shared.logger, "partition is offline: its directory cannot be used";
+                error!(self.start.shared.logger, "partition is offline: its directory cannot be used; tries again soon";
                     "topic" => %partition.topic, "partition" => partition.partition, "error" => error);
+                // A full disk has space again some day.
+                let sleep = self.start.shared.clock.sleep(PREPARE_PAUSE);
+                let again = move |(), actor: &mut Self, ctx: &mut Context<Self>| {
+                    let _count = actor.start.shared.metrics.offline_partitions.dec();
+                    let wanted = actor.replicas.role(&partition).cloned();
+                    if let Some(role) = wanted.filter(|_| !actor.doers.contains_key(&partition)) {
+                        actor.prepare(vec![(partition, role)], ctx);
+                    }
+                };
+                let _timer = ctx.spawn(sleep.into_actor(self).map(again));
             }
         }
     }

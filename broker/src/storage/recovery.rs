@@ -42,6 +42,8 @@ pub(super) struct Recovery {
     pub(super) quarantined: Vec<Quarantined>,
     pub(super) damaged: Vec<StorageError>,
     pub(super) names_changed: bool,
+    /// Whether the file of the reigns cannot be read.
+    pub(super) epochs_lost: bool,
     /// Where the batches that were read changed their leader epoch.
     pub(super) reigns: Vec<(LeaderEpoch, Offset)>,
     /// Files that may hold what was never synced.
@@ -73,10 +75,13 @@ pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, Stora
         quarantined: Vec::new(),
         damaged: Vec::new(),
         names_changed: false,
+        epochs_lost: false,
         reigns: Vec::new(),
         scanned: Vec::new(),
     };
     let bases = recovery.bases()?;
+    let (disk, dir) = (&**recovery.files.disk(), &recovery.files.dir);
+    recovery.epochs_lost = LeaderEpochs::read(disk, dir).latest().is_none();
     recovery.load_snapshot()?;
     recovery.scan_all(&bases)?;
     recovery.finish()
@@ -157,7 +162,7 @@ impl Recovery {
                 self.note_missing(expected);
             }
             let files = self.segment_files(*base);
-            let trusted = next.filter(|n| *n <= self.marks.recovery_point.min(self.producers_from));
+            let trusted = next.filter(|n| *n <= self.known());
             match trusted {
                 Some(end) => self.trust(files, end)?,
                 None => {
@@ -264,7 +269,7 @@ impl Recovery {
         window: &mut Window<'_>,
         size: u64,
     ) -> io::Result<u64> {
-        let known = self.marks.recovery_point.min(self.producers_from);
+        let known = self.known();
         let base = segment.base();
         if known <= base {
             return Ok(0);
@@ -299,6 +304,14 @@ impl Recovery {
                 Ok(u64::from(last.position))
             }
             Found::Batch(_) | Found::End | Found::Bad(_) | Found::WouldWait => Ok(0),
+        }
+    }
+
+    /// Below this offset nothing has to be read: it was synced, and producers and reigns are known.
+    fn known(&self) -> Offset {
+        match self.epochs_lost {
+            true => Offset::ZERO,
+            false => self.marks.recovery_point.min(self.producers_from),
         }
     }
 
@@ -354,8 +367,8 @@ impl Recovery {
         }
         Ok(match window.resync(at + 1, segment.end)? {
             Some((position, batch)) => {
-                segment.end = Offset::new(batch.header().base_offset);
                 segment.size_bytes = position;
+                segment.note_gap(Offset::new(batch.header().base_offset));
                 Some(position)
             }
             None => {
@@ -398,8 +411,9 @@ impl Recovery {
         if self.segments.is_empty() {
             let base = self.marks.recovery_point.max(self.marks.log_start);
             let base = self.cut_at.map_or(base, |cut| cut.max(base));
-            // Its name is synced with its first records.
             self.segments.push(Segment::new(self.segment_files(base)));
+            // Or a later segment could be there after a crash without this one.
+            self.names_changed = true;
         }
         let last = self.segments.last_mut().expect("just made sure");
         let path = last.files.path("log");
@@ -460,7 +474,11 @@ impl Recovery {
         }
         let was_cut = epochs != in_file;
         for (epoch, start) in std::mem::take(&mut self.reigns) {
-            let _new: bool = epochs.begin(epoch, start);
+            // A segment far below may have been read only because its index was lost.
+            let is_known = start < self.marks.recovery_point && epochs.latest() >= Some(epoch);
+            if !is_known {
+                let _new: bool = epochs.begin(epoch, start);
+            }
         }
         if was_cut && self.cut_at.is_some() {
             // What is cut must not be taken for the truth after what is appended next.

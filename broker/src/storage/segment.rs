@@ -291,6 +291,22 @@ impl Segment {
         self.end = end;
     }
 
+    /// Notes that the batch which follows begins at `offset`, behind bytes that cannot be read: who wants it must not begin
+    /// before them.
+    pub fn note_gap(&mut self, offset: Offset) {
+        self.end = offset;
+        let relative_offset = relative(self.base(), offset);
+        let follows = |last: &IndexEntry| relative_offset > last.relative_offset;
+        if self.index.last().is_none_or(follows) {
+            let position = self.size_bytes as u32;
+            self.index.push(IndexEntry {
+                relative_offset,
+                position,
+            });
+            self.bytes_since_index = 0;
+        }
+    }
+
     /// The entry for the largest timestamp, if the index lacks it.
     fn pending_time_entry(&self) -> Option<TimeEntry> {
         let (timestamp, end) = self.max_timestamp?;

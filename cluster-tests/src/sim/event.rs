@@ -156,6 +156,8 @@ pub enum OfNode {
     Unanswered(u64),
     /// The process of another node has ended.
     Died(BrokerId),
+    /// The directory of a partition could not be used: it is tried again.
+    Prepare(TopicPartition),
     /// The controller starts again.
     RestartController,
     /// To a partition, in the life of its actor that counts so.

@@ -108,6 +108,7 @@ fn check_content(log: &Log) {
 
 fn small_log(disk: &SimulatedDisk) -> Log {
     let mut log = reopen(disk, None).log;
+    log.begin_epoch(EPOCH);
     for count in [1, 3, 2, 4, 1, 1, 2, 3, 1, 2] {
         append(&mut log, count, 150);
     }
@@ -820,5 +821,24 @@ fn reigns_that_were_read_from_batches_are_kept() {
             .expect("closed");
         files.checkpoints.write().expect("written");
     }
+    assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
+}
+
+/// The file of the reigns is a cache too: without it they are read from the batches.
+#[test]
+fn reigns_survive_the_loss_of_their_file() {
+    let disk = SimulatedDisk::new(4);
+    let mut log = reopen(&disk, None).log;
+    for epoch in [1, 2, 2, 4] {
+        log.begin_epoch(LeaderEpoch(epoch));
+        let batch = batch(log.log_end().get(), 2, 600);
+        log.append(&batch, LeaderEpoch(epoch), NOW).expect("appended");
+    }
+    let (epochs, files) = (log.epochs().clone(), log.files.clone());
+    log.close(Offset::new(8), &ProducerTable::default())
+        .expect("closed");
+    files.checkpoints.write().expect("written");
+    let path = Path::new(DIR).join(crate::storage::leader_epochs::FILE_NAME);
+    disk.remove(&path).expect("removed");
     assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
 }

@@ -10,8 +10,10 @@ use callboard_broker::storage::LogFiles;
 use callboard_common::{Offset, TopicPartition};
 
 use super::{DATA, Running};
+use crate::sim::event::OfNode;
 use crate::sim::hub::Hub;
 use crate::sim::leading::Leading;
+use crate::sim::plan::SECOND;
 use crate::sim::replica::{Files, Replica};
 use crate::sim::truth::Truth;
 
@@ -54,6 +56,7 @@ impl Running {
         let synced = || self.disk.sync_dir(Path::new(DATA)).map_err(|e| e.to_string());
         if let Err(error) = prepared.and_then(|()| synced()) {
             // Its directory cannot be used: the partition is offline here.
+            self.later(hub, 2 * SECOND, OfNode::Prepare(key.clone()));
             return hub.remember(&format!("node {}: {key}: {error}", self.node + 1));
         }
         let outstanding = self.outstanding.entry(key.clone()).or_default().clone();
@@ -79,6 +82,16 @@ impl Running {
         self.with(hub, at, |replica, cx| {
             replica.start(cx, role, broker_epoch, alive);
         });
+    }
+
+    pub(super) fn prepare_again(&mut self, hub: &mut Hub, key: &TopicPartition) {
+        let broker_epoch = self.image.brokers.get(&self.me).map_or(-1, |b| b.epoch);
+        let role = self.replicas.role(key).cloned();
+        let idle = |r: &Replica| r.log().is_none();
+        let is_idle = self.partitions.get(key).is_none_or(idle);
+        if let Some(role) = role.filter(|_| is_idle) {
+            self.begin(hub, key, role, broker_epoch);
+        }
     }
 
     fn directory(&self, key: &TopicPartition) -> Directory {

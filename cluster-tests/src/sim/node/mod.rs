@@ -542,6 +542,7 @@ impl Running {
                     self.settle(hub);
                 }
             }
+            OfNode::Prepare(partition) => self.prepare_again(hub, &partition),
             OfNode::Partition(partition, incarnation, OfPartition::Feed(follower)) => {
                 let _no_actor = incarnation;
                 self.feed_later(hub, &partition, follower);
