@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use callboard_common::{Monotonic, Now};
 use protobuf::Message as _;
-use raft::Storage;
-use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, MessageType};
+use raft::{SnapshotStatus, Storage};
 
 use super::image::MetadataImage;
 use super::records::{Outcome, Refusal, bincode_config};
 use super::state::{
-    Controller, Effect, Effects, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES, SavedImage, to_bytes,
+    Controller, Effect, Effects, IMAGE_PATIENCE, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES, SavedImage, to_bytes,
 };
 
 /// Something that was committed, in bincode.
@@ -46,6 +47,31 @@ impl Controller {
         self.snapshot_index = self.image.applied;
         self.unsnapshot_bytes = 0;
         out.push_back(self.save(saved));
+    }
+
+    /// Raft waits for what becomes of an image that it sent, and sends nothing else meanwhile.
+    pub(super) fn note_images<'a>(
+        &mut self,
+        now: Now,
+        messages: impl Iterator<Item = &'a raft::eraftpb::Message>,
+    ) {
+        for message in messages.filter(|m| m.get_msg_type() == MessageType::MsgSnapshot) {
+            let _before = self.images_sent.insert(message.to, now.monotonic);
+        }
+    }
+
+    /// The image that a member was sent did not arrive, or it is not known whether it did: Raft looks again what it has.
+    pub(super) fn image_was_lost(&mut self, raft_id: u64) {
+        if self.images_sent.remove(&raft_id).is_some() {
+            self.node.report_snapshot(raft_id, SnapshotStatus::Failure);
+        }
+    }
+
+    pub(super) fn send_images_again(&mut self, now: Now) {
+        let late = |at: &Monotonic| now.monotonic.since(*at) >= IMAGE_PATIENCE;
+        let due = self.images_sent.iter().filter(|(_, at)| late(at));
+        let due: Vec<u64> = due.map(|(id, _)| *id).collect();
+        due.into_iter().for_each(|id| self.image_was_lost(id));
     }
 
     pub(super) fn save(&self, saved: SavedImage) -> Effect {

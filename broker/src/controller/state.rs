@@ -29,6 +29,8 @@ pub const TICK: std::time::Duration = std::time::Duration::from_millis(50);
 /// An election begins after 10 to 20 ticks of silence; heartbeats come with every second tick.
 pub(super) const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
+/// A member that was sent an image and says nothing of it for so long is sent another one.
+pub(super) const IMAGE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// A proposal waits so long for somebody who leads.
 const LEADER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -199,6 +201,8 @@ pub struct Controller {
     /// State of the numbers that election timeouts are drawn from.
     pub(super) random: u64,
     pub(super) timeout_of_term: (u64, usize),
+    /// Members that an image was sent to, and when.
+    pub(super) images_sent: BTreeMap<u64, Monotonic>,
     pub(super) snapshot_index: u64,
     /// So many entries beyond it call for a new image.
     pub(super) snapshot_every: u64,
@@ -286,6 +290,7 @@ impl Controller {
             led: Led::default(),
             random: me.raft_id(),
             timeout_of_term: (u64::MAX, 0),
+            images_sent: BTreeMap::new(),
             snapshot_index,
             snapshot_every: SNAPSHOT_EVERY_ENTRIES,
             snapshot_is_due: false,
@@ -341,7 +346,10 @@ impl Controller {
             Input::Persisted(number) => self.persisted(number, out),
             Input::Message(sender, message) => self.message(now, sender, *message),
             Input::Died(broker, epoch) => self.died(broker, epoch),
-            Input::Unreachable(raft_id) => self.node.report_unreachable(raft_id),
+            Input::Unreachable(raft_id) => {
+                self.node.report_unreachable(raft_id);
+                self.image_was_lost(raft_id);
+            }
             Input::HandOver => self.hand_over(),
             Input::Tick => self.tick(now, out),
         }
@@ -468,6 +476,7 @@ impl Controller {
     fn tick(&mut self, now: Now, out: &mut Effects) {
         let _has_ready: bool = self.node.tick();
         self.campaign();
+        self.send_images_again(now);
         if self.leads() {
             for command in self
                 .liveness
@@ -520,6 +529,7 @@ impl Controller {
             }
             let sent: Vec<Message> = ready.take_messages();
             let held: Vec<Message> = ready.take_persisted_messages();
+            self.note_images(now, sent.iter().chain(&held));
             self.send(sent.iter().map(RaftMessage::from).collect(), out);
             self.apply(ready.take_committed_entries(), &mut answers);
             // What is committed is found out again from the others: only terms and votes must survive.

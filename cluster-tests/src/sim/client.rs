@@ -89,6 +89,8 @@ struct Sent {
 #[derive(Debug, Default)]
 struct Queue {
     next_sequence: i32,
+    /// The node and reign that has acknowledged a batch: before, only one is sent to it.
+    confirmed: Option<(usize, LeaderEpoch)>,
     unacknowledged: VecDeque<Sent>,
 }
 
@@ -162,14 +164,20 @@ impl Producer {
         for (number, queue) in &mut self.queues {
             let partition = self.view.of(*number);
             let leader = self.view.leader(*number);
+            let mut goes_first = true;
             for sent in queue.unacknowledged.iter_mut().filter(|s| !s.acknowledged) {
                 let at = leader.map(|(node, epoch, _)| (node, epoch));
                 match sent.asked {
-                    Some(_) if sent.at == at => continue,
+                    Some(_) if sent.at == at => {
+                        goes_first = false;
+                        continue;
+                    }
                     // What follows must not overtake what somebody else was asked.
                     Some(_) => break,
-                    None => sent.at = at,
+                    None if goes_first || queue.confirmed == at => sent.at = at,
+                    None => break,
                 }
+                goes_first = false;
                 let Some((node, _, topic_id)) = leader.filter(|(_, _, id)| Some(*id) == self.topic_id) else {
                     lacks_leader = true;
                     break;
@@ -221,6 +229,7 @@ impl Producer {
                 Ok(_) => {
                     let sent = &mut queue.unacknowledged[at];
                     (sent.acknowledged, sent.asked) = (true, None);
+                    queue.confirmed = sent.at;
                     hub.coverage.acknowledged += sent.records;
                     while queue.unacknowledged.pop_front_if(|s| s.acknowledged).is_some() {}
                 }
@@ -235,8 +244,9 @@ impl Producer {
             }
             break;
         }
-        if failed {
-            self.again(hub);
+        match failed {
+            true => self.again(hub),
+            false => self.pump(hub),
         }
     }
 

@@ -116,6 +116,9 @@ impl Running {
         let gone = replica.files.topic_id;
         self.feeds
             .retain(|(p, _), feed| p != key || feed.position.topic_id != gone);
+        for ((_, _), feed) in self.feeds.iter_mut().filter(|((p, _), _)| p == key) {
+            (feed.fed_in, feed.failed) = (0, false);
+        }
         let deleted = self.directory(key).delete(replica.files.topic_id);
         if let Err(error) = deleted {
             hub.remember(&format!("node {}: {key} is not removed: {error}", self.node + 1));
