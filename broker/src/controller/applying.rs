@@ -170,6 +170,10 @@ impl Controller {
     }
 
     pub(super) fn maybe_snapshot(&mut self, out: &mut Effects) {
+        if self.node.raft.raft_log.applied < self.image.applied {
+            // Raft still reads the entries that it does not know to be in the image.
+            return;
+        }
         let few = self.image.applied < self.snapshot_index + self.snapshot_every;
         if few && self.unsnapshot_bytes < SNAPSHOT_EVERY_BYTES && !self.snapshot_is_due {
             return;

@@ -146,6 +146,17 @@ impl MetadataLog {
             file.resize(whole as u64)
                 .map_err(StorageError::io("cutting", &path))?;
         }
+        // A sync of an earlier process may have failed and left in memory what the disk has not: what was read is written
+        // anew, because a sync of the same bytes would say that all is well.
+        let file = match whole {
+            0 => file,
+            whole => {
+                disk::replace_whole(&*disk, &path, &bytes[..whole])
+                    .map_err(StorageError::io("writing", &path))?;
+                disk.open(&path)
+                    .map_err(StorageError::io("opening", &path))?
+            }
+        };
         file.sync().map_err(StorageError::io("syncing", &path))?;
         let log = Self {
             disk,
@@ -235,10 +246,14 @@ impl MetadataLog {
                 .map_err(StorageError::io("cutting", &path))?;
             return Err(StorageError::io("writing", &path)(error));
         }
-        if !planted::is(Bug::MetadataNotSynced) {
+        if !planted::is(Bug::MetadataNotSynced)
+            && let Err(error) = self.file.sync()
+        {
+            // Nothing is known of the write: it must not stand before those that follow.
             self.file
-                .sync()
-                .map_err(StorageError::io("syncing", &path))?;
+                .resize(self.end)
+                .map_err(StorageError::io("cutting", &path))?;
+            return Err(StorageError::io("syncing", &path)(error));
         }
         self.end += frame.len() as u64;
         Ok(())

@@ -176,14 +176,14 @@ impl Plan {
             replicas,
             min_isr,
             partitions: r.between(1, 3) as i32,
-            segment_bytes: *r.pick(&[600, 1_500, 4_000, 20_000]),
+            segment_bytes: *r.pick(&[2_500, 6_000, 30_000]),
             index_interval: *r.pick(&[0, 200, 1_000]),
             image_every: *r.pick(&[20, 60, 1_000]),
             checkpoints: *r.pick(&[0, 2, 20]),
             delay: *r.pick(&[(100, 200), (200, 2_000), (500, 30_000)]),
             sync: *r.pick(&[(50, 200), (500, 3_000), (1_000, 40_000)]),
             pace: r.between(70, 160) * MS,
-            value_bytes: *r.pick(&[16, 100, 600]),
+            value_bytes: *r.pick(&[16, 100, 300]),
             faults: Vec::new(),
         };
         plan.draw_faults();

@@ -16,6 +16,8 @@ use super::plan::{END, Fault, HEALED, MS, Micros, Plan, SECOND, What};
 /// Producers, then consumers.
 const PRODUCERS: usize = 2;
 const CONSUMERS: usize = 1;
+/// More events than this in a minute are a storm.
+const EVENTS_MAX: u64 = 400_000;
 /// So many acknowledged records make a seed count.
 pub const RECORDS_MIN: u64 = 500;
 
@@ -136,6 +138,11 @@ impl World {
             && let Some(event) = self.hub.next(END)
         {
             self.event(event);
+            if self.hub.coverage.events > EVENTS_MAX {
+                let now = self.hub.now;
+                let storm = || format!("A25: {EVENTS_MAX} events until {now} us: something goes round in circles");
+                self.hub.truth.violate(storm);
+            }
         }
         if self.hub.truth.violation().is_none() {
             self.judge();

@@ -320,14 +320,27 @@ impl Disk for SimulatedDisk {
         let mut world = self.0.lock();
         world.change()?;
         let inside = |path: &Path| path.parent() == Some(dir);
-        let names: BTreeMap<_, _> = world
-            .names
-            .iter()
-            .filter(|(p, _)| inside(p))
-            .map(|(p, i)| (p.clone(), *i))
+        let World {
+            names,
+            durable_names,
+            ..
+        } = &mut *world;
+        let below = |path: &PathBuf| path.starts_with(dir);
+        let durable = durable_names.range(dir.to_owned()..);
+        let durable = durable.map(|(p, _)| p).take_while(|p| below(p));
+        let gone: Vec<PathBuf> = durable
+            .filter(|p| inside(p) && !names.contains_key(*p))
+            .cloned()
             .collect();
-        world.durable_names.retain(|path, _| !inside(path));
-        world.durable_names.extend(names);
+        for path in gone {
+            let _gone = durable_names.remove(&path);
+        }
+        let there = names.range(dir.to_owned()..);
+        for (path, inode) in there.take_while(|(p, _)| below(p)) {
+            if inside(path) && durable_names.get(path) != Some(inode) {
+                let _before = durable_names.insert(path.clone(), *inode);
+            }
+        }
         let dirs: BTreeSet<_> = world.dirs.iter().filter(|d| inside(d)).cloned().collect();
         world.durable_dirs.retain(|path| !inside(path));
         world.durable_dirs.extend(dirs);
@@ -360,7 +373,10 @@ impl File for SimulatedFile {
             return Err(eio());
         }
         let length = parts.iter().map(|p| p.len() as u64).sum::<u64>();
-        let room = world.capacity_bytes.saturating_sub(world.used_bytes());
+        let room = match world.capacity_bytes {
+            u64::MAX => u64::MAX,
+            capacity => capacity.saturating_sub(world.used_bytes()),
+        };
         let inode = world.inode(self.inode);
         let grows = (at + length).saturating_sub(inode.seen.len() as u64);
         let fits = if grows <= room {

@@ -147,6 +147,10 @@ impl Running {
             return;
         }
         let (position, lane) = (feed.position, feed.lane);
+        // Nothing that follows from this feeds it once more.
+        if let Some(feed) = self.feeds.get_mut(&key) {
+            feed.waits = false;
+        }
         let at = self.now_of(partition);
         let mut fed = Fed::Later;
         self.with_quietly(hub, at, |replica, cx| {
