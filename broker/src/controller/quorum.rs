@@ -196,6 +196,9 @@ impl Controller {
     /// Asks for votes if the quorum's leader is known to be dead and this member is the one to do so. Others vote as
     /// soon as they know it too.
     pub(super) fn campaign(&mut self) {
+        if self.image_is_pending() {
+            return;
+        }
         self.succeeds &= self.node.raft.leader_id == raft::INVALID_ID;
         if self.succeeds
             && let Err(error) = self.node.campaign()

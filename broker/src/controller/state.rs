@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use callboard_common::{BrokerId, Monotonic, Now, Uuid};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, HardState, Message};
+use raft::eraftpb::{Entry, HardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole, Storage};
 
 use super::balancer::{Balancer, Policy};
@@ -361,6 +361,10 @@ impl Controller {
         self.node.raft.state == StateRole::Leader
     }
 
+    pub(super) fn image_is_pending(&self) -> bool {
+        self.node.raft.raft_log.applied < self.snapshot_index
+    }
+
     fn propose(&mut self, until: Monotonic, ticket: Ticket, proposal: Proposal, out: &mut Effects) {
         if self.leads() {
             return self.begin(Some(ticket), &proposal, out);
@@ -460,6 +464,10 @@ impl Controller {
             Ok(message) => {
                 self.liveness.heard(from, now.monotonic);
                 let _before = self.contacts.insert(from, sender);
+                let asks_to_lead = message.get_msg_type() == MessageType::MsgTimeoutNow;
+                if asks_to_lead && self.image_is_pending() {
+                    return;
+                }
                 if let Err(error) = self.node.step(message) {
                     slog::debug!(self.logger, "message of the quorum is not taken"; "error" => %error);
                 }
@@ -474,7 +482,11 @@ impl Controller {
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {
-        let _has_ready: bool = self.node.tick();
+        // While an image that was taken is not counted yet, Raft cannot look at what is behind it, as it does before it
+        // asks for votes.
+        if !self.image_is_pending() {
+            let _has_ready: bool = self.node.tick();
+        }
         self.campaign();
         self.send_images_again(now);
         if self.leads() {

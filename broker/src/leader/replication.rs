@@ -125,7 +125,7 @@ impl Replication {
     }
 
     /// A follower says how far it is. Whether it is one of the replicas, and not of an incarnation that is gone. One that
-    /// is fenced is remembered: if it is idle, it does not say it again when it may be in sync.
+    /// is fenced, or has registered just now, is remembered: if it is idle, it does not say it again when it may be in sync.
     pub fn heard(
         &mut self,
         now: Monotonic,
@@ -136,7 +136,8 @@ impl Replication {
     ) -> bool {
         let known = self.partition.replicas.contains(&replica);
         let alive = self.alive.get(&replica);
-        let is_gone = alive.is_some_and(|alive| *alive != broker_epoch);
+        // A newer one than is known here is only not known yet.
+        let is_gone = alive.is_some_and(|alive| broker_epoch < *alive);
         let is_gone = is_gone && !planted::is(Bug::StaleIncarnationCounts);
         if !known || replica == self.me || is_gone {
             return false;
@@ -321,6 +322,18 @@ mod tests {
         assert!(!r.heard(at(1), B2, 5, (o(10), o(10)), o(10)));
         assert!(!r.heard(at(1), BrokerId(9), 12, (o(10), o(10)), o(10)));
         assert_eq!(r.committed(o(10), true, 1), None);
+    }
+
+    /// A node that has just started speaks before this one has heard of its registration.
+    #[test]
+    fn who_has_just_registered_is_remembered() {
+        let mut r = replication(&[B1, B3]);
+        assert!(r.heard(at(1), B2, 20, (o(10), o(10)), o(10)));
+        assert_eq!(r.isr_change(at(1), (o(10), o(10)), true), None);
+        let registered = [(B1, 11), (B2, 20), (B3, 13)].into();
+        r.update(partition(&[B1, B3]), registered);
+        let change = r.isr_change(at(2), (o(10), o(10)), true);
+        assert!(change.is_some_and(|c| c.isr.contains(&(B2, 20))));
     }
 
     /// A node that hung speaks before the controller lets it back, and then has nothing more to say.

@@ -243,8 +243,8 @@ impl fmt::Display for Message {
             ),
             Self::Position(p, at) => write!(
                 f,
-                "{p} epoch {} end {} synced {}",
-                at.epoch, at.end, at.synced
+                "{p} epoch {} end {} synced {} incarnation {}",
+                at.epoch, at.end, at.synced, at.broker_epoch
             ),
             Self::Part(p, part) => {
                 let what = format!("{:?}", part.what);

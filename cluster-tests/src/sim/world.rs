@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use callboard_broker::controller::Command;
 use callboard_broker::storage::Disk;
-use callboard_broker::storage::disk::SimulatedDisk;
+use callboard_broker::storage::disk::{SimulatedDisk, read_whole};
 use callboard_common::{BrokerId, Offset, TopicName, TopicPartition, Uuid};
 
 use super::client::{Client, Consumer, Producer};
@@ -79,6 +79,21 @@ fn directory(node: usize, count: u64) -> Uuid {
     (id[0], id[7]) = (node as u8 + 1, count as u8 + 1);
     id[15] = 1;
     Uuid(id)
+}
+
+/// Whether a byte of a segment is part of a batch's leader epoch.
+fn is_leader_epoch(disk: &SimulatedDisk, path: &std::path::Path, at: u64) -> bool {
+    let bytes = read_whole(disk, path, 1 << 30).unwrap_or_default();
+    let (mut batch, at) = (0, at as usize);
+    while let Some(length) = bytes.get(batch + 8..batch + 12) {
+        let length = length.try_into().map_or(0, i32::from_be_bytes);
+        let next = batch + 12 + length.max(1) as usize;
+        if at < next {
+            return (12..16).contains(&(at - batch));
+        }
+        batch = next;
+    }
+    false
 }
 
 impl World {
@@ -500,7 +515,11 @@ impl World {
             return;
         }
         let (path, size) = self.hub.random.pick(&found).clone();
-        let at = self.hub.random.below(size);
+        let mut at = self.hub.random.below(size);
+        if is_leader_epoch(&machine.disk, &path, at) {
+            // No checksum covers it, here as in Kafka.
+            at += 4;
+        }
         machine.disk.rot(&path, at, 1 << self.hub.random.below(8));
         self.machines[node].rotten = true;
         let line = format!("node {}: byte {at} of {} rots", node + 1, path.display());
@@ -602,11 +621,14 @@ impl World {
             truth.violate(|| format!("A25: {waiting} batches are not acknowledged {} s after everything was healed", (END - HEALED) / SECOND));
         }
         let partitions = self.hub.plan.partitions;
+        let mut said = Vec::new();
         for (node, machine) in self.machines.iter().enumerate() {
             let Some(running) = &machine.running else {
                 truth.violate(|| format!("A25: node {} does not run in the end", node + 1));
                 continue;
             };
+            let nodes: Vec<_> = running.image.brokers.iter().map(|(b, i)| (b.0, i.epoch, i.standing)).collect();
+            said.push(format!("node {} in the end: entry {}, nodes {nodes:?}", node + 1, running.image.applied));
             let Some(topic) = running.image.topics.get(&self.topic) else {
                 continue;
             };
@@ -617,6 +639,7 @@ impl World {
             }
             running.compare(truth, machine.rotten);
         }
+        said.iter().for_each(|line| self.hub.remember(line));
         for number in 0..partitions {
             let partition = TopicPartition::new(self.topic.clone(), number);
             self.judge_partition(&partition);
