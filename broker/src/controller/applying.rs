@@ -11,7 +11,8 @@ use raft::{SnapshotStatus, Storage};
 use super::image::MetadataImage;
 use super::records::{Outcome, Refusal, bincode_config};
 use super::state::{
-    Controller, Effect, Effects, IMAGE_PATIENCE, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES, SavedImage, to_bytes,
+    Controller, Effect, Effects, IMAGE_PATIENCE, Persisted, QuorumChange, SNAPSHOT_EVERY_BYTES,
+    SavedImage, to_bytes,
 };
 
 /// Something that was committed, in bincode.
@@ -167,6 +168,16 @@ impl Controller {
         image.voters = conf.voters.iter().copied().collect::<BTreeSet<u64>>();
         self.node.store().set_quorum(conf);
         Ok(Outcome::Done)
+    }
+
+    /// After how many entries an image takes the place of the log.
+    pub fn snapshot_every(&mut self, entries: u64) {
+        self.snapshot_every = entries;
+    }
+
+    /// Whether an image was taken that Raft does not count yet.
+    pub(super) fn image_is_pending(&self) -> bool {
+        self.node.raft.raft_log.applied < self.snapshot_index
     }
 
     pub(super) fn maybe_snapshot(&mut self, out: &mut Effects) {

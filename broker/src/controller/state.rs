@@ -313,11 +313,6 @@ impl Controller {
         self.balancer.policy = policy;
     }
 
-    /// After how many entries an image takes the place of the log.
-    pub fn snapshot_every(&mut self, entries: u64) {
-        self.snapshot_every = entries;
-    }
-
     /// The committed metadata.
     #[must_use]
     pub fn image(&self) -> &Arc<MetadataImage> {
@@ -359,10 +354,6 @@ impl Controller {
 
     pub(super) fn leads(&self) -> bool {
         self.node.raft.state == StateRole::Leader
-    }
-
-    pub(super) fn image_is_pending(&self) -> bool {
-        self.node.raft.raft_log.applied < self.snapshot_index
     }
 
     fn propose(&mut self, until: Monotonic, ticket: Ticket, proposal: Proposal, out: &mut Effects) {
@@ -545,8 +536,8 @@ impl Controller {
             self.send(sent.iter().map(RaftMessage::from).collect(), out);
             self.apply(ready.take_committed_entries(), &mut answers);
             // What is committed is found out again from the others: only terms and votes must survive.
-            let vote = ready.hs().filter(|_| ready.must_sync());
-            let vote = vote.filter(|_| !planted::is(Bug::VoteNotPersisted));
+            let is_due = ready.must_sync() && !planted::is(Bug::VoteNotPersisted);
+            let vote = ready.hs().filter(|_| is_due);
             let write = Persisted {
                 hard_state: vote.map(|hs| to_bytes(hs)),
                 entries: ready.entries().iter().map(|e| to_bytes(e)).collect(),

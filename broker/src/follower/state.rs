@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::record::producers::ProducerTable;
+use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{LeaderEpoch, Offset};
 
 use crate::peer::protocol::{Part, What};

@@ -114,6 +114,7 @@ impl LeaderActor {
         self.armed = Some((deadline, timer));
     }
 
+    #[expect(clippy::too_many_lines, reason = "a row of effects, each a few lines")]
     fn perform(
         &mut self,
         effect: Effect,
@@ -180,7 +181,10 @@ impl LeaderActor {
             }
             Effect::ChangeIsr(change) => self.change_isr(change, ctx),
             Effect::GiveUp => {
-                warn!(self.start.logger, "the log was cut, and another replica has more: it shall lead");
+                warn!(
+                    self.start.logger,
+                    "the log was cut, and another replica has more: it shall lead"
+                );
                 self.give_up();
             }
             Effect::Settled => {

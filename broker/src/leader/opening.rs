@@ -184,8 +184,15 @@ impl LeaderActor {
             self.start.epoch = self.start.partition.epoch;
             return self.reopen(ctx);
         }
-        if self.state.as_ref().is_some_and(|open| open.log.is_in_doubt()) {
-            warn!(self.start.logger, "the end of the log was cut: it serves once another replica was heard of");
+        if self
+            .state
+            .as_ref()
+            .is_some_and(|open| open.log.is_in_doubt())
+        {
+            warn!(
+                self.start.logger,
+                "the end of the log was cut: it serves once another replica was heard of"
+            );
             return self.begin_in_doubt(ctx);
         }
         self.settle(ctx);

@@ -22,8 +22,8 @@ use crate::leader::LeaderActor;
 use crate::leader::actor::{Close, Configure, UpdateReplicas};
 use crate::node::Shared;
 use crate::peer::fetcher::Fetchers;
-use crate::storage::sync::Outstanding;
 use crate::storage::LogFiles;
+use crate::storage::sync::Outstanding;
 use crate::supervision::{self};
 use crate::topic_config::TopicConfig;
 

@@ -64,7 +64,11 @@ impl LeaderEpochs {
         let before = self.0.len();
         // A reign that wrote nothing leaves no trace, also if it was later than this one: a follower that led in vain takes
         // the records of earlier reigns.
-        while self.0.last().is_some_and(|(e, s)| *s >= start && *e != epoch) {
+        while self
+            .0
+            .last()
+            .is_some_and(|(e, s)| *s >= start && *e != epoch)
+        {
             let _empty = self.0.pop();
         }
         if self.0.last().is_some_and(|(last, _)| *last >= epoch) {

@@ -22,7 +22,7 @@ impl Recovery {
         log_end: Offset,
         reason: &str,
     ) -> Result<(), StorageError> {
-        self.note_doubt()?;
+        self.note_doubt(log_end)?;
         let path = self.quarantine_path(log_end)?;
         let copy = || -> io::Result<()> {
             let mut bytes = vec![0; (size - from) as usize];
@@ -63,8 +63,10 @@ impl Recovery {
                 .size()
                 .map_err(StorageError::io("measuring", &log))?;
             self.files.open.forget(&log);
+            if size_bytes > 0 {
+                self.note_doubt(log_end)?;
+            }
             if size_bytes > 0 && self.cut_at.is_none() {
-                self.note_doubt()?;
                 let path = self.quarantine_path(*base)?;
                 self.files
                     .disk()
@@ -85,14 +87,13 @@ impl Recovery {
     }
 
     /// Remembers that what is cut off now may have been synced, before it is cut off.
-    fn note_doubt(&self) -> Result<(), StorageError> {
+    fn note_doubt(&self, log_end: Offset) -> Result<(), StorageError> {
         // What a failed sync or another leader took away was known not to count.
-        if self.cut_at.is_some() {
+        if self.cut_at.is_some_and(|cut| log_end >= cut) {
             return Ok(());
         }
         let path = self.files.dir.join(DOUBT);
-        replace_whole(&**self.files.disk(), &path, b"")
-            .map_err(StorageError::io("writing", &path))
+        replace_whole(&**self.files.disk(), &path, b"").map_err(StorageError::io("writing", &path))
     }
 
     /// A name that no earlier quarantine has.

@@ -240,7 +240,8 @@ impl Recovery {
                 Found::Bad(error) => error.to_string(),
             };
             let is_damage = segment.end < self.marks.recovery_point;
-            if (is_damage && !planted::is(Bug::DamageCutAsTail)) || planted::is(Bug::TornEndSkipped) {
+            if (is_damage && !planted::is(Bug::DamageCutAsTail)) || planted::is(Bug::TornEndSkipped)
+            {
                 match self
                     .skip_damage(&mut segment, &mut window, position, next)
                     .map_err(read_error())?
@@ -330,8 +331,7 @@ impl Recovery {
 
     fn take(&mut self, batch: &Batch, segment: &mut Segment) {
         let header = batch.header();
-        if header.base_offset >= self.producers_from.get()
-            && !planted::is(Bug::ProducersNotRebuilt)
+        if header.base_offset >= self.producers_from.get() && !planted::is(Bug::ProducersNotRebuilt)
         {
             self.producers.apply(header);
         }
@@ -450,7 +450,11 @@ impl Recovery {
             .max(self.segments[0].base())
             .min(log_end);
         self.marks.high_watermark = self.marks.high_watermark.min(log_end);
-        let in_doubt = self.files.disk().open(&self.files.dir.join(log::DOUBT)).is_ok();
+        let in_doubt = self
+            .files
+            .disk()
+            .open(&self.files.dir.join(log::DOUBT))
+            .is_ok();
         let mut log = Log::assemble(self.files, self.config, self.segments, self.marks, epochs);
         log.doubt(in_doubt);
         Ok(Opened {

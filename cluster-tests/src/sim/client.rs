@@ -59,7 +59,11 @@ impl View {
     /// Asks some node who leads.
     fn refresh(&mut self, hub: &mut Hub) {
         let node = hub.random.below(hub.plan.nodes as u64) as usize;
-        hub.send(Place::Client(self.client), Place::Node(node), Message::Metadata);
+        hub.send(
+            Place::Client(self.client),
+            Place::Node(node),
+            Message::Metadata,
+        );
     }
 
     fn described(&mut self, image: Arc<MetadataImage>) {
@@ -178,7 +182,9 @@ impl Producer {
                     None => break,
                 }
                 goes_first = false;
-                let Some((node, _, topic_id)) = leader.filter(|(_, _, id)| Some(*id) == self.topic_id) else {
+                let Some((node, _, topic_id)) =
+                    leader.filter(|(_, _, id)| Some(*id) == self.topic_id)
+                else {
                     lacks_leader = true;
                     break;
                 };
@@ -231,7 +237,11 @@ impl Producer {
                     (sent.acknowledged, sent.asked) = (true, None);
                     queue.confirmed = sent.at;
                     hub.coverage.acknowledged += sent.records;
-                    while queue.unacknowledged.pop_front_if(|s| s.acknowledged).is_some() {}
+                    while queue
+                        .unacknowledged
+                        .pop_front_if(|s| s.acknowledged)
+                        .is_some()
+                    {}
                 }
                 Err(error) => {
                     if at == 0 && is_out_of_order(error) {
@@ -340,7 +350,9 @@ impl Consumer {
             Ok((mut bytes, _, _)) => {
                 while !bytes.is_empty() {
                     let Ok((batch, rest)) = Batch::split(bytes) else {
-                        hub.truth.violate(|| format!("A5: a consumer is sent no whole batch of {partition}"));
+                        hub.truth.violate(|| {
+                            format!("A5: a consumer is sent no whole batch of {partition}")
+                        });
                         return;
                     };
                     bytes = rest;
@@ -350,12 +362,15 @@ impl Consumer {
                     }
                     let (base, at) = (batch.header().base_offset, *position);
                     if base > at && at >= hub.truth.start(topic_id, number) {
-                        hub.truth.violate(|| format!("A7: a consumer at {at} of {partition} is sent {base}"));
+                        hub.truth.violate(|| {
+                            format!("A7: a consumer at {at} of {partition} is sent {base}")
+                        });
                     }
                     for record in batch.records(1 << 20).unwrap_or_default() {
                         let shown = record.value.as_deref().and_then(number_of);
                         let shown = shown.unwrap_or(0);
-                        hub.truth.shows((topic_id, &partition), record.offset, shown);
+                        hub.truth
+                            .shows((topic_id, &partition), record.offset, shown);
                         self.read += 1;
                     }
                     *position = next;

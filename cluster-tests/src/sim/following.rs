@@ -67,7 +67,12 @@ impl Following {
     /// # Errors
     ///
     /// What the disk says: the follower starts again.
-    pub fn step(&mut self, files: &Files, cx: &mut Cx<'_>, input: Input) -> Result<Then, StorageError> {
+    pub fn step(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        input: Input,
+    ) -> Result<Then, StorageError> {
         self.follower.step(input, &mut self.effects);
         while let Some(effect) = self.effects.pop_front() {
             match effect {

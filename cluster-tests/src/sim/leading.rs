@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use callboard_broker::leader::{Acks, Effect, Effects, FetchError, Input, Leader, ProduceError, Refused, Ticket};
+use callboard_broker::leader::{
+    Acks, Effect, Effects, FetchError, Input, Leader, ProduceError, Refused, Ticket,
+};
 use callboard_broker::peer::protocol::{Part, PartitionPosition, What};
 use callboard_broker::storage::sync::SyncRequest;
 use callboard_broker::storage::{Log, ReadMode, StorageError};
@@ -92,7 +94,10 @@ impl Leading {
     ) -> Result<(), StorageError> {
         let records = batch.records(1 << 20).unwrap_or_default();
         let number = |v: Option<Bytes>| v.as_deref().and_then(super::truth::number_of);
-        let numbers = records.into_iter().filter_map(|r| number(r.value)).collect();
+        let numbers = records
+            .into_iter()
+            .filter_map(|r| number(r.value))
+            .collect();
         let ticket = self.ticket(Caller::Producer(from, id, numbers));
         let epoch = self.leader.epoch();
         let acks = Acks::All;
@@ -142,7 +147,9 @@ impl Leading {
     ) -> Result<(), StorageError> {
         let ticket = self.ticket(Caller::Nobody);
         let end = before.unwrap_or(self.leader.ends().high_watermark.get());
-        cx.hub.truth.deleted(files.topic_id, files.key.partition, end);
+        cx.hub
+            .truth
+            .deleted(files.topic_id, files.key.partition, end);
         self.step(files, cx, Input::DeleteRecords { ticket, before })
     }
 
@@ -151,7 +158,12 @@ impl Leading {
     /// # Errors
     ///
     /// As [`Leading::produce`].
-    pub fn step(&mut self, files: &Files, cx: &mut Cx<'_>, input: Input) -> Result<(), StorageError> {
+    pub fn step(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        input: Input,
+    ) -> Result<(), StorageError> {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             self.leader.step(cx.now(), input, &mut self.effects);
@@ -206,6 +218,7 @@ impl Leading {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a row of cases, each a few lines")]
     fn perform(
         &mut self,
         files: &Files,
@@ -228,10 +241,13 @@ impl Leading {
                 if let Some(Caller::Producer(to, id, numbers)) = self.callers.remove(&ticket) {
                     if let Ok(appended) = &result {
                         let of = (files.topic_id, &files.key);
-                        cx.hub.truth.acknowledges(cx.node, of, appended.base, &numbers);
+                        cx.hub
+                            .truth
+                            .acknowledges(cx.node, of, appended.base, &numbers);
                     }
                     let result = result.map(|a| a.base).map_err(NotProduced::Refused);
-                    cx.hub.send(Place::Node(cx.node), to, Message::Produced { id, result });
+                    cx.hub
+                        .send(Place::Node(cx.node), to, Message::Produced { id, result });
                 }
             }
             Effect::Read {
@@ -277,7 +293,8 @@ impl Leading {
             }
             Effect::ChangeIsr(change) => {
                 let epoch = self.leader.epoch();
-                cx.asks.push(Ask::ChangeIsr(files.key.clone(), epoch, change));
+                cx.asks
+                    .push(Ask::ChangeIsr(files.key.clone(), epoch, change));
             }
         }
         Ok(None)
@@ -301,19 +318,15 @@ impl Leading {
         Ok(Some(Input::StartAdvanced { log_start }))
     }
 
-    fn answer_reader(
-        &mut self,
-        cx: &mut Cx<'_>,
-        ticket: Ticket,
-        bytes: Result<Bytes, NotFetched>,
-    ) {
+    fn answer_reader(&mut self, cx: &mut Cx<'_>, ticket: Ticket, bytes: Result<Bytes, NotFetched>) {
         let Some(Caller::Reader(to, id)) = self.callers.remove(&ticket) else {
             return;
         };
         let ends = self.leader.ends();
         let (start, committed) = (ends.log_start.get(), ends.high_watermark.get());
         let result = bytes.map(|bytes| (bytes, start, committed));
-        cx.hub.send(Place::Node(cx.node), to, Message::Fetched { id, result });
+        cx.hub
+            .send(Place::Node(cx.node), to, Message::Fetched { id, result });
     }
 
     fn sync(&mut self, files: &Files, cx: &mut Cx<'_>) {

@@ -145,7 +145,11 @@ impl Replica {
             pending: Vec::new(),
             broker_epoch: -1,
             me,
-            image: PartitionImage::new(Vec::new(), LeaderEpoch(0), &std::collections::BTreeSet::new()),
+            image: PartitionImage::new(
+                Vec::new(),
+                LeaderEpoch(0),
+                &std::collections::BTreeSet::new(),
+            ),
             alive: BTreeMap::new(),
         }
     }
@@ -281,7 +285,8 @@ impl Replica {
     fn tell(&self, cx: &mut Cx<'_>, what: &str, log: &Log) {
         let (node, key, epochs) = (cx.node + 1, &self.files.key, log.epochs());
         let (start, end, doubt) = (log.log_start(), log.log_end(), log.is_in_doubt());
-        let line = format!("node {node} {key} {what}: log {start}..{end} in doubt {doubt} {epochs:?}");
+        let line =
+            format!("node {node} {key} {what}: log {start}..{end} in doubt {doubt} {epochs:?}");
         cx.hub.remember(&line);
     }
 
@@ -291,7 +296,7 @@ impl Replica {
     }
 
     fn open_to_follow(&mut self, cx: &mut Cx<'_>) {
-        self.open_by(cx, |files, config| Log::open(files, config));
+        self.open_by(cx, Log::open);
     }
 
     fn open_by(
@@ -409,12 +414,16 @@ impl Replica {
     /// The actor panics.
     pub fn crash(&mut self, cx: &mut Cx<'_>) {
         let failed = std::io::Error::other("it panicked");
-        self.fail(cx, &StorageError::io("acting on", &self.files.files.dir)(failed));
+        self.fail(
+            cx,
+            &StorageError::io("acting on", &self.files.files.dir)(failed),
+        );
     }
 
     /// The state is dropped and the log opened anew, as the supervisor does.
     fn fail(&mut self, cx: &mut Cx<'_>, error: &StorageError) {
-        cx.hub.remember(&format!("node {} {}: {error}", cx.node + 1, self.files.key));
+        cx.hub
+            .remember(&format!("node {} {}: {error}", cx.node + 1, self.files.key));
         self.settle();
         if let State::Leading(leading) = &mut self.state {
             leading.dismiss(cx);
@@ -428,7 +437,8 @@ impl Replica {
         }
         match self.restarts.failed(cx.now().monotonic) {
             Verdict::RestartAfter(wait) => {
-                self.files.later(cx, wait.as_micros() as u64, OfPartition::Restart);
+                self.files
+                    .later(cx, wait.as_micros() as u64, OfPartition::Restart);
             }
             Verdict::GiveUp => self.state = State::Offline,
         }
@@ -471,7 +481,10 @@ impl Replica {
             Some(_) => {}
             None => {
                 let failed = std::io::Error::other("the controller gave no leader epoch");
-                self.fail(cx, &StorageError::io("opening", &self.files.files.dir)(failed));
+                self.fail(
+                    cx,
+                    &StorageError::io("opening", &self.files.files.dir)(failed),
+                );
             }
         }
     }
@@ -526,7 +539,11 @@ impl Replica {
             State::Idle | State::WaitsToCut(..) | State::Offline => Ok(()),
         };
         if let Err(error) = closed {
-            let line = format!("node {} {} is not closed in order: {error}", cx.node + 1, self.files.key);
+            let line = format!(
+                "node {} {} is not closed in order: {error}",
+                cx.node + 1,
+                self.files.key
+            );
             cx.hub.remember(&line);
         }
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use callboard_common::Clock;
 
 use super::hub::Coverage;
 use super::plan::{END, Fault, Plan, SECOND};
@@ -62,7 +64,9 @@ pub fn run(plan: Plan, show: Show) -> Outcome {
 /// Leaves out faults as long as the plan fails without them (delta debugging, Zeller 2002).
 #[must_use]
 pub fn shrink(plan: &Plan, budget: Duration) -> Plan {
-    let began = Instant::now();
+    let clock = Clock::machine();
+    let began = clock.now().monotonic;
+    let elapsed = || clock.now().monotonic.since(began);
     // Another violation is another bug.
     let kind = |o: &Outcome| Some(o.violation.as_ref()?.split(':').next()?.to_owned());
     let wanted = kind(&run(plan.clone(), Show::Nothing));
@@ -71,7 +75,7 @@ pub fn shrink(plan: &Plan, budget: Duration) -> Plan {
     loop {
         let mut at = 0;
         let mut smaller = false;
-        while at < small.faults.len() && began.elapsed() < budget {
+        while at < small.faults.len() && elapsed() < budget {
             let mut candidate = small.clone();
             let end = (at + size).min(candidate.faults.len());
             drop(candidate.faults.drain(at..end));
@@ -82,7 +86,7 @@ pub fn shrink(plan: &Plan, budget: Duration) -> Plan {
                 at += size;
             }
         }
-        if began.elapsed() >= budget || (size == 1 && !smaller) {
+        if elapsed() >= budget || (size == 1 && !smaller) {
             return small;
         }
         size = (size / 2).max(1);
@@ -125,9 +129,11 @@ pub struct Order {
 ///
 /// Panics if a thread cannot be started.
 pub fn run_many(order: Order, progress: impl Fn(u64, u64) + Sync) -> Report {
-    let (next, began) = (AtomicU64::new(0), Instant::now());
+    let (next, clock) = (AtomicU64::new(0), Clock::machine());
+    let began = clock.now().monotonic;
+    let elapsed = || clock.now().monotonic.since(began);
     let report = Mutex::new(Report::default());
-    let late = || order.time_max.is_some_and(|max| began.elapsed() > max);
+    let late = || order.time_max.is_some_and(|max| elapsed() > max);
     std::thread::scope(|scope| {
         for _ in 0..order.threads.max(1) {
             let _thread = scope.spawn(|| {
@@ -153,7 +159,7 @@ pub fn run_many(order: Order, progress: impl Fn(u64, u64) + Sync) -> Report {
         }
     });
     let mut report = report.into_inner().expect("no thread panics with it");
-    report.took = began.elapsed();
+    report.took = elapsed();
     report.failures.sort_by_key(|f| f.seed);
     report
 }

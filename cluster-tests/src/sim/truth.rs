@@ -111,9 +111,7 @@ impl Truth {
         if other != node {
             self.violate(|| {
                 let (a, b) = (node + 1, other + 1);
-                format!(
-                    "I9: nodes {a} and {b} lead {partition} in epoch {epoch}"
-                )
+                format!("I9: nodes {a} and {b} lead {partition} in epoch {epoch}")
             });
         }
         if !is_newest {
@@ -128,7 +126,13 @@ impl Truth {
             return true;
         }
         let from = log.log_start().max(Offset::new(start.min(end)));
-        self.compare(node, (id, partition), log, from, Offset::new(end.max(from.get())))
+        self.compare(
+            node,
+            (id, partition),
+            log,
+            from,
+            Offset::new(end.max(from.get())),
+        )
     }
 
     /// I5: what a log holds of what was committed is the same. Whether the log can be read.
@@ -264,12 +268,7 @@ impl Truth {
     }
 
     /// I8: a consumer is shown a record: it was committed there.
-    pub fn shows(
-        &mut self,
-        (id, partition): (Uuid, &TopicPartition),
-        offset: Offset,
-        number: u64,
-    ) {
+    pub fn shows(&mut self, (id, partition): (Uuid, &TopicPartition), offset: Offset, number: u64) {
         let known = self.partition(id, partition.partition);
         let found = known.offsets.get(&number).copied();
         let unread = known.unread && offset.get() >= known.end;

@@ -670,6 +670,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// The log against a model: which offsets exist, which were confirmed, where the log starts.
+#[expect(
+    clippy::unwrap_in_result,
+    clippy::too_many_lines,
+    reason = "a test that is told by its steps"
+)]
 fn follow_the_model(seed: u64, steps: &[Step]) -> Result<(), TestCaseError> {
     let disk = SimulatedDisk::new(seed);
     let mut opened = reopen(&disk, None);
@@ -683,30 +688,56 @@ fn follow_the_model(seed: u64, steps: &[Step]) -> Result<(), TestCaseError> {
                 prop_assert_eq!(log.append(&batch, EPOCH, NOW).expect("appended").get(), end);
                 end += count;
             }
-            Step::Sync => { sync(log); confirmed = end; }
+            Step::Sync => {
+                sync(log);
+                confirmed = end;
+            }
             Step::Checkpoint => {
-                log.checkpoint(Offset::new(confirmed), &opened.producers).expect("ready").write().expect("written");
+                log.checkpoint(Offset::new(confirmed), &opened.producers)
+                    .expect("ready")
+                    .write()
+                    .expect("written");
                 log.files.checkpoints.write().expect("written");
             }
-            Step::AdvanceStart(to) => { log.advance_start(Offset::new(to.min(confirmed))); start = start.max(to.min(confirmed)); }
+            Step::AdvanceStart(to) => {
+                log.advance_start(Offset::new(to.min(confirmed)));
+                start = start.max(to.min(confirmed));
+            }
             Step::Retain => {
-                if let Some(removal) = log.retain(Offset::new(confirmed), Timestamp(20_000)).expect("rolled") {
+                if let Some(removal) = log
+                    .retain(Offset::new(confirmed), Timestamp(20_000))
+                    .expect("rolled")
+                {
                     removal.run().expect("removed");
                 }
             }
             Step::Close => {
                 let files = log.files.clone();
-                opened.log.close(Offset::new(end), &opened.producers).expect("closed");
+                opened
+                    .log
+                    .close(Offset::new(end), &opened.producers)
+                    .expect("closed");
                 files.checkpoints.write().expect("written");
                 opened = reopen(&disk, None);
                 confirmed = end;
             }
-            Step::Kill => { opened = reopen(&disk, None); confirmed = end; }
-            Step::PowerLoss => { disk.crash(); opened = reopen(&disk, None); }
+            Step::Kill => {
+                opened = reopen(&disk, None);
+                confirmed = end;
+            }
+            Step::PowerLoss => {
+                disk.crash();
+                opened = reopen(&disk, None);
+            }
         }
         let log = &opened.log;
         let found = log.log_end().get();
-        prop_assert!((confirmed..=end).contains(&found), "{found} of {confirmed}..={end}: {:?} {:?}", opened.damaged, opened.quarantined);
+        prop_assert!(
+            (confirmed..=end).contains(&found),
+            "{found} of {confirmed}..={end}: {:?} {:?}",
+            opened.damaged,
+            opened.quarantined
+        );
         end = log.log_end().get();
         if matches!(step, Step::PowerLoss | Step::Kill | Step::Close) {
             prop_assert_eq!(opened.damaged.len(), 0);
@@ -736,11 +767,27 @@ proptest! {
 fn segments_of_both_sides_of_the_start_do_not_become_one_log() {
     use Step::{AdvanceStart, Append, Checkpoint, Close, PowerLoss, Retain, Sync};
     let steps = [
-        Append { count: 4, pad: 94 }, Append { count: 4, pad: 342 }, Append { count: 1, pad: 0 }, Close,
-        Append { count: 3, pad: 134 }, PowerLoss, Append { count: 2, pad: 336 }, Append { count: 1, pad: 179 }, Sync,
-        Checkpoint, Append { count: 3, pad: 2 }, PowerLoss, Append { count: 4, pad: 184 }, Close, Sync,
-        Append { count: 3, pad: 342 }, AdvanceStart(19), Append { count: 4, pad: 282 }, Append { count: 2, pad: 325 },
-        Retain, PowerLoss,
+        Append { count: 4, pad: 94 },
+        Append { count: 4, pad: 342 },
+        Append { count: 1, pad: 0 },
+        Close,
+        Append { count: 3, pad: 134 },
+        PowerLoss,
+        Append { count: 2, pad: 336 },
+        Append { count: 1, pad: 179 },
+        Sync,
+        Checkpoint,
+        Append { count: 3, pad: 2 },
+        PowerLoss,
+        Append { count: 4, pad: 184 },
+        Close,
+        Sync,
+        Append { count: 3, pad: 342 },
+        AdvanceStart(19),
+        Append { count: 4, pad: 282 },
+        Append { count: 2, pad: 325 },
+        Retain,
+        PowerLoss,
     ];
     follow_the_model(314_347_662_233_389_719, &steps).expect("the model");
 }
@@ -832,7 +879,8 @@ fn reigns_survive_the_loss_of_their_file() {
     for epoch in [1, 2, 2, 4] {
         log.begin_epoch(LeaderEpoch(epoch));
         let batch = batch(log.log_end().get(), 2, 600);
-        log.append(&batch, LeaderEpoch(epoch), NOW).expect("appended");
+        log.append(&batch, LeaderEpoch(epoch), NOW)
+            .expect("appended");
     }
     let (epochs, files) = (log.epochs().clone(), log.files.clone());
     log.close(Offset::new(8), &ProducerTable::default())
@@ -841,4 +889,23 @@ fn reigns_survive_the_loss_of_their_file() {
     let path = Path::new(DIR).join(crate::storage::leader_epochs::FILE_NAME);
     disk.remove(&path).expect("removed");
     assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
+}
+
+/// A failed sync takes away what was never durable; what has rotted below that was, and is missed.
+#[test]
+fn a_log_that_lost_more_than_a_failed_sync_took_is_in_doubt() {
+    for rotten in [false, true] {
+        let disk = SimulatedDisk::new(6);
+        let log = small_log(&disk);
+        if rotten {
+            let last = log.segments.last().expect("there is one");
+            disk.rot(&last.files.path("log"), 30, 1);
+        }
+        let end = log.log_end();
+        drop(log);
+        let opened = reopen(&disk, Some(end));
+        assert_eq!(opened.log.is_in_doubt(), rotten);
+        assert_eq!(opened.log.log_end() < end, rotten);
+        assert_eq!(reopen(&disk, None).log.is_in_doubt(), rotten);
+    }
 }

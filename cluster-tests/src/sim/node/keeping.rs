@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use callboard_broker::replicas::{
-    Effect as ReplicasEffect, Effects as ReplicasEffects, Role,
-};
+use callboard_broker::controller::MetadataImage;
 use callboard_broker::replicas::directories::Directory;
+use callboard_broker::replicas::{Effect as ReplicasEffect, Effects as ReplicasEffects, Role};
 use callboard_broker::storage::LogFiles;
 use callboard_common::{Offset, TopicPartition};
 
@@ -49,11 +48,21 @@ impl Running {
         }
     }
 
-    pub(super) fn begin(&mut self, hub: &mut Hub, key: &TopicPartition, role: Role, broker_epoch: i64) {
+    pub(super) fn begin(
+        &mut self,
+        hub: &mut Hub,
+        key: &TopicPartition,
+        role: Role,
+        broker_epoch: i64,
+    ) {
         let dir = Path::new(DATA).join(key.to_string());
         let directory = self.directory(key);
         let prepared = directory.prepare(role.topic_id).map(drop);
-        let synced = || self.disk.sync_dir(Path::new(DATA)).map_err(|e| e.to_string());
+        let synced = || {
+            self.disk
+                .sync_dir(Path::new(DATA))
+                .map_err(|e| e.to_string())
+        };
         if let Err(error) = prepared.and_then(|()| synced()) {
             // Its directory cannot be used: the partition is offline here.
             self.later(hub, 2 * SECOND, OfNode::Prepare(key.clone()));
@@ -121,7 +130,10 @@ impl Running {
         }
         let deleted = self.directory(key).delete(replica.files.topic_id);
         if let Err(error) = deleted {
-            hub.remember(&format!("node {}: {key} is not removed: {error}", self.node + 1));
+            hub.remember(&format!(
+                "node {}: {key} is not removed: {error}",
+                self.node + 1
+            ));
         }
     }
 
@@ -183,8 +195,24 @@ impl Running {
             let to = end.min(log.log_end());
             if !truth.compare(self.node, (id, key), log, log.log_start(), to) && !rotten {
                 let node = self.node + 1;
-                truth.violate(|| format!("I4: node {node} cannot read {key} after everything was healed"));
+                truth.violate(|| {
+                    format!("I4: node {node} cannot read {key} after everything was healed")
+                });
             }
         }
     }
+}
+
+/// How many partitions have fewer in-sync replicas than before.
+pub(super) fn shrinks(before: &MetadataImage, after: &MetadataImage) -> u64 {
+    let mut count = 0;
+    for (name, topic) in &after.topics {
+        let Some(was) = before.topics.get(name).filter(|was| was.id == topic.id) else {
+            continue;
+        };
+        for (was, is) in was.partitions.iter().zip(&topic.partitions) {
+            count += u64::from(is.isr.len() < was.isr.len());
+        }
+    }
+    count
 }

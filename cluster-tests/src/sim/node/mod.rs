@@ -11,15 +11,15 @@ use std::sync::Arc;
 use callboard_broker::controller::actor::Published;
 use callboard_broker::controller::log_file::MetadataLog;
 use callboard_broker::controller::{
-    Command, Controller, Effect, Effects, Endpoint, Identity, Input, Member,
-    MetadataImage, Outcome, Policy, Proposal, QuorumChange, Refusal, TICK, Ticket,
+    Command, Controller, Effect, Effects, Endpoint, Identity, Input, Member, MetadataImage,
+    Outcome, Policy, Proposal, QuorumChange, Refusal, TICK, Ticket,
 };
 use callboard_broker::replicas::Replicas;
+use callboard_broker::storage::Disk;
 use callboard_broker::storage::checkpoint::Checkpoints;
 use callboard_broker::storage::disk::SimulatedDisk;
 use callboard_broker::storage::open_files::OpenFiles;
 use callboard_broker::storage::sync::Outstanding;
-use callboard_broker::storage::Disk;
 use callboard_broker::topic_config::TopicConfig;
 use callboard_common::{BrokerId, TopicPartition, Uuid};
 
@@ -142,7 +142,8 @@ impl Running {
     pub fn start(hub: &mut Hub, start: &Start) -> Result<Self, String> {
         let (node, plan) = (start.node, &hub.plan);
         let disk: Arc<dyn Disk> = Arc::new(start.disk.clone());
-        disk.create_dir(Path::new(DATA)).map_err(|e| e.to_string())?;
+        disk.create_dir(Path::new(DATA))
+            .map_err(|e| e.to_string())?;
         let me = BrokerId(node as i32 + 1);
         let config = TopicConfig {
             segment_bytes: plan.segment_bytes,
@@ -253,7 +254,8 @@ impl Running {
         let now = hub.clock(self.skew_ms);
         if let Some(controller) = &mut self.controller {
             controller.step(now, input, &mut self.effects);
-            self.published.note_contact(controller.contact(now.monotonic));
+            self.published
+                .note_contact(controller.contact(now.monotonic));
         }
         self.settle(hub);
     }
@@ -282,7 +284,7 @@ impl Running {
             Effect::Publish(image) => {
                 hub.truth.image(self.node, &image);
                 if self.published.show(image.clone()) {
-                    hub.coverage.isr_shrinks += shrinks(&self.image, &image);
+                    hub.coverage.isr_shrinks += keeping::shrinks(&self.image, &image);
                     self.image = image;
                     self.image_changed = true;
                 }
@@ -495,7 +497,10 @@ impl Running {
             | Effect::Forward(..) => (None, Ok(())),
         };
         if let Err(error) = result {
-            hub.remember(&format!("node {}: metadata cannot be written: {error}", self.node + 1));
+            hub.remember(&format!(
+                "node {}: metadata cannot be written: {error}",
+                self.node + 1
+            ));
             return self.controller_failed(hub);
         }
         match number {
@@ -555,19 +560,4 @@ impl Running {
         }
         true
     }
-
-}
-
-/// How many partitions have fewer in-sync replicas than before.
-fn shrinks(before: &MetadataImage, after: &MetadataImage) -> u64 {
-    let mut count = 0;
-    for (name, topic) in &after.topics {
-        let Some(was) = before.topics.get(name).filter(|was| was.id == topic.id) else {
-            continue;
-        };
-        for (was, is) in was.partitions.iter().zip(&topic.partitions) {
-            count += u64::from(is.isr.len() < was.isr.len());
-        }
-    }
-    count
 }

@@ -13,10 +13,18 @@ use crate::sim::replica::{Cx, Replica};
 
 impl Running {
     /// Another place says something.
+    #[expect(clippy::too_many_lines, reason = "a row of cases, each a few lines")]
     pub fn message(&mut self, hub: &mut Hub, from: Place, message: Message) {
         match (message, from) {
             (Message::Raft(member, message), _) => self.step(hub, Input::Message(member, message)),
-            (Message::Propose { id, proposal, relay }, Place::Node(asker)) => {
+            (
+                Message::Propose {
+                    id,
+                    proposal,
+                    relay,
+                },
+                Place::Node(asker),
+            ) => {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
                 if self.controller.is_none() {
@@ -34,11 +42,23 @@ impl Running {
                 let described = Message::Described(self.image.clone());
                 hub.send(Place::Node(self.node), client, described);
             }
-            (Message::Produce { id, partition, topic_id, batch }, client) => {
+            (
+                Message::Produce {
+                    id,
+                    partition,
+                    topic_id,
+                    batch,
+                },
+                client,
+            ) => {
                 let at = self.now_of(&partition);
                 if !self.leads(hub, &partition, topic_id) {
                     let result = Err(NotProduced::NotLeader);
-                    return hub.send(Place::Node(self.node), client, Message::Produced { id, result });
+                    return hub.send(
+                        Place::Node(self.node),
+                        client,
+                        Message::Produced { id, result },
+                    );
                 }
                 self.with(hub, at, |replica, cx| {
                     replica.act(cx, |leading, files, cx| {
@@ -46,11 +66,24 @@ impl Running {
                     });
                 });
             }
-            (Message::Fetch { id, partition, topic_id, from, epoch }, client) => {
+            (
+                Message::Fetch {
+                    id,
+                    partition,
+                    topic_id,
+                    from,
+                    epoch,
+                },
+                client,
+            ) => {
                 let at = self.now_of(&partition);
                 if !self.leads(hub, &partition, topic_id) {
                     let result = Err(NotFetched::NotLeader);
-                    return hub.send(Place::Node(self.node), client, Message::Fetched { id, result });
+                    return hub.send(
+                        Place::Node(self.node),
+                        client,
+                        Message::Fetched { id, result },
+                    );
                 }
                 self.with(hub, at, |replica, cx| {
                     replica.act(cx, |leading, files, cx| {
@@ -98,14 +131,15 @@ impl Running {
                     failed: false,
                     timer: same.is_some_and(|f| f.timer),
                 };
-                drop(self.feeds.insert(key, feed));
+                let _before = self.feeds.insert(key, feed);
                 self.feed(hub, &partition, lane.follower);
             }
             Message::Part(partition, part) => {
                 let at = self.now_of(&partition);
                 self.with(hub, at, |replica, cx| {
                     let leader = BrokerId(lane.leader as i32 + 1);
-                    if replica.files.topic_id == part.topic_id && replica.followed() == Some(leader) {
+                    if replica.files.topic_id == part.topic_id && replica.followed() == Some(leader)
+                    {
                         replica.sent(cx, *part);
                     }
                 });
@@ -134,16 +168,21 @@ impl Running {
     /// The partitions that follow a node.
     #[must_use]
     pub fn following(&self, leader: BrokerId) -> Vec<TopicPartition> {
-        let follows = self.partitions.iter().filter(|(_, r)| r.followed() == Some(leader));
+        let follows = self
+            .partitions
+            .iter()
+            .filter(|(_, r)| r.followed() == Some(leader));
         follows.map(|(p, _)| p.clone()).collect()
     }
 
     /// Tells a follower what there is for it.
     pub(super) fn feed(&mut self, hub: &mut Hub, partition: &TopicPartition, follower: usize) {
         let key = (partition.clone(), follower);
-        let Some(feed) = self.feeds.get(&key) else { return };
+        let Some(feed) = self.feeds.get(&key) else {
+            return;
+        };
         if !hub.is_current(feed.lane) {
-            drop(self.feeds.remove(&key));
+            let _gone = self.feeds.remove(&key);
             return;
         }
         let (position, lane) = (feed.position, feed.lane);
@@ -165,7 +204,9 @@ impl Running {
         });
         let committed = self.committed(partition);
         let life = self.now_of(partition).1;
-        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let Some(feed) = self.feeds.get_mut(&key) else {
+            return;
+        };
         (feed.fed_in, feed.failed) = (life, false);
         match fed {
             Fed::Part(part) => {
@@ -235,8 +276,11 @@ impl Running {
             .collect();
         for follower in waiting {
             let key = (partition.clone(), follower);
-            let Some(feed) = self.feeds.get(&key) else { continue };
-            let more = ends.log_end > feed.position.end || ends.epoch.or(ends.in_doubt) > Some(feed.position.epoch);
+            let Some(feed) = self.feeds.get(&key) else {
+                continue;
+            };
+            let more = ends.log_end > feed.position.end
+                || ends.epoch.or(ends.in_doubt) > Some(feed.position.epoch);
             // A new life of the leader has heard of nobody yet.
             if feed.fed_in != life || (more && !feed.failed) {
                 self.feed(hub, partition, follower);
@@ -246,10 +290,17 @@ impl Running {
         }
     }
 
-    pub(super) fn feed_later(&mut self, hub: &mut Hub, partition: &TopicPartition, follower: usize) {
+    pub(super) fn feed_later(
+        &mut self,
+        hub: &mut Hub,
+        partition: &TopicPartition,
+        follower: usize,
+    ) {
         let key = (partition.clone(), follower);
         let committed = self.committed(partition);
-        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let Some(feed) = self.feeds.get_mut(&key) else {
+            return;
+        };
         feed.timer = false;
         if !feed.waits {
             return;
