@@ -278,6 +278,9 @@ impl World {
 
     /// A process ends. With its power, if that goes, go the sectors that were not synced.
     fn down(&mut self, node: usize, power: bool) {
+        if power {
+            self.judge_durable(node);
+        }
         let Some(running) = self.machines[node].running.take() else {
             return;
         };
@@ -300,6 +303,35 @@ impl World {
                 let died = OfNode::Died(BrokerId(node as i32 + 1));
                 let wait = 500 + self.hub.random.below(3 * MS);
                 self.hub.after(wait, Event::Node(other, running.life, died));
+            }
+        }
+    }
+
+    /// I10: what was committed is durable on every in-sync replica, also on one whose power goes now.
+    fn judge_durable(&mut self, node: usize) {
+        let images = self.machines.iter().filter_map(|m| m.running.as_ref());
+        let newest = images
+            .max_by_key(|r| r.image.applied)
+            .map(|r| r.image.clone());
+        let (Some(running), Some(image)) = (&self.machines[node].running, newest) else {
+            return;
+        };
+        if self.machines[node].rotten {
+            return;
+        }
+        let me = BrokerId(node as i32 + 1);
+        for replica in running.replicas() {
+            let (Some(log), key) = (replica.log(), &replica.files.key) else {
+                continue;
+            };
+            let topic = image.topics.get(&key.topic);
+            let topic = topic.filter(|t| t.id == replica.files.topic_id);
+            let partition = topic.and_then(|t| t.partitions.get(key.partition as usize));
+            let counts = partition.is_some_and(|p| p.isr.contains(&me));
+            let committed = self.hub.truth.end(replica.files.topic_id, key.partition);
+            if counts && log.synced_end().get() < committed {
+                let synced = log.synced_end();
+                self.hub.truth.violate(|| format!("I10: {committed} of {key} are committed, and {synced} are durable on node {node}, which is in sync", node = node + 1));
             }
         }
     }
