@@ -3,8 +3,9 @@
 mod faults;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use callboard_broker::controller::Command;
+use callboard_broker::controller::{Command, MetadataImage};
 use callboard_broker::storage::disk::SimulatedDisk;
 use callboard_common::{BrokerId, TopicName, TopicPartition, Uuid};
 
@@ -71,6 +72,8 @@ pub struct World {
     clients: Vec<Client>,
     topic: TopicName,
     topics_made: u8,
+    /// The newest metadata that any node has seen.
+    newest: Arc<MetadataImage>,
     /// When it is looked again whether the topic is there.
     topic_due: Micros,
 }
@@ -124,6 +127,7 @@ impl World {
             clients,
             topic,
             topics_made: 0,
+            newest: Arc::default(),
             topic_due: 0,
         }
     }
@@ -183,6 +187,11 @@ impl World {
         }
         self.happen(event);
         if let Some(node) = node {
+            if let Some(running) = &self.machines[node].running
+                && running.image.applied > self.newest.applied
+            {
+                self.newest = running.image.clone();
+            }
             self.notice_power(node);
             self.want_topic(node);
         }
@@ -309,11 +318,7 @@ impl World {
 
     /// I10: what was committed is durable on every in-sync replica, also on one whose power goes now.
     fn judge_durable(&mut self, node: usize) {
-        let images = self.machines.iter().filter_map(|m| m.running.as_ref());
-        let newest = images
-            .max_by_key(|r| r.image.applied)
-            .map(|r| r.image.clone());
-        let (Some(running), Some(image)) = (&self.machines[node].running, newest) else {
+        let (Some(running), image) = (&self.machines[node].running, self.newest.clone()) else {
             return;
         };
         if self.machines[node].rotten {
