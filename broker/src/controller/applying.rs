@@ -61,6 +61,12 @@ impl Controller {
         }
     }
 
+    /// A member cannot be reached: what it was sent is lost.
+    pub(super) fn is_unreachable(&mut self, raft_id: u64) {
+        self.node.report_unreachable(raft_id);
+        self.image_was_lost(raft_id);
+    }
+
     /// The image that a member was sent did not arrive, or it is not known whether it did: Raft looks again what it has.
     pub(super) fn image_was_lost(&mut self, raft_id: u64) {
         if self.images_sent.remove(&raft_id).is_some() {

@@ -341,10 +341,7 @@ impl Controller {
             Input::Persisted(number) => self.persisted(number, out),
             Input::Message(sender, message) => self.message(now, sender, *message),
             Input::Died(broker, epoch) => self.died(broker, epoch),
-            Input::Unreachable(raft_id) => {
-                self.node.report_unreachable(raft_id);
-                self.image_was_lost(raft_id);
-            }
+            Input::Unreachable(raft_id) => self.is_unreachable(raft_id),
             Input::HandOver => self.hand_over(),
             Input::Tick => self.tick(now, out),
         }
