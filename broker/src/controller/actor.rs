@@ -384,15 +384,7 @@ impl ControllerActor {
         };
         let (actor, incarnation) = (ctx.address(), self.incarnation);
         self.start.runtime.sync().run(move || {
-            let (written, result) = match effect {
-                Effect::Persist(number, write) => (Some(number), log.persist(&write)),
-                Effect::Snapshot(saved, rest) => (None, log.snapshot(&saved, &rest)),
-                Effect::Answer(..)
-                | Effect::Publish(_)
-                | Effect::Led(_)
-                | Effect::Send(..)
-                | Effect::Forward(..) => (None, Ok(())),
-            };
+            let (written, result) = log.write(effect);
             supervision::tell(
                 &actor,
                 WriteDone {

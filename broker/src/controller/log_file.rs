@@ -16,7 +16,7 @@ use super::image::MetadataImage;
 use super::old_image::OldImage;
 use super::raft_wire::Quorum;
 use super::records::{bincode_config, encode};
-use super::state::{Persisted, SavedImage};
+use super::state::{Effect, Persisted, SavedImage};
 use crate::planted::{self, Bug};
 use crate::storage::disk::{self, Disk, File};
 use crate::storage::{StorageError, disk::is_full};
@@ -257,6 +257,19 @@ impl MetadataLog {
         }
         self.end += frame.len() as u64;
         Ok(())
+    }
+
+    /// Writes what the controller wants written, which nothing but its images and writes is; with the number of a write. Blocks.
+    pub fn write(&mut self, effect: Effect) -> (Option<u64>, Result<(), StorageError>) {
+        match effect {
+            Effect::Persist(number, write) => (Some(number), self.persist(&write)),
+            Effect::Snapshot(saved, rest) => (None, self.snapshot(&saved, &rest)),
+            Effect::Answer(..)
+            | Effect::Publish(_)
+            | Effect::Led(_)
+            | Effect::Send(..)
+            | Effect::Forward(..) => (None, Ok(())),
+        }
     }
 
     /// Replaces log and snapshot by a newer image. Blocks.

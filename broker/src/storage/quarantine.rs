@@ -87,12 +87,13 @@ impl Recovery {
     }
 
     /// Remembers that what is cut off now may have been synced, before it is cut off.
-    fn note_doubt(&self, log_end: Offset) -> Result<(), StorageError> {
+    fn note_doubt(&mut self, log_end: Offset) -> Result<(), StorageError> {
         // What a failed sync or another leader took away was known not to count.
         if self.cut_at.is_some_and(|cut| log_end >= cut) {
             return Ok(());
         }
         let path = self.files.dir.join(DOUBT);
+        self.in_doubt = true;
         replace_whole(&**self.files.disk(), &path, b"").map_err(StorageError::io("writing", &path))
     }
 

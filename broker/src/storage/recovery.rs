@@ -42,8 +42,10 @@ pub(super) struct Recovery {
     pub(super) quarantined: Vec<Quarantined>,
     pub(super) damaged: Vec<StorageError>,
     pub(super) names_changed: bool,
-    /// Whether the file of the reigns cannot be read.
-    pub(super) epochs_lost: bool,
+    /// Whether the log was cut, by this recovery or one before, and may lack what was synced.
+    pub(super) in_doubt: bool,
+    /// The reigns as their file has them; none if it cannot be read.
+    pub(super) epochs_in_file: LeaderEpochs,
     /// Where the batches that were read changed their leader epoch.
     pub(super) reigns: Vec<(LeaderEpoch, Offset)>,
     /// Files that may hold what was never synced.
@@ -75,13 +77,14 @@ pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, Stora
         quarantined: Vec::new(),
         damaged: Vec::new(),
         names_changed: false,
-        epochs_lost: false,
+        in_doubt: false,
+        epochs_in_file: LeaderEpochs::default(),
         reigns: Vec::new(),
         scanned: Vec::new(),
     };
     let bases = recovery.bases()?;
     let (disk, dir) = (&**recovery.files.disk(), &recovery.files.dir);
-    recovery.epochs_lost = LeaderEpochs::read(disk, dir).latest().is_none();
+    recovery.epochs_in_file = LeaderEpochs::read(disk, dir);
     recovery.load_snapshot()?;
     recovery.scan_all(&bases)?;
     recovery.finish()
@@ -104,6 +107,7 @@ impl Recovery {
             }
             Err(error) => return Err(StorageError::io("listing", &dir)(error)),
         };
+        self.in_doubt = names.iter().any(|n| n == log::DOUBT);
         let bases: BTreeSet<Offset> = names
             .iter()
             .filter_map(|n| log::offset_of(n, "log"))
@@ -310,9 +314,9 @@ impl Recovery {
 
     /// Below this offset nothing has to be read: it was synced, and producers and reigns are known.
     fn known(&self) -> Offset {
-        match self.epochs_lost {
-            true => Offset::ZERO,
-            false => self.marks.recovery_point.min(self.producers_from),
+        match self.epochs_in_file.latest() {
+            None => Offset::ZERO,
+            Some(_) => self.marks.recovery_point.min(self.producers_from),
         }
     }
 
@@ -450,13 +454,8 @@ impl Recovery {
             .max(self.segments[0].base())
             .min(log_end);
         self.marks.high_watermark = self.marks.high_watermark.min(log_end);
-        let in_doubt = self
-            .files
-            .disk()
-            .open(&self.files.dir.join(log::DOUBT))
-            .is_ok();
         let mut log = Log::assemble(self.files, self.config, self.segments, self.marks, epochs);
-        log.doubt(in_doubt);
+        log.in_doubt = self.in_doubt;
         Ok(Opened {
             log,
             producers: self.producers,
@@ -471,7 +470,7 @@ impl Recovery {
     /// say it, because the file may lack some or know others that were cut.
     fn epochs(&mut self, log_end: Offset) -> Result<(LeaderEpochs, bool), StorageError> {
         let (disk, dir) = (&**self.files.disk(), &self.files.dir);
-        let in_file = LeaderEpochs::read(disk, dir);
+        let in_file = std::mem::take(&mut self.epochs_in_file);
         let mut epochs = in_file.clone();
         if !planted::is(Bug::EpochsNotCut) {
             epochs.truncate(self.marks.recovery_point.min(log_end) + 1);

@@ -10,7 +10,7 @@ use callboard_common::{LeaderEpoch, Offset, TopicName, TopicPartition, Uuid};
 use super::event::{Event, Message, NotFetched, NotProduced, OfClient, Place};
 use super::hub::Hub;
 use super::leading::is_out_of_order;
-use super::plan::{HEALED, MS, SECOND};
+use super::plan::{HEALED, MS};
 use super::truth::number_of;
 
 /// A question is asked again after this.
@@ -26,6 +26,8 @@ struct View {
     client: usize,
     image: Arc<MetadataImage>,
     topic: TopicName,
+    /// The topic of this name that is written or read.
+    topic_id: Option<Uuid>,
     next_question: u64,
     asks_metadata: bool,
 }
@@ -36,6 +38,7 @@ impl View {
             client,
             image: Arc::default(),
             topic,
+            topic_id: None,
             next_question: 0,
             asks_metadata: false,
         }
@@ -46,10 +49,6 @@ impl View {
         let topic = self.image.topics.get(&self.topic)?;
         let partition = topic.partitions.get(usize::try_from(number).ok()?)?;
         Some((partition.leader?.0 as usize - 1, partition.epoch, topic.id))
-    }
-
-    fn topic_id(&self) -> Option<Uuid> {
-        Some(self.image.topics.get(&self.topic)?.id)
     }
 
     fn of(&self, number: i32) -> TopicPartition {
@@ -66,11 +65,18 @@ impl View {
         );
     }
 
-    fn described(&mut self, image: Arc<MetadataImage>) {
+    /// Takes newer metadata; whether the topic is another one of its name: what was meant for the old one is gone with it.
+    fn described(&mut self, image: Arc<MetadataImage>) -> bool {
         // A node may be behind.
         if image.applied >= self.image.applied {
             self.image = image;
         }
+        let topic_id = self.image.topics.get(&self.topic).map(|t| t.id);
+        let is_another = topic_id.is_some() && topic_id != self.topic_id;
+        if is_another {
+            self.topic_id = topic_id;
+        }
+        is_another
     }
 
     fn question(&mut self) -> u64 {
@@ -105,8 +111,6 @@ pub struct Producer {
     id: i64,
     next_number: u64,
     queues: BTreeMap<i32, Queue>,
-    /// The topic that the sequence numbers are of.
-    topic_id: Option<Uuid>,
 }
 
 impl Producer {
@@ -118,7 +122,6 @@ impl Producer {
             id: client as i64 + 1,
             next_number: (client as u64 + 1) << 40,
             queues: BTreeMap::new(),
-            topic_id: None,
         }
     }
 
@@ -138,7 +141,7 @@ impl Producer {
         let number = hub.random.below(hub.plan.partitions as u64) as i32;
         let (id, now_ms) = (self.id, (hub.now / MS) as i64);
         let queue = self.queues.entry(number).or_default();
-        if queue.unacknowledged.len() < IN_FLIGHT && self.topic_id.is_some() {
+        if queue.unacknowledged.len() < IN_FLIGHT && self.view.topic_id.is_some() {
             let count = hub.random.between(1, 4);
             let builder = BatchBuilder::new(Compression::None);
             let mut builder = builder.producer(id, 0, queue.next_sequence);
@@ -183,7 +186,7 @@ impl Producer {
                 }
                 goes_first = false;
                 let Some((node, _, topic_id)) =
-                    leader.filter(|(_, _, id)| Some(*id) == self.topic_id)
+                    leader.filter(|(_, _, id)| Some(*id) == self.view.topic_id)
                 else {
                     lacks_leader = true;
                     break;
@@ -200,7 +203,7 @@ impl Producer {
                 hub.after(PATIENCE, Event::Client(client, OfClient::Unanswered(id)));
             }
         }
-        if lacks_leader || self.topic_id.is_none() {
+        if lacks_leader || self.view.topic_id.is_none() {
             self.again(hub);
         }
     }
@@ -215,11 +218,7 @@ impl Producer {
     }
 
     fn described(&mut self, image: Arc<MetadataImage>) {
-        self.view.described(image);
-        let topic_id = self.view.topic_id();
-        if topic_id.is_some() && topic_id != self.topic_id {
-            // Another topic of this name: what was meant for the old one is gone with it.
-            self.topic_id = topic_id;
+        if self.view.described(image) {
             self.queues.clear();
         }
     }
@@ -279,9 +278,6 @@ pub struct Consumer {
     view: View,
     positions: BTreeMap<i32, i64>,
     asked: BTreeMap<u64, i32>,
-    topic_id: Option<Uuid>,
-    /// Records that were read.
-    pub read: u64,
 }
 
 impl Consumer {
@@ -292,15 +288,13 @@ impl Consumer {
             view: View::new(client, topic),
             positions: BTreeMap::new(),
             asked: BTreeMap::new(),
-            topic_id: None,
-            read: 0,
         }
     }
 
     fn act(&mut self, hub: &mut Hub) {
         let client = self.view.client;
         hub.after(FETCH_PAUSE, Event::Client(client, OfClient::Act));
-        if self.topic_id.is_none() {
+        if self.view.topic_id.is_none() {
             return self.view.refresh(hub);
         }
         for number in 0..hub.plan.partitions {
@@ -326,10 +320,7 @@ impl Consumer {
     }
 
     fn described(&mut self, image: Arc<MetadataImage>) {
-        self.view.described(image);
-        let topic_id = self.view.topic_id();
-        if topic_id.is_some() && topic_id != self.topic_id {
-            self.topic_id = topic_id;
+        if self.view.described(image) {
             self.positions.clear();
             self.asked.clear();
         }
@@ -341,7 +332,7 @@ impl Consumer {
         id: u64,
         result: Result<(bytes::Bytes, i64, i64), NotFetched>,
     ) {
-        let (Some(number), Some(topic_id)) = (self.asked.remove(&id), self.topic_id) else {
+        let (Some(number), Some(topic_id)) = (self.asked.remove(&id), self.view.topic_id) else {
             return;
         };
         let partition = self.view.of(number);
@@ -371,7 +362,6 @@ impl Consumer {
                         let shown = shown.unwrap_or(0);
                         hub.truth
                             .shows((topic_id, &partition), record.offset, shown);
-                        self.read += 1;
                     }
                     *position = next;
                 }
@@ -440,6 +430,3 @@ impl Client {
         }
     }
 }
-
-/// A producer sends what is left of its questions for so long after the faults.
-pub const DRAIN: u64 = 10 * SECOND;

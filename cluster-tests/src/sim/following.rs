@@ -2,13 +2,13 @@
 
 use callboard_broker::follower::{Effect, Effects, Follower, Input, Position};
 use callboard_broker::peer::protocol::PartitionPosition;
-use callboard_broker::storage::sync::SyncRequest;
 use callboard_broker::storage::{Log, StorageError};
 use callboard_common::{BrokerId, LeaderEpoch, Offset};
 
 use super::event::{Message, OfPartition};
 use super::plan::MS;
 use super::replica::{Background, Cx, Files};
+use super::syncing::Syncing;
 
 /// What did not work is tried again after this.
 const PAUSE: u64 = 200 * MS;
@@ -25,9 +25,8 @@ pub struct Following {
     epoch: LeaderEpoch,
     broker_epoch: i64,
     effects: Effects,
-    /// A sync that is under way.
-    pub syncing: Option<SyncRequest>,
-    sync_wanted: bool,
+    /// Its syncs.
+    pub syncing: Syncing,
 }
 
 /// What becomes of a follower's log after a step.
@@ -57,8 +56,7 @@ impl Following {
             epoch,
             broker_epoch,
             effects: Effects::new(),
-            syncing: None,
-            sync_wanted: false,
+            syncing: Syncing::default(),
         }
     }
 
@@ -77,7 +75,7 @@ impl Following {
         while let Some(effect) = self.effects.pop_front() {
             match effect {
                 Effect::Append(batch) => self.log.append_placed(&batch, cx.now().wall)?,
-                Effect::Sync => self.sync(files, cx),
+                Effect::Sync => self.syncing.want(&mut self.log, files, cx),
                 Effect::Report(position) => self.report(files, cx, position),
                 Effect::CutAt(epoch, end) => return Ok(Then::Cut(self.cut_at(cx, epoch, end))),
                 Effect::RestartAt(start) => return Ok(Then::RestartAt(start)),
@@ -120,35 +118,15 @@ impl Following {
         }
     }
 
-    fn sync(&mut self, files: &Files, cx: &mut Cx<'_>) {
-        self.sync_wanted = true;
-        if self.syncing.is_some() {
-            return;
-        }
-        self.sync_wanted = false;
-        self.syncing = self.log.sync_request();
-        if self.syncing.is_some() {
-            let time = cx.hub.sync_time(cx.node);
-            files.later(cx, time, OfPartition::Synced);
-        }
-    }
-
     /// A sync has ended.
     ///
     /// # Errors
     ///
     /// As [`Following::step`].
     pub fn synced(&mut self, files: &Files, cx: &mut Cx<'_>) -> Result<Then, StorageError> {
-        let Some(request) = self.syncing.take() else {
+        let Some(end) = self.syncing.ended(&mut self.log, files, cx)? else {
             return Ok(Then::Goes);
         };
-        request.run()?;
-        let end = request.end;
-        drop(request);
-        self.log.synced(end);
-        if self.sync_wanted {
-            self.sync(files, cx);
-        }
         let then = self.step(files, cx, Input::Synced(end))?;
         if matches!(then, Then::Goes) && cx.hub.random.percent(cx.hub.plan.checkpoints) {
             let committed = self.follower.high_watermark();

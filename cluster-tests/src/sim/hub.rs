@@ -70,13 +70,6 @@ pub struct Coverage {
     pub events: u64,
 }
 
-/// One way between two nodes: nothing of it arrives while it is cut.
-#[derive(Clone, Copy, Debug, Default)]
-struct Way {
-    /// Counts the cuts that last.
-    cuts: u32,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Hub {
@@ -92,7 +85,8 @@ pub struct Hub {
     pub random: Random,
     heap: BinaryHeap<Reverse<Item>>,
     number: u64,
-    ways: BTreeMap<(Place, Place), Way>,
+    /// Cuts that last, by the way that they cut: nothing of it arrives meanwhile.
+    cuts: BTreeMap<(Place, Place), u32>,
     /// Microseconds more for what a node sends.
     slow: BTreeMap<usize, Micros>,
     /// Microseconds more for its syncs.
@@ -132,7 +126,7 @@ impl Hub {
             plan,
             heap: BinaryHeap::new(),
             number: 0,
-            ways: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             slow: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
             lossy: 0,
@@ -185,7 +179,7 @@ impl Hub {
     }
 
     /// Makes something part of what two runs of a seed must have in common.
-    pub fn note_trace(&mut self, what: u64) {
+    fn note_trace(&mut self, what: u64) {
         self.trace = (self.trace ^ what)
             .wrapping_mul(0x0100_0000_01b3)
             .rotate_left(17);
@@ -216,17 +210,17 @@ impl Hub {
 
     /// Cuts a way, or heals one cut of it.
     pub fn cut(&mut self, from: Place, to: Place, cut: bool) {
-        let way = self.ways.entry((from, to)).or_default();
-        way.cuts = match cut {
-            true => way.cuts + 1,
-            false => way.cuts.saturating_sub(1),
+        let cuts = self.cuts.entry((from, to)).or_default();
+        *cuts = match cut {
+            true => *cuts + 1,
+            false => cuts.saturating_sub(1),
         };
     }
 
     /// Whether what `from` sends arrives at `to`.
     #[must_use]
     pub fn is_open(&self, from: Place, to: Place) -> bool {
-        self.ways.get(&(from, to)).is_none_or(|way| way.cuts == 0)
+        self.cuts.get(&(from, to)).is_none_or(|cuts| *cuts == 0)
     }
 
     /// What a node sends takes so much longer from now on.
@@ -236,7 +230,7 @@ impl Hub {
 
     /// Everything arrives from now on, at once.
     pub fn heal(&mut self) {
-        self.ways.clear();
+        self.cuts.clear();
         self.slow.clear();
         self.slow_disks.clear();
         self.lossy = 0;

@@ -7,7 +7,6 @@ use callboard_broker::leader::{
     Acks, Effect, Effects, FetchError, Input, Leader, ProduceError, Refused, Ticket,
 };
 use callboard_broker::peer::protocol::{Part, PartitionPosition, What};
-use callboard_broker::storage::sync::SyncRequest;
 use callboard_broker::storage::{Log, ReadMode, StorageError};
 use callboard_common::record::Batch;
 use callboard_common::record::producers::SequenceError;
@@ -15,7 +14,8 @@ use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Offset};
 
 use super::event::{Message, NotFetched, NotProduced, OfPartition, Place};
 use super::plan::MS;
-use super::replica::{Ask, Cx, Files};
+use super::replica::{Ask, Background, Cx, Files};
+use super::syncing::Syncing;
 
 /// About how much a follower is sent at once.
 const PART_BYTES: u32 = 64 << 10;
@@ -40,9 +40,8 @@ pub struct Leading {
     effects: Effects,
     callers: BTreeMap<Ticket, Caller>,
     next_ticket: u64,
-    /// A sync that is under way.
-    pub syncing: Option<SyncRequest>,
-    sync_wanted: bool,
+    /// Its syncs.
+    pub syncing: Syncing,
     armed: Option<Monotonic>,
 }
 
@@ -67,8 +66,7 @@ impl Leading {
             effects: Effects::new(),
             callers: BTreeMap::new(),
             next_ticket: 0,
-            syncing: None,
-            sync_wanted: false,
+            syncing: Syncing::default(),
             armed: None,
         }
     }
@@ -134,7 +132,7 @@ impl Leading {
         self.step(files, cx, input)
     }
 
-    /// Somebody deletes all that can be read.
+    /// Somebody deletes what lies below an offset.
     ///
     /// # Errors
     ///
@@ -143,13 +141,13 @@ impl Leading {
         &mut self,
         files: &Files,
         cx: &mut Cx<'_>,
-        before: Option<i64>,
+        before: i64,
     ) -> Result<(), StorageError> {
         let ticket = self.ticket(Caller::Nobody);
-        let end = before.unwrap_or(self.leader.ends().high_watermark.get());
         cx.hub
             .truth
-            .deleted(files.topic_id, files.key.partition, end);
+            .deleted(files.topic_id, files.key.partition, before);
+        let before = Some(before);
         self.step(files, cx, Input::DeleteRecords { ticket, before })
     }
 
@@ -236,7 +234,7 @@ impl Leading {
                     Err(error) => Err(error),
                 };
             }
-            Effect::Sync => self.sync(files, cx),
+            Effect::Sync => self.syncing.want(&mut self.log, files, cx),
             Effect::Acknowledge(ticket, result) => {
                 if let Some(Caller::Producer(to, id, numbers)) = self.callers.remove(&ticket) {
                     if let Ok(appended) = &result {
@@ -309,7 +307,7 @@ impl Leading {
         match self.log.retain(high_watermark, cx.now().wall) {
             Ok(removal) => {
                 // It runs beside the actor: the power may go before it does.
-                files.background(cx, removal.map(super::replica::Background::Removal));
+                files.background(cx, removal.map(Background::Removal));
             }
             Err(StorageError::Full { .. }) => {}
             Err(error) => return Err(error),
@@ -329,41 +327,21 @@ impl Leading {
             .send(Place::Node(cx.node), to, Message::Fetched { id, result });
     }
 
-    fn sync(&mut self, files: &Files, cx: &mut Cx<'_>) {
-        self.sync_wanted = true;
-        if self.syncing.is_some() {
-            return;
-        }
-        self.sync_wanted = false;
-        self.syncing = self.log.sync_request();
-        if self.syncing.is_some() {
-            let time = cx.hub.sync_time(cx.node);
-            files.later(cx, time, OfPartition::Synced);
-        }
-    }
-
     /// A sync has ended.
     ///
     /// # Errors
     ///
     /// As [`Leading::produce`].
     pub fn synced(&mut self, files: &Files, cx: &mut Cx<'_>) -> Result<(), StorageError> {
-        let Some(request) = self.syncing.take() else {
+        let Some(end) = self.syncing.ended(&mut self.log, files, cx)? else {
             return Ok(());
         };
-        request.run()?;
-        let end = request.end;
-        drop(request);
-        self.log.synced(end);
-        if self.sync_wanted {
-            self.sync(files, cx);
-        }
         self.step(files, cx, Input::Synced { end })?;
         if cx.hub.random.percent(cx.hub.plan.checkpoints) {
             let committed = self.leader.ends().high_watermark;
             match self.log.checkpoint(committed, self.leader.producers()) {
                 Ok(snapshot) => {
-                    files.background(cx, Some(super::replica::Background::Snapshot(snapshot)));
+                    files.background(cx, Some(Background::Snapshot(snapshot)));
                 }
                 Err(StorageError::Full { .. }) => {}
                 Err(error) => return Err(error),
@@ -396,7 +374,7 @@ impl Leading {
             return Ok(Fed::Later);
         }
         if epoch > position.epoch {
-            return Ok(self.part(position, What::NotLeader));
+            return Ok(Fed::Part(self.part(position, What::NotLeader)));
         }
         if self.leader.ends().in_doubt.is_some() {
             let compared = Input::Compared {
@@ -411,11 +389,11 @@ impl Leading {
             }
         }
         if position.end < log_start {
-            return Ok(self.part(position, What::TooOld(log_start)));
+            return Ok(Fed::Part(self.part(position, What::TooOld(log_start))));
         }
         let diverged = position.last_epoch;
         if let Some((epoch, end)) = diverged.and_then(|e| self.log.divergence(e, position.end)) {
-            return Ok(self.part(position, What::Diverged(epoch, end)));
+            return Ok(Fed::Part(self.part(position, What::Diverged(epoch, end))));
         }
         let followed = Input::Followed {
             replica,
@@ -432,7 +410,9 @@ impl Leading {
         match plan.run(ReadMode::Blocking) {
             Ok(bytes) => {
                 let records = bytes.unwrap_or_default();
-                Ok(self.part(position, What::Records(records.into())))
+                Ok(Fed::Part(
+                    self.part(position, What::Records(records.into())),
+                ))
             }
             Err(error) => {
                 if let StorageError::Damaged { offset, .. } = error {
@@ -443,16 +423,18 @@ impl Leading {
         }
     }
 
-    fn part(&self, position: &PartitionPosition, what: What) -> Fed {
+    /// What a follower at this position is sent.
+    #[must_use]
+    pub fn part(&self, position: &PartitionPosition, what: What) -> Box<Part> {
         let ends = self.leader.ends();
-        Fed::Part(Box::new(Part {
+        Box::new(Part {
             topic_id: position.topic_id,
             partition: position.partition,
             epoch: position.epoch,
             high_watermark: ends.high_watermark,
             log_start: ends.log_start,
             what,
-        }))
+        })
     }
 
     /// The leader ends: who waits is told nothing certain.

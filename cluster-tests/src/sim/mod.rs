@@ -16,5 +16,6 @@ pub mod plan;
 pub mod random;
 pub mod replica;
 pub mod runner;
+pub mod syncing;
 pub mod truth;
 pub mod world;

@@ -211,14 +211,10 @@ impl Replica {
 
     /// Runs what an earlier life has begun: the next one waits for it.
     fn settle(&mut self) {
-        let sync = match &mut self.state {
-            State::Leading(leading) => leading.syncing.take(),
-            State::Following(following) => following.syncing.take(),
-            State::Idle | State::WaitsToCut(..) | State::Offline => None,
-        };
-        if let Some(request) = sync {
-            // A failure is remembered by what the lives share.
-            let _result = request.run();
+        match &mut self.state {
+            State::Leading(leading) => leading.syncing.settle(),
+            State::Following(following) => following.syncing.settle(),
+            State::Idle | State::WaitsToCut(..) | State::Offline => {}
         }
         for background in self.pending.drain(..) {
             let _result = background.run();

@@ -91,7 +91,7 @@ pub struct Log {
     synced_end: Offset,
     names_unsynced: bool,
     /// Whether recovery cut off what may have been synced; see [`Log::is_in_doubt`].
-    in_doubt: bool,
+    pub(super) in_doubt: bool,
     bytes_since_checkpoint: u64,
     pub(super) epochs: LeaderEpochs,
     /// Whether reigns are known that the file does not have.
@@ -109,10 +109,6 @@ impl Log {
     /// [`StorageError`]; the files are as whole as before.
     pub fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, StorageError> {
         recovery::open(files, config)
-    }
-
-    pub(super) fn doubt(&mut self, in_doubt: bool) {
-        self.in_doubt = in_doubt;
     }
 
     pub(super) fn assemble(

@@ -165,7 +165,7 @@ impl Running {
         let at = self.now_of(&partition);
         self.with(hub, at, |replica, cx| {
             replica.act(cx, |leading, files, cx| {
-                leading.delete_records(files, cx, Some(before.max(leading.log.log_start().get())))
+                leading.delete_records(files, cx, before.max(leading.log.log_start().get()))
             });
         });
     }

@@ -367,7 +367,6 @@ impl Running {
         let Some(purpose) = self.waiting.remove(&ticket) else {
             return;
         };
-        let life_of = |p: &TopicPartition, i: u64| (p.clone(), i);
         match purpose {
             Purpose::Peer(node, id) => {
                 let message = Message::Proposed { id, index, result };
@@ -376,8 +375,7 @@ impl Running {
             Purpose::Come => self.comes = false,
             Purpose::Isr(partition, incarnation) => {
                 if result.is_err() {
-                    let at = life_of(&partition, incarnation);
-                    self.with(hub, at, |replica, cx| {
+                    self.with(hub, (partition, incarnation), |replica, cx| {
                         replica.act(cx, |leading, files, cx| {
                             leading.step(files, cx, callboard_broker::leader::Input::IsrRefused)
                         });
@@ -389,12 +387,14 @@ impl Running {
                     Ok(Outcome::LeaderEpoch(epoch)) => Some(epoch),
                     Ok(_) | Err(_) => None,
                 };
-                let at = life_of(&partition, incarnation);
-                self.with(hub, at, |replica, cx| replica.reign(cx, epoch));
+                self.with(hub, (partition, incarnation), |replica, cx| {
+                    replica.reign(cx, epoch)
+                });
             }
             Purpose::Lost(partition, incarnation) => {
-                let at = life_of(&partition, incarnation);
-                self.with(hub, at, |replica, cx| replica.lost(cx, result.is_ok()));
+                self.with(hub, (partition, incarnation), |replica, cx| {
+                    replica.lost(cx, result.is_ok())
+                });
             }
             Purpose::Nobody => {}
         }
@@ -407,15 +407,27 @@ impl Running {
         (partition, incarnation): (TopicPartition, u64),
         act: impl FnOnce(&mut Replica, &mut Cx<'_>),
     ) {
+        if self.with_quietly(hub, (&partition, incarnation), act) {
+            self.feed_waiting(hub, &partition);
+        }
+    }
+
+    /// As [`Running::with`], but who waits is not fed; whether that life is still the partition's.
+    fn with_quietly(
+        &mut self,
+        hub: &mut Hub,
+        (partition, incarnation): (&TopicPartition, u64),
+        act: impl FnOnce(&mut Replica, &mut Cx<'_>),
+    ) -> bool {
         let mut cx = self.cx(hub);
-        let found = self.partitions.get_mut(&partition);
+        let found = self.partitions.get_mut(partition);
         let Some(replica) = found.filter(|r| r.files.incarnation == incarnation) else {
-            return;
+            return false;
         };
         act(replica, &mut cx);
         let asks = std::mem::take(&mut cx.asks);
         self.ask_controller(hub, asks);
-        self.feed_waiting(hub, &partition);
+        true
     }
 
     /// The life of a partition's actor that is now.
@@ -487,15 +499,7 @@ impl Running {
         let (Some(log), Some(effect)) = (&mut self.metadata_log, self.writing.take()) else {
             return;
         };
-        let (number, result) = match effect {
-            Effect::Persist(number, write) => (Some(number), log.persist(&write)),
-            Effect::Snapshot(saved, rest) => (None, log.snapshot(&saved, &rest)),
-            Effect::Answer(..)
-            | Effect::Publish(_)
-            | Effect::Led(_)
-            | Effect::Send(..)
-            | Effect::Forward(..) => (None, Ok(())),
-        };
+        let (number, result) = log.write(effect);
         if let Err(error) = result {
             hub.remember(&format!(
                 "node {}: metadata cannot be written: {error}",
@@ -548,8 +552,7 @@ impl Running {
                 }
             }
             OfNode::Prepare(partition) => self.prepare_again(hub, &partition),
-            OfNode::Partition(partition, incarnation, OfPartition::Feed(follower)) => {
-                let _no_actor = incarnation;
+            OfNode::Partition(partition, _, OfPartition::Feed(follower)) => {
                 self.feed_later(hub, &partition, follower);
             }
             OfNode::Partition(partition, incarnation, what) => {

@@ -2,14 +2,15 @@
 
 use callboard_broker::controller::Input;
 use callboard_broker::controller::Ticket;
-use callboard_broker::peer::protocol::{Part, What};
+use callboard_broker::leader::Ends;
+use callboard_broker::peer::protocol::What;
 use callboard_common::{BrokerId, TopicPartition, Uuid};
 
 use super::{Feed, LEADER_PAUSE, Purpose, Running};
 use crate::sim::event::{Lane, Message, NotFetched, NotProduced, OfNode, OfPartition, Place};
 use crate::sim::hub::Hub;
 use crate::sim::leading::{Fed, HIGH_WATERMARK_PAUSE};
-use crate::sim::replica::{Cx, Replica};
+use crate::sim::replica::Replica;
 
 impl Running {
     /// Another place says something.
@@ -190,9 +191,9 @@ impl Running {
         if let Some(feed) = self.feeds.get_mut(&key) {
             feed.waits = false;
         }
-        let at = self.now_of(partition);
+        let life = self.now_of(partition).1;
         let mut fed = Fed::Later;
-        self.with_quietly(hub, at, |replica, cx| {
+        let _lives: bool = self.with_quietly(hub, (partition, life), |replica, cx| {
             if replica.files.topic_id != position.topic_id {
                 return;
             }
@@ -227,23 +228,6 @@ impl Running {
         self.feed_waiting(hub, partition);
     }
 
-    /// As `with`, for what feeds: who else waits is fed by the caller.
-    pub(super) fn with_quietly(
-        &mut self,
-        hub: &mut Hub,
-        (partition, incarnation): (TopicPartition, u64),
-        act: impl FnOnce(&mut Replica, &mut Cx<'_>),
-    ) {
-        let mut cx = self.cx(hub);
-        let found = self.partitions.get_mut(&partition);
-        let Some(replica) = found.filter(|r| r.files.incarnation == incarnation) else {
-            return;
-        };
-        act(replica, &mut cx);
-        let asks = std::mem::take(&mut cx.asks);
-        self.ask_controller(hub, asks);
-    }
-
     pub(super) fn arm_feed(&mut self, hub: &mut Hub, key: &(TopicPartition, usize), wait: u64) {
         let Some(feed) = self.feeds.get_mut(key).filter(|f| wait > 0 && !f.timer) else {
             return;
@@ -253,16 +237,20 @@ impl Running {
         self.later(hub, wait, event);
     }
 
+    /// The ends of a log that is led here.
+    fn ends(&mut self, partition: &TopicPartition) -> Option<Ends> {
+        let (_, leading) = self.partitions.get_mut(partition)?.leading()?;
+        Some(leading.leader.ends())
+    }
+
     pub(super) fn committed(&mut self, partition: &TopicPartition) -> i64 {
-        let replica = self.partitions.get_mut(partition);
-        let leading = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends()));
-        leading.map_or(0, |ends| ends.high_watermark.get())
+        let ends = self.ends(partition);
+        ends.map_or(0, |ends| ends.high_watermark.get())
     }
 
     /// Whoever waits for more of a partition gets it, if there is more.
     pub(super) fn feed_waiting(&mut self, hub: &mut Hub, partition: &TopicPartition) {
-        let replica = self.partitions.get_mut(partition);
-        let Some(ends) = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends())) else {
+        let Some(ends) = self.ends(partition) else {
             return;
         };
         let life = self.now_of(partition).1;
@@ -297,7 +285,6 @@ impl Running {
         follower: usize,
     ) {
         let key = (partition.clone(), follower);
-        let committed = self.committed(partition);
         let Some(feed) = self.feeds.get_mut(&key) else {
             return;
         };
@@ -307,24 +294,19 @@ impl Running {
         }
         let (position, lane) = (feed.position, feed.lane);
         let replica = self.partitions.get_mut(partition);
-        let ends = replica.and_then(|r| r.leading().map(|(_, l)| l.leader.ends()));
-        let idle = ends.filter(|e| e.epoch == Some(position.epoch) && e.log_end <= position.end);
-        match idle {
-            Some(ends) if committed > feed.told => {
-                feed.told = committed;
-                let part = Part {
-                    topic_id: position.topic_id,
-                    partition: position.partition,
-                    epoch: position.epoch,
-                    high_watermark: ends.high_watermark,
-                    log_start: ends.log_start,
-                    what: What::HighWatermark,
-                };
-                let message = Message::Part(partition.clone(), Box::new(part));
-                hub.send_on(lane, false, message);
-            }
-            Some(_) => {}
-            None => self.feed(hub, partition, follower),
+        let leading = replica.and_then(Replica::leading).map(|(_, l)| l);
+        let idle = leading.filter(|l| {
+            let ends = l.leader.ends();
+            ends.epoch == Some(position.epoch) && ends.log_end <= position.end
+        });
+        let Some(leading) = idle else {
+            return self.feed(hub, partition, follower);
+        };
+        let committed = leading.leader.ends().high_watermark.get();
+        if committed > feed.told {
+            feed.told = committed;
+            let part = leading.part(&position, What::HighWatermark);
+            hub.send_on(lane, false, Message::Part(partition.clone(), part));
         }
     }
 }

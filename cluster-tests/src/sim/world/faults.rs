@@ -54,7 +54,7 @@ impl World {
             self.down(*node, power);
             self.machines[*node].held_down += 1;
         }
-        self.hub.after(length, Event::FaultEnds(fault));
+        self.ends_after(fault, length);
     }
 
     pub(super) fn ends_after(&mut self, fault: Fault, length: Micros) {
