@@ -3,6 +3,7 @@
 #![no_main]
 
 use bytes::Bytes;
+use callboard_common::every_kafka_message;
 use callboard_common::kafka::{Message, messages as m};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,22 +19,14 @@ fn round_trip<M: Message + PartialEq + std::fmt::Debug>(bytes: &Bytes, choice: u
 }
 
 macro_rules! choose {
-    ($which:expr, $bytes:expr, $version:expr, $($message:ident)*) => {{
+    ($which:ident $bytes:ident $version:ident; $($message:ident)*) => {{
         let all: &[fn(&Bytes, u8)] = &[$(round_trip::<m::$message>),*];
-        all[usize::from($which) % all.len()]($bytes, $version);
+        all[usize::from($which) % all.len()](&$bytes, $version);
     }};
 }
 
 fuzz_target!(|data: &[u8]| {
-    let [which, version, rest @ ..] = data else { return };
+    let &[which, version, ref rest @ ..] = data else { return };
     let bytes = Bytes::copy_from_slice(rest);
-    choose!(*which, &bytes, *version,
-        ProduceRequest ProduceResponse FetchRequest FetchResponse ListOffsetsRequest ListOffsetsResponse
-        MetadataRequest MetadataResponse OffsetCommitRequest OffsetCommitResponse OffsetFetchRequest
-        OffsetFetchResponse FindCoordinatorRequest FindCoordinatorResponse JoinGroupRequest JoinGroupResponse
-        HeartbeatRequest HeartbeatResponse LeaveGroupRequest LeaveGroupResponse SyncGroupRequest SyncGroupResponse
-        ApiVersionsRequest ApiVersionsResponse CreateTopicsRequest CreateTopicsResponse DeleteTopicsRequest
-        DeleteTopicsResponse InitProducerIdRequest InitProducerIdResponse OffsetCommitKey OffsetCommitValue
-        GroupMetadataKey GroupMetadataValue TopicRecord PartitionRecord PartitionChangeRecord ConfigRecord
-        RemoveTopicRecord DescribeGroupsRequest DescribeGroupsResponse ListGroupsRequest ListGroupsResponse SaslHandshakeRequest SaslHandshakeResponse SaslAuthenticateRequest SaslAuthenticateResponse DeleteRecordsRequest DeleteRecordsResponse OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse DescribeAclsRequest DescribeAclsResponse CreateAclsRequest CreateAclsResponse DeleteAclsRequest DeleteAclsResponse DescribeConfigsRequest DescribeConfigsResponse AlterConfigsRequest AlterConfigsResponse CreatePartitionsRequest CreatePartitionsResponse DeleteGroupsRequest DeleteGroupsResponse IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse OffsetDeleteRequest OffsetDeleteResponse DescribeClientQuotasRequest DescribeClientQuotasResponse AlterClientQuotasRequest AlterClientQuotasResponse DescribeUserScramCredentialsRequest DescribeUserScramCredentialsResponse AlterUserScramCredentialsRequest AlterUserScramCredentialsResponse DescribeClusterRequest DescribeClusterResponse DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse);
+    every_kafka_message!(choose which bytes version);
 });

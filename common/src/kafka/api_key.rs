@@ -2,6 +2,7 @@
 
 use super::Message;
 use super::messages as m;
+use bytes::Bytes;
 
 macro_rules! api_keys {
     ($($name:ident $request:ident $max:expr, $advertised_min:expr;)*) => {
@@ -37,6 +38,12 @@ macro_rules! api_keys {
             #[must_use]
             pub fn serves(self, version: i16) -> bool {
                 match self { $(Self::$name => *m::$request::VALID.start() <= version && version <= $max),* }
+            }
+
+            /// Whether `bytes` are the whole body of such a request in this version.
+            #[must_use]
+            pub fn reads(self, bytes: Bytes, version: i16) -> bool {
+                match self { $(Self::$name => m::$request::from_bytes(bytes, version).is_ok()),* }
             }
 
             /// The range that ApiVersions tells clients.
@@ -108,5 +115,9 @@ mod tests {
         }
         assert_eq!(ApiKey::Produce.advertised(), (0, 13));
         assert!(!ApiKey::Produce.serves(2));
+        let empty = m::ListGroupsRequest::default()
+            .to_bytes(0)
+            .expect("it fits");
+        assert!(ApiKey::ListGroups.reads(empty.clone(), 0) && !ApiKey::Fetch.reads(empty, 4));
     }
 }

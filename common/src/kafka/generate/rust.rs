@@ -366,3 +366,12 @@ pub(crate) fn message(message: &Message) -> String {
         flexible = message.flexible.from,
     )
 }
+
+/// A macro that hands all of them to another, so that no list of them has to be kept by hand.
+pub(crate) fn every_message(names: &str) -> String {
+    format!(
+        "/// Expands to `$with! {{ arguments; Message Message .. }}`, with the name of every message.\n\
+         #[macro_export] macro_rules! every_kafka_message {{\n\
+         ($with:ident $($argument:tt)*) => {{ $with! {{ $($argument)*; {names} }} }};\n}}\n"
+    )
+}
