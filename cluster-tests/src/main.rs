@@ -1,4 +1,6 @@
-//! The proof, to be run by hand: simulated clusters by seed.
+//! The proof, to be run by hand: simulated clusters by seed, and checkers of histories and of replicas.
+
+mod checking;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,12 @@ enum Command {
     Sim(Sim),
     /// Plants bugs one by one and sees how soon the simulator finds them (needs the feature `planted`)
     Planted(Planted),
+    /// Checks a history: says what in it no correct broker can have answered
+    Check(checking::Check),
+    /// Writes a random history that is legal, to try a checker with
+    Generate(checking::Generate),
+    /// Compares the data directories of nodes that do not run: below the high watermark they are the same, byte by byte
+    Replicas(checking::Replicas),
 }
 
 #[derive(clap::Args)]
@@ -232,5 +240,8 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Sim(sim) => simulate(&sim),
         Command::Planted(planted) => plant(&planted),
+        Command::Check(check) => checking::check(&check),
+        Command::Generate(generate) => checking::generate(&generate),
+        Command::Replicas(replicas) => checking::replicas(&replicas),
     }
 }

@@ -1,10 +1,10 @@
 //! `callboard log`: looks into log files, without a node.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use callboard_common::record::{Batch, BatchHeader, HEADER_BYTES};
+use callboard_common::record::Batch;
+use callboard_common::record::file::BatchReader;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -72,27 +72,16 @@ fn segments(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 fn segment(path: &Path, dump: &Dump) -> Result<bool, Failure> {
     let file =
         std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
+    let mut reader = BatchReader::new(std::io::BufReader::with_capacity(1 << 20, file));
     let mut rows = Vec::new();
-    let mut position = 0u64;
     let mut whole = true;
-    loop {
-        let mut head = [0; HEADER_BYTES];
-        let read = read_up_to(&mut reader, &mut head)?;
-        if read == 0 {
-            break;
-        }
-        let batch = next(&mut reader, &head[..read]);
+    while let Some(batch) = reader.next() {
         match batch {
-            Ok(batch) => {
-                let size = batch.size_bytes() as u64;
-                show(&batch, position, dump, &mut rows)?;
-                position += size;
-            }
+            Ok((position, batch)) => show(&batch, position, dump, &mut rows)?,
             Err(error) => {
                 whole = false;
-                super::output::note(format!("{} at byte {position}: {error}", path.display()));
-                break;
+                let (path, at) = (path.display(), reader.position());
+                super::output::note(format!("{path} at byte {at}: {error}"));
             }
         }
     }
@@ -113,34 +102,6 @@ fn segment(path: &Path, dump: &Dump) -> Result<bool, Failure> {
         )?;
     }
     Ok(whole)
-}
-
-fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Failure> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match reader.read(&mut buffer[done..])? {
-            0 => break,
-            read => done += read,
-        }
-    }
-    Ok(done)
-}
-
-fn next(reader: &mut impl Read, head: &[u8]) -> Result<Batch, String> {
-    let whole: &[u8; HEADER_BYTES] = head
-        .try_into()
-        .map_err(|_| "the file ends within a batch".to_owned())?;
-    let header = BatchHeader::read(whole);
-    let size = header.size_bytes().map_err(|e| e.to_string())?;
-    let mut bytes = head.to_vec();
-    // Memory grows with what is there, not with what a damaged length says.
-    let rest = reader
-        .take((size - HEADER_BYTES) as u64)
-        .read_to_end(&mut bytes);
-    let _read: usize = rest.map_err(|e| e.to_string())?;
-    Batch::split(Bytes::from(bytes))
-        .map(|(batch, _)| batch)
-        .map_err(|e| e.to_string())
 }
 
 fn show(

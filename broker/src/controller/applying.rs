@@ -103,6 +103,8 @@ impl Controller {
     pub(super) fn apply(&mut self, entries: Vec<Entry>, out: &mut Effects) {
         for entry in entries {
             let (index, term) = (entry.index, entry.term);
+            let is_first_of_term =
+                entry.get_entry_type() == EntryType::EntryNormal && entry.data.is_empty();
             let outcome = match entry.get_entry_type() {
                 EntryType::EntryNormal => self.apply_command(&entry),
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
@@ -118,9 +120,24 @@ impl Controller {
                 };
                 out.push_back(Effect::Answer(ticket, index, outcome));
             }
+            if is_first_of_term {
+                self.answer_overtaken(index, term, out);
+            }
         }
         self.answer_applied(out);
         self.note_applied();
+    }
+
+    /// Answers proposals of which nothing more is heard: an image does not tell of the entries that it stands for, and
+    /// what an earlier term put behind one of a later term is gone.
+    pub(super) fn answer_overtaken(&mut self, index: u64, term: u64, out: &mut Effects) {
+        self.waiting.retain(|at, (of, ticket)| {
+            let may_come = *at > index && *of >= term;
+            if !may_come {
+                out.push_back(Effect::Answer(*ticket, index, Err(Refusal::Stopped)));
+            }
+            may_come
+        });
     }
 
     /// Tells Raft how far the image is; an image that was installed counts once it is synced.

@@ -198,6 +198,11 @@ impl MetadataImage {
                 partition,
                 broker,
             } => self.change(&topic_id, partition, |p, of| p.lose(broker, of)),
+            Command::StepAside {
+                topic_id,
+                partition,
+                broker,
+            } => self.change(&topic_id, partition, |p, of| p.step_aside(broker, of)),
             Command::Elect {
                 partitions,
                 unclean,

@@ -212,6 +212,24 @@ impl PartitionImage {
         Ok(())
     }
 
+    /// A replica has no space for more, but lacks nothing: another one that is whole leads and counts. It stays eligible
+    /// as one that is fenced does.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Ineligible`] if nobody else that is alive is whole.
+    pub fn step_aside(&mut self, broker: BrokerId, of: Electorate<'_>) -> Result<(), Refusal> {
+        let mut others = self.isr.iter().chain(&self.elr).filter(|b| **b != broker);
+        if self.isr.contains(&broker) && !others.any(|b| of.unfenced.contains(b)) {
+            return Err(Refusal::Ineligible);
+        }
+        let mut unfenced = of.unfenced.clone();
+        let _was_alive: bool = unfenced.remove(&broker);
+        let unfenced = &unfenced;
+        let _changed: bool = self.fence(broker, Electorate { unfenced, ..of });
+        Ok(())
+    }
+
     /// The leader changes who is in sync, knowing the partition as it was at `version`.
     ///
     /// # Errors

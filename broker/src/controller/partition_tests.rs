@@ -203,6 +203,33 @@ fn a_damaged_replica_leads_no_more_unless_it_is_the_last_that_is_whole() {
     assert_eq!(scene.partition.leader, Some(B2));
 }
 
+/// A full disk loses nothing: whoever had to step aside is what is left when the one that took over loses its disk.
+#[test]
+fn a_replica_without_space_steps_aside_and_stays_eligible() {
+    let mut scene = Scene::new(2);
+    scene.fence(B3);
+    scene
+        .act(|p, of| p.step_aside(B1, of))
+        .expect("B2 is whole");
+    assert_eq!(scene.partition.leader, Some(B2));
+    assert_eq!(
+        (&*scene.partition.isr, &*scene.partition.elr),
+        (&[B2][..], &[B1][..])
+    );
+    let refused = scene.act(|p, of| {
+        p.step_aside(
+            B2,
+            Electorate {
+                unfenced: &[B2].into(),
+                ..of
+            },
+        )
+    });
+    assert_eq!(refused, Err(Refusal::Ineligible), "nobody else is there");
+    let _changed: bool = scene.act(|p, of| p.forget(B2, of));
+    assert_eq!(scene.partition.leader, Some(B1), "it has everything");
+}
+
 #[test]
 fn only_a_command_elects_uncleanly() {
     let mut scene = Scene::new(1);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use callboard_common::{BrokerId, Monotonic};
+use raft::StateRole;
 use raft::eraftpb::ConfChangeV2;
 
 use super::records::{Member, Outcome, Refusal, encode};
@@ -199,7 +200,10 @@ impl Controller {
         if self.image_is_pending() {
             return;
         }
-        self.succeeds &= self.node.raft.leader_id == raft::INVALID_ID;
+        // An election that has begun is let run: to begin anew throws its votes away, and holds up the timeouts of those
+        // who gave them. To ask again whether one may begin is harmless, and others agree once they know of the death too.
+        let raft = &self.node.raft;
+        self.succeeds &= raft.leader_id == raft::INVALID_ID && raft.state != StateRole::Candidate;
         if self.succeeds
             && let Err(error) = self.node.campaign()
         {

@@ -183,8 +183,17 @@ pub enum Command {
         /// Whether it is emptied.
         drains: bool,
     },
-    /// A replica has found its log damaged, or has no space for more: it neither leads nor counts until it has caught up.
+    /// A replica has found its log damaged: it neither leads nor counts until it has caught up.
     LoseReplica {
+        /// The topic's identifier.
+        topic_id: Uuid,
+        /// The partition.
+        partition: i32,
+        /// Whose replica.
+        broker: BrokerId,
+    },
+    /// A replica has no space for more: another one leads and counts, if one is whole.
+    StepAside {
         /// The topic's identifier.
         topic_id: Uuid,
         /// The partition.

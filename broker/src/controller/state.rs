@@ -304,6 +304,10 @@ impl Controller {
             controller.node.campaign().map_err(unusable)?;
         }
         controller.draw_timeout();
+        // Nothing more may be committed for long: what was restored is shown at once.
+        if controller.image.applied > 0 {
+            out.push_back(Effect::Publish(controller.image.clone()));
+        }
         controller.drain(now, out);
         Ok(controller)
     }
@@ -526,6 +530,8 @@ impl Controller {
             if !ready.snapshot().is_empty() {
                 self.install(ready.snapshot(), out);
                 self.answer_applied(&mut answers);
+                let metadata = ready.snapshot().get_metadata();
+                self.answer_overtaken(metadata.index, metadata.term, &mut answers);
             }
             let sent: Vec<Message> = ready.take_messages();
             let held: Vec<Message> = ready.take_persisted_messages();

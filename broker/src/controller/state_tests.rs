@@ -59,6 +59,10 @@ struct Cluster {
     forwarded: Vec<(i32, Ticket, Member, Proposal)>,
     /// What is to be done, in order.
     queue: VecDeque<(i32, Effect)>,
+    /// How long a sync takes, in ms.
+    sync_ms: u64,
+    /// Syncs that have begun: when they end, whose they are, and their number.
+    syncing: VecDeque<(u64, i32, u64)>,
 }
 
 impl Cluster {
@@ -124,7 +128,10 @@ impl Cluster {
         match effect {
             Effect::Persist(number, write) => {
                 machine.disk.writes.push(write);
-                self.step(broker, Input::Persisted(number));
+                match self.sync_ms {
+                    0 => self.step(broker, Input::Persisted(number)),
+                    ms => self.syncing.push_back((self.now + ms, broker, number)),
+                }
             }
             Effect::Answer(ticket, index, answer) => {
                 assert!(index <= machine.shown, "answered before it is shown");
@@ -152,6 +159,12 @@ impl Cluster {
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 50 {
             self.now += 50;
+            while let Some((at, broker, number)) = self.syncing.front().copied()
+                && at <= self.now
+            {
+                let _ended = self.syncing.pop_front();
+                self.step(broker, Input::Persisted(number));
+            }
             for broker in self.machines.keys().copied().collect::<Vec<_>>() {
                 self.step(broker, Input::Tick);
             }
@@ -163,6 +176,15 @@ impl Cluster {
             .get_mut(&broker)
             .expect("it is there")
             .controller = None;
+    }
+
+    fn snapshot_always(&mut self, broker: i32) {
+        let machine = self.machines.get_mut(&broker).expect("it is there");
+        machine
+            .controller
+            .as_mut()
+            .expect("it runs")
+            .snapshot_every(1);
     }
 
     fn image(&self, broker: i32) -> &MetadataImage {
@@ -399,6 +421,57 @@ fn a_dead_leader_is_followed_at_once() {
     cluster.pass(50);
     let standing = cluster.image(leader).brokers[&BrokerId(1)].standing;
     assert_eq!(standing, Standing::Silent, "fenced with the next tick");
+}
+
+/// Votes take two syncs, which may take longer than a tick: an election that was begun is let run.
+#[test]
+fn a_dead_leader_is_followed_however_slow_the_disks_are() {
+    let mut cluster = Cluster::of_three();
+    let epoch = cluster.image(2).brokers[&BrokerId(1)].epoch;
+    cluster.kill(1);
+    cluster.sync_ms = 120;
+    for broker in [2, 3] {
+        cluster.step(broker, Input::Died(BrokerId(1), epoch));
+    }
+    cluster.pass(500);
+    assert!(cluster.leader().is_some(), "one of the two leads");
+}
+
+/// Nothing may be committed for long after a start.
+#[test]
+fn an_image_that_was_restored_is_shown() {
+    let mut cluster = Cluster::of_three();
+    cluster.snapshot_always(3);
+    let _done = cluster.propose(1, allocate());
+    cluster.pass(200);
+    let applied = cluster.image(3).applied;
+    cluster.kill(3);
+    cluster.machines.get_mut(&3).expect("there").shown = 0;
+    cluster.start(3, true);
+    assert_eq!(cluster.machines[&3].shown, applied);
+}
+
+#[test]
+fn proposals_that_an_image_or_another_reign_overtakes_are_answered() {
+    for snapshots in [false, true] {
+        let mut cluster = Cluster::of_three();
+        let _was: bool = cluster.cut.insert(1);
+        let lost: Vec<Ticket> = (0..5).map(|_| cluster.propose(1, allocate())).collect();
+        cluster.pass(3000);
+        let leader = cluster.leader().expect("the others elected one");
+        if snapshots {
+            cluster.snapshot_always(leader);
+            for _ in 0..3 {
+                let _done = cluster.propose(leader, allocate());
+            }
+        }
+        cluster.cut.clear();
+        cluster.pass(2000);
+        for ticket in lost {
+            let answer = cluster.answer(1, ticket);
+            assert_eq!(answer, Some(&Err(Refusal::Stopped)), "{snapshots}");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::state::{Effect, Effects, Follower, Input, Position};
 use crate::leader::actor::{Close, Configure};
-use crate::leader::opening::LoseReplica;
+use crate::leader::opening::{LoseReplica, Loss};
 use crate::metrics::Metrics;
 use crate::peer::fetcher::Fetchers;
 use crate::peer::protocol::{Part, PartitionPosition};
@@ -134,7 +134,7 @@ impl FollowerActor {
         if let StorageError::Full { path } = error {
             warn!(self.start.logger, "the disk is full, nothing is followed"; "path" => %path.display());
             // Nobody waits for this replica meanwhile.
-            let left = (self.start.lose_replica)();
+            let left = (self.start.lose_replica)(Loss::Space);
             let _running = ctx.spawn(left.into_actor(self).map(|_, _, _| {}));
             let sleep = self.start.clock.sleep(FULL_PAUSE);
             let _timer = ctx.spawn(sleep.into_actor(self).map(|(), actor, ctx| actor.open(ctx)));
@@ -203,7 +203,7 @@ impl FollowerActor {
             self.start.logger.clone(),
         );
         let allowed = async move {
-            while !lose().await {
+            while !lose(Loss::Records).await {
                 warn!(
                     logger,
                     "the log is damaged and no other replica is whole: it stays as it is"

@@ -14,7 +14,7 @@ pub use super::messages::{
     Close, Configure, Crash, DeleteRecords, Fetch, Fetched, FindEpochEnd, FindTimestamp, Found,
     Produce, Replicate, Replicated, UpdateReplicas,
 };
-use super::opening::LeaderStart;
+use super::opening::{LeaderStart, Loss};
 use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
 use super::syncing::Syncing;
 use super::upkeep::unless_full;
@@ -185,7 +185,7 @@ impl LeaderActor {
                     self.start.logger,
                     "the log was cut, and another replica has more: it shall lead"
                 );
-                self.give_up();
+                self.give_up(Loss::Records);
             }
             Effect::Settled => {
                 info!(self.start.logger, "the log was cut, and lacks nothing");
@@ -224,7 +224,7 @@ impl LeaderActor {
             Err(StorageError::Full { path }) => {
                 warn!(self.start.logger, "the disk is full, nothing is appended"; "path" => %path.display());
                 // Whoever has space leads on; this one follows again when it has some too.
-                self.give_up();
+                self.give_up(Loss::Space);
                 Ok(Some(Input::AppendRefused(Refused::DiskFull)))
             }
             Err(error) => Err(error),

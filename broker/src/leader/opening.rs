@@ -27,9 +27,18 @@ pub type NewEpoch = Arc<dyn Fn() -> BoxFuture<'static, Option<LeaderEpoch>> + Se
 /// Asks the controller to change who is in sync, in a reign; answers whether that was done.
 pub type ChangeIsr = Arc<dyn Fn(LeaderEpoch, IsrChange) -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// Tells the controller that this replica is damaged; answers whether others are whole, so that it may fetch anew what it
+/// What a replica is without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Some of its records: it does not count as whole any more.
+    Records,
+    /// Space for more of them.
+    Space,
+}
+
+/// Tells the controller what this replica is without; answers whether others are whole, so that it may fetch anew what it
 /// lacks.
-pub type LoseReplica = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+pub type LoseReplica = Arc<dyn Fn(Loss) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What a leader is started with.
 #[derive(Clone)]

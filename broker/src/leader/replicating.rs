@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::actor::LeaderActor;
 use super::messages::{Replicate, Replicated, UpdateReplicas};
+use super::opening::Loss;
 use super::replication::IsrChange;
 use super::state::Input;
 use crate::storage::StorageError;
@@ -16,7 +17,7 @@ impl LeaderActor {
     /// it what it lacks.
     pub(super) fn damaged(&self) -> impl FnOnce(&StorageError) + Send + use<> {
         let outstanding = self.start.files.outstanding.clone();
-        let give_up = self.giving_up();
+        let give_up = self.giving_up(Loss::Records);
         move |error| {
             if let StorageError::Damaged { offset, .. } = *error {
                 outstanding.note_damage(offset);
@@ -26,17 +27,17 @@ impl LeaderActor {
     }
 
     /// If another replica is whole it leads from now on.
-    pub(super) fn give_up(&self) {
-        self.giving_up()();
+    pub(super) fn give_up(&self, loss: Loss) {
+        self.giving_up(loss)();
     }
 
-    fn giving_up(&self) -> impl FnOnce() + Send + use<> {
+    fn giving_up(&self, loss: Loss) -> impl FnOnce() + Send + use<> {
         let (lose, runtime) = (self.start.lose_replica.clone(), self.start.runtime.clone());
         let partition = &self.start.partition;
         let has_others = partition.isr.len() + partition.elr.len() > 1;
         move || {
             if has_others {
-                let told = move || drop(actix_rt::spawn(lose()));
+                let told = move || drop(actix_rt::spawn(lose(loss)));
                 let _alive: bool = runtime.control().run(told);
             }
         }

@@ -13,7 +13,7 @@ use crate::controller::{Command, ControllerActor, Outcome, PartitionImage};
 use crate::coordinator::{CoordinatorActor, CoordinatorStart};
 use crate::directory::LeaderRef;
 use crate::follower::{FollowerActor, FollowerStart};
-use crate::leader::opening::{ChangeIsr, LoseReplica, NewEpoch};
+use crate::leader::opening::{ChangeIsr, LoseReplica, Loss, NewEpoch};
 use crate::leader::{Ends, LeaderActor, LeaderStart};
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit};
 
@@ -206,16 +206,24 @@ fn new_epoch(
     })
 }
 
-/// Tells the controller that this replica is damaged.
+/// Tells the controller that this replica is damaged or has no space.
 fn lose_replica(
     controller: Addr<ControllerActor>,
     (partition, topic_id, broker): (TopicPartition, Uuid, BrokerId),
 ) -> LoseReplica {
-    std::sync::Arc::new(move || {
-        let command = Command::LoseReplica {
-            topic_id,
-            partition: partition.partition,
-            broker,
+    let partition = partition.partition;
+    std::sync::Arc::new(move |loss| {
+        let command = match loss {
+            Loss::Records => Command::LoseReplica {
+                topic_id,
+                partition,
+                broker,
+            },
+            Loss::Space => Command::StepAside {
+                topic_id,
+                partition,
+                broker,
+            },
         };
         let answer = propose(&controller, command);
         async move { answer.await.is_ok() }.boxed()

@@ -168,8 +168,9 @@ impl Leading {
             // What is acknowledged now was committed before.
             let high_watermark = self.leader.ends().high_watermark;
             let of = (files.topic_id, &files.key);
-            if !cx.hub.truth.commits(cx.node, of, &self.log, high_watermark) {
-                self.damaged(files, cx, high_watermark);
+            let committed = cx.hub.truth.commits(cx.node, of, &self.log, high_watermark);
+            if let Err(offset) = committed {
+                self.damaged(files, cx, offset);
             }
             while let Some(effect) = self.effects.pop_front() {
                 if let Some(outcome) = self.perform(files, cx, effect)? {
@@ -228,7 +229,7 @@ impl Leading {
                 return match self.log.append(&batch, self.leader.epoch(), cx.now().wall) {
                     Ok(base) => Ok(Some(Input::Appended { base })),
                     Err(StorageError::Full { .. }) => {
-                        cx.asks.push(Ask::Lose(files.key.clone()));
+                        cx.asks.push(Ask::StepAside(files.key.clone()));
                         Ok(Some(Input::AppendRefused(Refused::DiskFull)))
                     }
                     Err(error) => Err(error),
@@ -287,7 +288,7 @@ impl Leading {
             Effect::Settled => {
                 self.log.settle_doubt()?;
                 let (of, epoch) = ((files.topic_id, &files.key), self.leader.epoch());
-                let _read: bool = cx.hub.truth.leads(cx.node, of, epoch, &self.log);
+                let _read = cx.hub.truth.leads(cx.node, of, epoch, &self.log);
             }
             Effect::ChangeIsr(change) => {
                 let epoch = self.leader.epoch();

@@ -25,6 +25,8 @@ pub enum Ask {
     ChangeIsr(TopicPartition, LeaderEpoch, IsrChange),
     /// Not to count this replica.
     Lose(TopicPartition),
+    /// It has no space.
+    StepAside(TopicPartition),
     /// The same, and to say whether others are whole.
     LoseThenCut(TopicPartition),
     /// Another reign.
@@ -254,7 +256,9 @@ impl Replica {
             }
         }
         let settled = damaged.is_empty() && !log.is_in_doubt();
-        if settled && !cx.hub.truth.leads(cx.node, of, epoch, &log) {
+        if settled && let Err(offset) = cx.hub.truth.leads(cx.node, of, epoch, &log) {
+            self.files.files.outstanding.note_damage(offset);
+            cx.hub.coverage.damages += 1;
             cx.asks.push(Ask::Lose(self.files.key.clone()));
         }
         let now = cx.now();
@@ -428,7 +432,7 @@ impl Replica {
         self.files.incarnation += 1;
         let follows = matches!(self.role.duty, Duty::Follow(..));
         if follows && matches!(error, StorageError::Full { .. }) {
-            cx.asks.push(Ask::Lose(self.files.key.clone()));
+            cx.asks.push(Ask::StepAside(self.files.key.clone()));
             return self.files.later(cx, SECOND, OfPartition::Restart);
         }
         match self.restarts.failed(cx.now().monotonic) {

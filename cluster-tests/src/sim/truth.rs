@@ -56,24 +56,22 @@ pub struct Truth {
     violation: Option<String>,
 }
 
-/// Reads whole batches from `from` to `limit`; `None` if they cannot be read.
-fn batches(log: &Log, from: Offset, limit: Offset) -> Option<Vec<Batch>> {
+/// Reads whole batches from `from` to `limit`; or answers the offset from which on they cannot be read.
+fn batches(log: &Log, from: Offset, limit: Offset) -> Result<Vec<Batch>, Offset> {
     let mut batches = Vec::new();
     let mut next = from;
     while next < limit {
         let plan = log.plan_read(next, limit, READ_BYTES, true);
-        let mut bytes: Bytes = plan.run(ReadMode::Blocking).ok().flatten()?;
-        if bytes.is_empty() {
-            return None;
-        }
+        let read = plan.run(ReadMode::Blocking).ok().flatten();
+        let mut bytes: Bytes = read.filter(|b| !b.is_empty()).ok_or(next)?;
         while !bytes.is_empty() {
-            let (batch, rest) = Batch::split(bytes).ok()?;
+            let (batch, rest) = Batch::split(bytes).map_err(|_| next)?;
             bytes = rest;
             next = Offset::new(batch.header().next_offset());
             batches.push(batch);
         }
     }
-    Some(batches)
+    Ok(batches)
 }
 
 impl Truth {
@@ -94,15 +92,18 @@ impl Truth {
         self.partitions.entry((id, number)).or_default()
     }
 
-    /// I5, I9: a node begins to lead: nobody else led in that reign, and what was committed is all there. Whether the
-    /// log can be read.
+    /// I5, I9: a node begins to lead: nobody else led in that reign, and what was committed is all there.
+    ///
+    /// # Errors
+    ///
+    /// The offset from which on the log cannot be read.
     pub fn leads(
         &mut self,
         node: usize,
         (id, partition): (Uuid, &TopicPartition),
         epoch: LeaderEpoch,
         log: &Log,
-    ) -> bool {
+    ) -> Result<(), Offset> {
         let known = self.partition(id, partition.partition);
         let other = *known.leaders.entry(epoch).or_insert(node);
         let (start, end) = (known.start, known.end);
@@ -115,7 +116,7 @@ impl Truth {
             });
         }
         if !is_newest {
-            return true;
+            return Ok(());
         }
         if log.log_end().get() < end {
             let found = log.log_end();
@@ -123,7 +124,7 @@ impl Truth {
                 let node = node + 1;
                 format!("I1: node {node} leads {partition} in epoch {epoch} with a log that ends at {found}; up to {end} was committed")
             });
-            return true;
+            return Ok(());
         }
         let from = log.log_start().max(Offset::new(start.min(end)));
         self.compare(
@@ -135,7 +136,11 @@ impl Truth {
         )
     }
 
-    /// I5: what a log holds of what was committed is the same. Whether the log can be read.
+    /// I5: what a log holds of what was committed is the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Truth::leads`].
     pub fn compare(
         &mut self,
         node: usize,
@@ -143,13 +148,11 @@ impl Truth {
         log: &Log,
         from: Offset,
         to: Offset,
-    ) -> bool {
+    ) -> Result<(), Offset> {
         if from >= to {
-            return true;
+            return Ok(());
         }
-        let Some(batches) = batches(log, from, to) else {
-            return false;
-        };
+        let batches = batches(log, from, to)?;
         let known = self.partition(id, partition.partition);
         let mut wrong = None;
         for batch in &batches {
@@ -173,30 +176,31 @@ impl Truth {
                 format!("I5: node {node} has {found:?} at {offset} of {partition}, committed was {committed:?}")
             });
         }
-        true
+        Ok(())
     }
 
-    /// I5, I12: a leader's high watermark has moved: what lies below is committed, once, for ever. Whether the log can be
-    /// read.
+    /// I5, I12: a leader's high watermark has moved: what lies below is committed, once, for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`Truth::leads`].
     pub fn commits(
         &mut self,
         node: usize,
         (id, partition): (Uuid, &TopicPartition),
         log: &Log,
         high_watermark: Offset,
-    ) -> bool {
+    ) -> Result<(), Offset> {
         let end = self.partition(id, partition.partition).end;
         if high_watermark.get() <= end {
-            return true;
+            return Ok(());
         }
         let from = Offset::new(end).max(log.log_start());
-        let Some(batches) = batches(log, from, high_watermark) else {
-            self.partition(id, partition.partition).unread = true;
-            return false;
-        };
+        let batches = batches(log, from, high_watermark);
+        self.partition(id, partition.partition).unread = batches.is_err();
+        let batches = batches?;
         let mut doubled = None;
         let known = self.partition(id, partition.partition);
-        known.unread = false;
         for batch in &batches {
             let header = batch.header();
             if header.base_offset < known.end {
@@ -223,7 +227,7 @@ impl Truth {
                 format!("I12: record {number} was committed at {before} and at {offset} of {partition}, by node {node}")
             });
         }
-        true
+        Ok(())
     }
 
     /// What was committed so far.

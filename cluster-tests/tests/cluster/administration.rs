@@ -1,7 +1,7 @@
 //! What an operator does to a cluster under load.
 
 use callboard_cluster_tests::cluster::{Cluster, wait_until};
-use callboard_cluster_tests::history::Load;
+use callboard_cluster_tests::load::Load;
 use serde_json::Value;
 
 use crate::{PATIENCE, check, create, pass, scene, turn};

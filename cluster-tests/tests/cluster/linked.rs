@@ -8,7 +8,7 @@ use callboard_broker::Node;
 use callboard_broker::storage::disk::SimulatedDisk;
 use callboard_client::{BrokerId, Client, ClientConfig, Trust};
 use callboard_cluster_tests::cluster::Cluster;
-use callboard_cluster_tests::history::Load;
+use callboard_cluster_tests::load::Load;
 use callboard_common::transport::authority::Authority;
 use futures::future::join_all;
 use tempfile::TempDir;

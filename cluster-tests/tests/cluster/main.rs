@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use callboard_cluster_tests::cluster::Cluster;
-use callboard_cluster_tests::history::Load;
+use callboard_cluster_tests::load::Load;
 
 static TURN: Mutex<()> = Mutex::new(());
 

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use callboard_cluster_tests::cluster::{Cluster, wait_until};
-use callboard_cluster_tests::history::Load;
 use callboard_cluster_tests::hosts::Hosts;
+use callboard_cluster_tests::load::Load;
 use serde_json::Value;
 
 use crate::{PATIENCE, check, create, pass, turn};

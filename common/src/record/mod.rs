@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod build;
 pub mod compression;
+pub mod file;
 pub mod producers;
 pub mod read;
 mod varint;

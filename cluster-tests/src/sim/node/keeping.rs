@@ -193,7 +193,8 @@ impl Running {
             let (id, key) = (replica.files.topic_id, &replica.files.key);
             let end = Offset::new(truth.end(id, key.partition));
             let to = end.min(log.log_end());
-            if !truth.compare(self.node, (id, key), log, log.log_start(), to) && !rotten {
+            let compared = truth.compare(self.node, (id, key), log, log.log_start(), to);
+            if compared.is_err() && !rotten {
                 let node = self.node + 1;
                 truth.violate(|| {
                     format!("I4: node {node} cannot read {key} after everything was healed")

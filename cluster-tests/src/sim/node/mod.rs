@@ -83,6 +83,7 @@ pub struct Running {
     checkpoints: Checkpoints,
     controller: Option<Controller>,
     effects: Effects,
+    mailbox: VecDeque<Input>,
     metadata_log: Option<MetadataLog>,
     writes: VecDeque<Effect>,
     writing: Option<Effect>,
@@ -171,6 +172,7 @@ impl Running {
             disk,
             controller: None,
             effects: Effects::new(),
+            mailbox: VecDeque::new(),
             metadata_log: None,
             writes: VecDeque::new(),
             writing: None,
@@ -252,11 +254,20 @@ impl Running {
     /// Advances the controller.
     pub fn step(&mut self, hub: &mut Hub, input: Input) {
         let now = hub.clock(self.skew_ms);
-        if let Some(controller) = &mut self.controller {
-            controller.step(now, input, &mut self.effects);
-            self.published
-                .note_contact(controller.contact(now.monotonic));
-        }
+        let Some(controller) = &mut self.controller else {
+            // It waits in the mailbox of the actor that starts again; what belongs to the life that ended does not.
+            let of_that_life = matches!(
+                input,
+                Input::Tick | Input::Persisted(_) | Input::Forwarded(..)
+            );
+            if !of_that_life {
+                self.mailbox.push_back(input);
+            }
+            return;
+        };
+        controller.step(now, input, &mut self.effects);
+        self.published
+            .note_contact(controller.contact(now.monotonic));
         self.settle(hub);
     }
 
@@ -444,6 +455,7 @@ impl Running {
             let key = match &ask {
                 Ask::ChangeIsr(key, ..)
                 | Ask::Lose(key)
+                | Ask::StepAside(key)
                 | Ask::LoseThenCut(key)
                 | Ask::NewEpoch(key) => key.clone(),
             };
@@ -470,6 +482,14 @@ impl Running {
                     (Purpose::Isr(key, incarnation), command)
                 }
                 Ask::Lose(_) => (Purpose::Nobody, lose),
+                Ask::StepAside(_) => {
+                    let command = Command::StepAside {
+                        topic_id,
+                        partition,
+                        broker: self.me,
+                    };
+                    (Purpose::Nobody, command)
+                }
                 Ask::LoseThenCut(_) => (Purpose::Lost(key, incarnation), lose),
                 Ask::NewEpoch(_) => {
                     let command = Command::NextLeaderEpoch {
@@ -518,6 +538,8 @@ impl Running {
         (self.controller, self.metadata_log) = (None, None);
         self.writes.clear();
         self.effects.clear();
+        // Answers to an earlier life are not heard.
+        self.asked.retain(|_, ticket| ticket.is_none());
         for purpose in std::mem::take(&mut self.waiting).into_values() {
             self.next_ticket += 1;
             let ticket = Ticket(self.next_ticket);
@@ -549,6 +571,9 @@ impl Running {
                         return false;
                     }
                     self.settle(hub);
+                    for input in std::mem::take(&mut self.mailbox) {
+                        self.step(hub, input);
+                    }
                 }
             }
             OfNode::Prepare(partition) => self.prepare_again(hub, &partition),

@@ -28,9 +28,6 @@ impl Running {
             ) => {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
-                if self.controller.is_none() {
-                    return;
-                }
                 drop(self.waiting.insert(ticket, Purpose::Peer(asker, id)));
                 let input = match relay {
                     true => Input::Propose(ticket, proposal),

@@ -24,30 +24,30 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    running: JoinHandle<History>,
+    running: JoinHandle<Acknowledged>,
     config: ClientConfig,
 }
 
 /// What was acknowledged: the numbers of each key, and the longest time without an acknowledgement.
 #[derive(Debug, Default)]
-pub struct History {
+pub struct Acknowledged {
     topic: String,
-    acknowledged: BTreeMap<String, BTreeSet<u64>>,
+    numbers: BTreeMap<String, BTreeSet<u64>>,
     /// The longest time between two acknowledgements.
     pub longest_gap: Duration,
 }
 
-impl History {
+impl Acknowledged {
     /// How many records were acknowledged.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.acknowledged.values().map(BTreeSet::len).sum()
+        self.numbers.values().map(BTreeSet::len).sum()
     }
 
     /// Whether nothing was acknowledged.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.acknowledged.is_empty()
+        self.numbers.is_empty()
     }
 
     /// Reads everything: each acknowledged record is there, once, in its key's order.
@@ -88,27 +88,27 @@ impl Load {
     ///
     /// Panics if something was not acknowledged in the end.
     #[must_use]
-    pub fn stop(self) -> History {
+    pub fn stop(self) -> Acknowledged {
         self.stop.store(true, Ordering::Relaxed);
         self.running.join().expect("every record was delivered")
     }
 
-    /// Stops writing and checks what was written, as [`History::check`].
+    /// Stops writing and checks what was written, as [`Acknowledged::check`].
     ///
     /// # Panics
     ///
     /// Panics with what is wrong.
     #[must_use]
-    pub fn check(self) -> History {
+    pub fn check(self) -> Acknowledged {
         let config = self.config.clone();
-        let history = self.stop();
-        history.check(config);
-        history
+        let acknowledged = self.stop();
+        acknowledged.check(config);
+        acknowledged
     }
 }
 
 /// Writes until it is told to stop and every record is acknowledged.
-async fn write(config: ClientConfig, topic: &str, stop: &AtomicBool) -> History {
+async fn write(config: ClientConfig, topic: &str, stop: &AtomicBool) -> Acknowledged {
     let client = Client::connect(config).await.expect("connects");
     let settings = ProducerConfig {
         linger: Duration::from_millis(1),
@@ -130,25 +130,25 @@ async fn write(config: ClientConfig, topic: &str, stop: &AtomicBool) -> History 
     let collecting = async move {
         let clock = Clock::machine();
         let mut last = clock.now().monotonic;
-        let mut history = History {
+        let mut acknowledged = Acknowledged {
             topic: topic.to_owned(),
-            ..History::default()
+            ..Acknowledged::default()
         };
         while let Some((key, number, delivery)) = telling.recv().await {
             let _delivery = delivery.await.expect("delivered in the end");
             let now = clock.now().monotonic;
-            history.longest_gap = history.longest_gap.max(now.since(last));
+            acknowledged.longest_gap = acknowledged.longest_gap.max(now.since(last));
             last = now;
-            let numbers = history.acknowledged.entry(key).or_default();
+            let numbers = acknowledged.numbers.entry(key).or_default();
             assert!(numbers.insert(number), "acknowledged twice");
         }
-        history
+        acknowledged
     };
-    let ((), history) = tokio::join!(writing, collecting);
-    history
+    let ((), acknowledged) = tokio::join!(writing, collecting);
+    acknowledged
 }
 
-async fn read(config: ClientConfig, topic: &str, history: &History) {
+async fn read(config: ClientConfig, topic: &str, acknowledged: &Acknowledged) {
     let client = Client::connect(config).await.expect("connects");
     let described = client.admin().describe_topics(&[topic]).await;
     let partitions = described.expect("described")[0].partitions.len();
@@ -160,14 +160,14 @@ async fn read(config: ClientConfig, topic: &str, history: &History) {
     let all = (0..partitions).map(partition);
     let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), all);
     let mut read: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    let mut missing = history.len();
+    let mut missing = acknowledged.len();
     while missing > 0 {
         let received = tokio::time::timeout(PATIENCE, consumer.recv()).await;
         let record = match received {
             Ok(record) => record.expect("read"),
             Err(_) => panic!(
                 "{missing} of {} acknowledged records are lost",
-                history.len()
+                acknowledged.len()
             ),
         };
         let key = String::from_utf8(record.key.expect("a key").to_vec()).expect("text");
@@ -176,7 +176,7 @@ async fn read(config: ClientConfig, topic: &str, history: &History) {
             .ok()
             .and_then(|v| v.parse().ok());
         let number: u64 = number.expect("a number");
-        let of_key = history.acknowledged.get(&key);
+        let of_key = acknowledged.numbers.get(&key);
         missing -= usize::from(of_key.is_some_and(|n| n.contains(&number)));
         read.entry(key).or_default().push(number);
     }

@@ -1,0 +1,187 @@
+//! A24, without a node: the data directories of a cluster hold the same bytes below the high watermark (I11).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use callboard_broker::storage::checkpoint;
+use callboard_common::record::file::{BatchReader, ReadError};
+use callboard_common::{Offset, TopicPartition};
+
+use super::{Anomaly, Findings};
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compared {
+    /// Partitions that more than one directory holds.
+    pub partitions: usize,
+    /// Batches of them that are below the high watermark in all of them.
+    pub batches: usize,
+}
+
+/// One batch of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    next: i64,
+    epoch: i32,
+    crc: u32,
+    digest: u64,
+}
+
+/// One replica's log: its batches by base offset, and where it cannot be read, if so.
+#[derive(Debug, Default)]
+struct Replica {
+    batches: BTreeMap<i64, Written>,
+    damage: Option<String>,
+}
+
+fn high_watermarks(dir: &Path) -> io::Result<BTreeMap<TopicPartition, Offset>> {
+    let path = dir.join("replication-offset-checkpoint");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error),
+    };
+    let wrong = || {
+        let said = format!("{} is no checkpoint", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, said)
+    };
+    checkpoint::parse(&text).ok_or_else(wrong)
+}
+
+fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "log") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(dir: &Path, end: i64) -> io::Result<Replica> {
+    let mut replica = Replica::default();
+    for path in segments(dir)? {
+        let mut batches = BatchReader::new(BufReader::with_capacity(1 << 20, File::open(&path)?));
+        while let Some(batch) = batches.next() {
+            let (_, batch) = match batch {
+                Ok(batch) => batch,
+                Err(ReadError::Io(error)) => return Err(error),
+                Err(error @ (ReadError::Cut | ReadError::Batch(_))) => {
+                    let at = batches.position();
+                    replica.damage = Some(format!("{} at byte {at}: {error}", path.display()));
+                    break;
+                }
+            };
+            let header = batch.header();
+            if header.base_offset >= end {
+                break;
+            }
+            let mut digest = DefaultHasher::new();
+            batch.bytes().hash(&mut digest);
+            let written = Written {
+                next: header.next_offset(),
+                epoch: header.leader_epoch,
+                crc: header.checksum,
+                digest: digest.finish(),
+            };
+            let _once = replica.batches.insert(header.base_offset, written);
+        }
+    }
+    Ok(replica)
+}
+
+/// Compares every partition that several of the data directories hold, up to the lowest high watermark that any of them
+/// noted. The nodes should have been stopped in order, so that what they noted is recent.
+///
+/// # Errors
+///
+/// What reading a directory failed with. Damage in a log is a finding, not an error.
+pub fn compare(dirs: &[PathBuf], findings: &mut Findings) -> io::Result<Compared> {
+    let mut marks = Vec::new();
+    for dir in dirs {
+        marks.push(high_watermarks(dir)?);
+    }
+    let all: BTreeSet<&TopicPartition> = marks.iter().flat_map(BTreeMap::keys).collect();
+    let mut compared = Compared::default();
+    for partition in all {
+        let name = format!("{}-{}", partition.topic, partition.partition);
+        let held = dirs
+            .iter()
+            .zip(&marks)
+            .filter(|(dir, _)| dir.join(&name).is_dir());
+        let held: Vec<_> = held
+            .filter_map(|(dir, m)| Some((dir, m.get(partition)?.get())))
+            .collect();
+        let Some(end) = held
+            .iter()
+            .map(|(_, end)| *end)
+            .min()
+            .filter(|_| held.len() > 1)
+        else {
+            continue;
+        };
+        let mut replicas = Vec::new();
+        for (dir, _) in held {
+            replicas.push((dir.as_path(), read(&dir.join(&name), end)?));
+        }
+        compared.partitions += 1;
+        compared.batches += one_partition(&name, end, &replicas, findings);
+    }
+    Ok(compared)
+}
+
+fn one_partition(
+    name: &str,
+    end: i64,
+    replicas: &[(&Path, Replica)],
+    findings: &mut Findings,
+) -> usize {
+    // What one of them has removed already, or never had because it joined late, the others may still have.
+    let firsts = replicas.iter().filter_map(|(_, r)| r.batches.keys().next());
+    let start = firsts.max().copied().unwrap_or(end);
+    for (dir, replica) in replicas {
+        if let Some(damage) = &replica.damage {
+            findings.note(Anomaly::ReplicaBytes, || {
+                format!("{}: {damage}", dir.display())
+            });
+        }
+    }
+    let (first_dir, first) = &replicas[0];
+    for (dir, other) in &replicas[1..] {
+        let bases: BTreeSet<i64> = first
+            .batches
+            .range(start..end)
+            .chain(other.batches.range(start..end))
+            .map(|(base, _)| *base)
+            .collect();
+        for base in bases {
+            let (a, b) = (first.batches.get(&base), other.batches.get(&base));
+            if a == b {
+                continue;
+            }
+            findings.note(Anomaly::ReplicaBytes, || {
+                let said = |b: Option<&Written>| {
+                    b.map_or("nothing".to_owned(), |b| {
+                        format!(
+                            "epoch {} up to {} with checksum {:08x}",
+                            b.epoch, b.next, b.crc
+                        )
+                    })
+                };
+                format!(
+                    "{name} at offset {base}: {} has {}, {} has {}",
+                    first_dir.display(),
+                    said(a),
+                    dir.display(),
+                    said(b)
+                )
+            });
+        }
+    }
+    first.batches.range(start..end).count()
+}
