@@ -69,11 +69,12 @@ impl LeaderActor {
         let Some(open) = &self.state else { return };
         info!(self.start.logger, "asks for other in-sync replicas"; "isr" => ?change.isr);
         let incarnation = self.incarnation;
+        let version = change.version;
         let asked = (self.start.change_isr)(open.leader.epoch(), change);
         let _running = ctx.spawn(asked.into_actor(self).map(move |done, actor, ctx| {
             // What was done comes back with the metadata.
             if !done && actor.incarnation == incarnation {
-                actor.step(Input::IsrRefused, ctx);
+                actor.step(Input::IsrRefused(version), ctx);
             }
         }));
     }

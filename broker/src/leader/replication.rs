@@ -9,7 +9,7 @@
 //! Sources: Kafka's replication protocol; KIP-497 (AlterPartition), KIP-903 (broker epochs), KIP-966 (nothing is
 //! committed below the minimum).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use callboard_common::{BrokerId, Monotonic, Offset};
@@ -54,8 +54,11 @@ pub struct Replication {
     /// Incarnations of the nodes that are alive.
     alive: BTreeMap<BrokerId, i64>,
     followers: BTreeMap<BrokerId, Follower>,
-    /// What was asked of the controller, and when.
-    proposed: Option<(Monotonic, Vec<BrokerId>)>,
+    /// When the controller was asked last, while nothing came of it.
+    asked: Option<Monotonic>,
+    /// Who is not in sync but was named to the controller, which may agree as long as the partition has this version:
+    /// nothing is committed without them.
+    named: BTreeSet<BrokerId>,
     since: Monotonic,
     /// The end of the log when this reign began: who has less may lack what earlier reigns committed.
     reign_start: Offset,
@@ -76,7 +79,8 @@ impl Replication {
             partition,
             alive,
             followers: BTreeMap::new(),
-            proposed: None,
+            asked: None,
+            named: BTreeSet::new(),
             since: now,
             reign_start,
         }
@@ -104,6 +108,12 @@ impl Replication {
         is_whole && self.alive.get(&replica) == Some(&broker_epoch)
     }
 
+    /// Whether a replica is in sync, as far as is known here.
+    #[must_use]
+    pub fn is_in_sync(&self, replica: BrokerId) -> bool {
+        self.partition.isr.contains(&replica)
+    }
+
     /// How many are in sync.
     #[must_use]
     pub fn in_sync(&self) -> usize {
@@ -113,15 +123,19 @@ impl Replication {
     /// The metadata changed.
     pub fn update(&mut self, partition: PartitionImage, alive: BTreeMap<BrokerId, i64>) {
         if partition.version != self.partition.version {
-            self.proposed = None;
+            self.asked = None;
+            self.named.clear();
         }
         self.followers.retain(|b, _| partition.replicas.contains(b));
         (self.partition, self.alive) = (partition, alive);
     }
 
-    /// The controller answered a proposal without doing it.
-    pub fn refused(&mut self) {
-        self.proposed = None;
+    /// The controller did not do what it was asked as of this version, or it is not known whether it did: it is asked
+    /// again.
+    pub fn refused(&mut self, version: i32) {
+        if version == self.partition.version {
+            self.asked = None;
+        }
     }
 
     /// A follower says how far it is. Whether it is one of the replicas, and not of an incarnation that is gone. One that
@@ -177,8 +191,7 @@ impl Replication {
         if self.partition.isr.len() < wanted && !planted::is(Bug::MinIsrIgnored) {
             return None;
         }
-        let proposed = self.proposed.iter().flat_map(|(_, isr)| isr);
-        let all = self.partition.isr.iter().chain(proposed);
+        let all = self.partition.isr.iter().chain(&self.named);
         let mut reached = all.filter(|b| **b != self.me).map(|b| {
             let follower = self.followers.get(b)?;
             let is_alive = self.alive.get(b) == Some(&follower.broker_epoch)
@@ -200,8 +213,8 @@ impl Replication {
         (high_watermark, log_end): (Offset, Offset),
         durable: bool,
     ) -> Option<IsrChange> {
-        let is_pending = |(at, _): &(Monotonic, _)| now.since(*at) < PROPOSAL_PATIENCE;
-        if self.is_alone() || self.proposed.as_ref().is_some_and(is_pending) {
+        let is_pending = |at: Monotonic| now.since(at) < PROPOSAL_PATIENCE;
+        if self.is_alone() || self.asked.is_some_and(is_pending) {
             return None;
         }
         let belongs = |b: &BrokerId| {
@@ -209,8 +222,9 @@ impl Replication {
         };
         let replicas = &self.partition.replicas;
         let isr = &self.partition.isr;
-        if replicas.iter().all(|b| belongs(b) == isr.contains(b)) {
-            self.proposed = None;
+        // Those who were named may still be taken in: to ask for what is so already gives the partition another version,
+        // and an end to that.
+        if replicas.iter().all(|b| belongs(b) == isr.contains(b)) && self.named.is_empty() {
             return None;
         }
         let wanted: Vec<BrokerId> = replicas.iter().copied().filter(belongs).collect();
@@ -220,7 +234,10 @@ impl Replication {
             isr: isr?,
             version: self.partition.version,
         };
-        self.proposed = Some((now, wanted));
+        let in_sync = &self.partition.isr;
+        let new = wanted.into_iter().filter(|b| !in_sync.contains(b));
+        self.named.extend(new);
+        self.asked = Some(now);
         Some(change)
     }
 
@@ -239,7 +256,7 @@ impl Replication {
         let follower = self
             .followers
             .get(&broker)
-            .filter(|f| f.broker_epoch == *epoch);
+            .filter(|f| f.broker_epoch == *epoch || planted::is(Bug::StaleIncarnationCounts));
         let has = |f: &Follower| if durable { f.synced } else { f.end };
         if in_sync {
             // Whoever lost what was committed, to corruption or a new disk, must not lead.
@@ -379,7 +396,27 @@ mod tests {
             None,
             "asked already"
         );
-        r.refused();
+        r.refused(change.version - 1);
+        assert_eq!(
+            r.isr_change(at(4), (o(10), o(20)), true),
+            None,
+            "that was an older question"
+        );
+        r.refused(change.version);
+        let mut others = alive();
+        let _gone = others.remove(&B3);
+        r.update(partition(&[B1, B2]), others);
+        assert_eq!(
+            r.committed(o(20), true, 2),
+            None,
+            "an earlier question may still be agreed to"
+        );
+        let same = r.isr_change(at(5), (o(10), o(20)), true);
+        let same = same.expect("a new version says that it was not");
+        assert_eq!(same.isr, [(B1, 11), (B2, 12)]);
+        let mut newer = partition(&[B1, B2]);
+        newer.version += 1;
+        r.update(newer, alive());
         assert_eq!(r.committed(o(20), true, 2), Some(o(20)));
     }
 

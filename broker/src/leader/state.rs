@@ -116,7 +116,7 @@ pub enum Input {
         alive: BTreeMap<BrokerId, i64>,
     },
     /// The controller did not agree to the last [`Effect::ChangeIsr`].
-    IsrRefused,
+    IsrRefused(i32),
     /// The topic's settings changed.
     Configured(TopicConfig),
     /// The deadline has come.
@@ -306,6 +306,12 @@ impl Leader {
         }
     }
 
+    /// Whether a replica is in sync, as far as is known here.
+    #[must_use]
+    pub fn is_in_sync(&self, replica: BrokerId) -> bool {
+        self.replication.is_in_sync(replica)
+    }
+
     /// Advances by one input and puts what must happen next into `out`, in order.
     ///
     /// # Panics
@@ -354,7 +360,7 @@ impl Leader {
                 self.commit(out);
                 self.judge_followers(now, out);
             }
-            Input::IsrRefused => self.replication.refused(),
+            Input::IsrRefused(version) => self.replication.refused(version),
             Input::Configured(config) => self.configured(config, out),
             Input::Tick => self.tick(now, out),
         }

@@ -99,6 +99,12 @@ impl LeaderEpochs {
         self.0.last().map(|(epoch, _)| *epoch)
     }
 
+    /// Where the newest reign began.
+    #[must_use]
+    pub fn latest_start(&self) -> Option<Offset> {
+        self.0.last().map(|(_, start)| *start)
+    }
+
     /// The reign in which the record at `offset` was written.
     #[must_use]
     pub fn at(&self, offset: Offset) -> Option<LeaderEpoch> {

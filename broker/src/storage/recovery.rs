@@ -114,10 +114,25 @@ impl Recovery {
             .collect();
         let mut bases: Vec<Offset> = bases.into_iter().collect();
         // A segment ends where the next one begins.
+        if bases.get(1).is_some_and(|b| *b <= self.marks.log_start) {
+            self.note_start()?;
+        }
         while bases.len() > 1 && bases[1] <= self.marks.log_start {
             self.segment_files(bases.remove(0)).remove()?;
         }
         Ok(bases)
+    }
+
+    /// Makes the log's start durable, before what lies below it goes.
+    fn note_start(&self) -> Result<(), StorageError> {
+        if planted::is(Bug::RemovedBeforeStart) {
+            return Ok(());
+        }
+        let written = self.files.checkpoints.write();
+        written.map_err(StorageError::io(
+            "writing the checkpoints of",
+            &self.files.dir,
+        ))
     }
 
     pub(super) fn segment_files(&self, base: Offset) -> Arc<SegmentFiles> {
@@ -406,6 +421,7 @@ impl Recovery {
             .is_some_and(|s| s.end < self.marks.log_start)
         {
             // All of it was deleted from the front; a crash has brought some of the files back.
+            self.note_start()?;
             for segment in std::mem::take(&mut self.segments) {
                 segment.files.remove()?;
             }
@@ -428,7 +444,7 @@ impl Recovery {
             .map_err(StorageError::io("measuring", &path))?;
         let log_end = last.end.max(self.marks.recovery_point);
         // After damage to the end or a failed sync, nothing more is written to that file.
-        let is_short = last.end < self.marks.recovery_point;
+        let end_found = last.end;
         let leave = last.sealed
             || size != last.size_bytes
             || log_end != last.end
@@ -441,8 +457,8 @@ impl Recovery {
             self.segments.push(segment);
             self.names_changed = true;
         }
-        if is_short {
-            self.note_missing(log_end);
+        if end_found < self.marks.recovery_point {
+            self.note_missing(end_found.max(self.marks.log_start));
         }
         self.remove_snapshots_beyond(log_end)?;
         self.sync_scanned(log_end)?;

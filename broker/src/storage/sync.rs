@@ -55,13 +55,12 @@ impl Outstanding {
         work.cut_at
     }
 
-    /// Notes that the log was cut.
+    /// Notes that the log was cut, if it was to be. Damage that is still in it stays noted.
     pub(super) fn was_cut(&self) {
         let mut work = self.0.0.lock();
-        let cut = work.cut_at.take();
-        work.damaged_at = work
-            .damaged_at
-            .filter(|at| cut.is_some_and(|cut| *at < cut));
+        if let Some(cut) = work.cut_at.take() {
+            work.damaged_at = work.damaged_at.filter(|at| *at < cut);
+        }
     }
 
     /// Notes that what is at this offset and above cannot be trusted.

@@ -160,6 +160,8 @@ pub enum OfNode {
     Prepare(TopicPartition),
     /// The controller starts again.
     RestartController,
+    /// It writes its checkpoints.
+    Checkpoint,
     /// To a partition, in the life of its actor that counts so.
     Partition(TopicPartition, u64, OfPartition),
 }

@@ -71,13 +71,22 @@ impl Following {
         cx: &mut Cx<'_>,
         input: Input,
     ) -> Result<Then, StorageError> {
+        let other_reign = matches!(&input, Input::Sent(part) if part.epoch != self.epoch);
         self.follower.step(input, &mut self.effects);
+        if other_reign && !self.effects.is_empty() {
+            let (node, key) = (cx.node + 1, &files.key);
+            cx.hub.truth.violate(|| {
+                format!("I9: node {node} does what the leader of another reign says of {key}")
+            });
+        }
         while let Some(effect) = self.effects.pop_front() {
             match effect {
                 Effect::Append(batch) => self.log.append_placed(&batch, cx.now().wall)?,
                 Effect::Sync => self.syncing.want(&mut self.log, files, cx),
                 Effect::Report(position) => self.report(files, cx, position),
-                Effect::CutAt(epoch, end) => return Ok(Then::Cut(self.cut_at(cx, epoch, end))),
+                Effect::CutAt(epoch, end) => {
+                    return Ok(Then::Cut(self.cut_at(files, cx, (epoch, end))));
+                }
                 Effect::RestartAt(start) => return Ok(Then::RestartAt(start)),
                 Effect::AdvanceStart(start) => {
                     self.log.advance_start(start);
@@ -95,9 +104,17 @@ impl Following {
     }
 
     /// Where this log and its leader's differ (KIP-279), as the actor finds it.
-    fn cut_at(&self, cx: &mut Cx<'_>, epoch: LeaderEpoch, leader_end: Offset) -> Offset {
+    fn cut_at(
+        &self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        (epoch, leader_end): (LeaderEpoch, Offset),
+    ) -> Offset {
         cx.hub.coverage.truncations += 1;
-        self.log.cut_point(epoch, leader_end)
+        let at = self.log.cut_point(epoch, leader_end);
+        let of = (files.topic_id, &files.key);
+        cx.hub.truth.cuts(cx.node, of, &self.log, at);
+        at
     }
 
     fn report(&self, files: &Files, cx: &mut Cx<'_>, position: Position) {
@@ -132,6 +149,7 @@ impl Following {
             let committed = self.follower.high_watermark();
             let snapshot = self.log.checkpoint(committed, self.follower.producers())?;
             files.background(cx, Some(Background::Snapshot(snapshot)));
+            files.judge_checkpoint(cx, &self.log);
         }
         Ok(then)
     }

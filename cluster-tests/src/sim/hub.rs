@@ -1,7 +1,7 @@
 //! Time, the network and everything that is under way: what the nodes of a simulation share.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use callboard_common::{Monotonic, Now, Timestamp};
@@ -79,6 +79,8 @@ pub struct Hub {
     pub plan: Plan,
     /// What must hold.
     pub truth: Truth,
+    /// Nodes whose disks have rotted.
+    pub rotten: BTreeSet<usize>,
     /// What happened.
     pub coverage: Coverage,
     /// For everything but faults and plans.
@@ -121,6 +123,7 @@ impl Hub {
         Self {
             now: 0,
             truth: Truth::default(),
+            rotten: BTreeSet::new(),
             coverage: Coverage::default(),
             random: Random::new(plan.seed, "events"),
             plan,

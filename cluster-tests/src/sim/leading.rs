@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use callboard_broker::leader::{
-    Acks, Effect, Effects, FetchError, Input, Leader, ProduceError, Refused, Ticket,
+    Acks, Effect, Effects, FetchError, Input, IsrChange, Leader, ProduceError, Refused, Ticket,
 };
 use callboard_broker::peer::protocol::{Part, PartitionPosition, What};
 use callboard_broker::storage::{Log, ReadMode, StorageError};
@@ -43,6 +43,8 @@ pub struct Leading {
     /// Its syncs.
     pub syncing: Syncing,
     armed: Option<Monotonic>,
+    /// The newest incarnation of each follower that was heard of.
+    heard: BTreeMap<BrokerId, i64>,
 }
 
 /// What a follower is told at once.
@@ -68,6 +70,7 @@ impl Leading {
             next_ticket: 0,
             syncing: Syncing::default(),
             armed: None,
+            heard: BTreeMap::new(),
         }
     }
 
@@ -288,9 +291,11 @@ impl Leading {
             Effect::Settled => {
                 self.log.settle_doubt()?;
                 let (of, epoch) = ((files.topic_id, &files.key), self.leader.epoch());
-                let _read = cx.hub.truth.leads(cx.node, of, epoch, &self.log);
+                let life = (cx.life, files.incarnation);
+                let _read = cx.hub.truth.leads(cx.node, of, (epoch, life), &self.log);
             }
             Effect::ChangeIsr(change) => {
+                self.judge_isr(files, cx, &change);
                 let epoch = self.leader.epoch();
                 cx.asks
                     .push(Ask::ChangeIsr(files.key.clone(), epoch, change));
@@ -343,12 +348,27 @@ impl Leading {
             match self.log.checkpoint(committed, self.leader.producers()) {
                 Ok(snapshot) => {
                     files.background(cx, Some(Background::Snapshot(snapshot)));
+                    files.judge_checkpoint(cx, &self.log);
                 }
                 Err(StorageError::Full { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// I10: only an incarnation that has said how far it is may be asked to be in sync.
+    fn judge_isr(&self, files: &Files, cx: &mut Cx<'_>, change: &IsrChange) {
+        let me = BrokerId(cx.node as i32 + 1);
+        for (broker, epoch) in &change.isr {
+            let knows = self.heard.get(broker) == Some(epoch);
+            if *broker != me && !self.leader.is_in_sync(*broker) && !knows {
+                let (node, key) = (cx.node + 1, &files.key);
+                cx.hub.truth.violate(|| {
+                    format!("I10: node {node} wants {broker} in sync of {key} in incarnation {epoch}, which it has not heard of")
+                });
+            }
+        }
     }
 
     /// What is read is damaged: if somebody else is whole, that one leads.
@@ -396,6 +416,8 @@ impl Leading {
         if let Some((epoch, end)) = diverged.and_then(|e| self.log.divergence(e, position.end)) {
             return Ok(Fed::Part(self.part(position, What::Diverged(epoch, end))));
         }
+        let heard = self.heard.entry(replica).or_insert(position.broker_epoch);
+        *heard = position.broker_epoch.max(*heard);
         let followed = Input::Followed {
             replica,
             broker_epoch: position.broker_epoch,

@@ -58,6 +58,8 @@ pub enum What {
     PowerLoss(u64, Micros),
     /// The power goes everywhere (D2).
     PowerLossAll(Micros),
+    /// The power goes with so many more operations of the disk, once something of a log is noted or removed (D1).
+    PowerLossInRemoval(u64),
     /// The next sync fails (D5).
     FailSync,
     /// So many more bytes, and the disk is full (D6).
@@ -93,7 +95,7 @@ impl What {
             Self::Isolate(_) | Self::Mute(_) | Self::Deaf(_) | Self::CutPair(_) => "N1",
             Self::Slow(..) => "N3",
             Self::Lossy(..) => "N4",
-            Self::PowerLoss(..) => "D1",
+            Self::PowerLoss(..) | Self::PowerLossInRemoval(_) => "D1",
             Self::PowerLossAll(_) => "D2",
             Self::FailSync => "D5",
             Self::Full(..) => "D6",
@@ -144,6 +146,8 @@ pub struct Plan {
     pub image_every: u64,
     /// In so many of a hundred cases a sync is followed by a checkpoint.
     pub checkpoints: u64,
+    /// Between two times that a node writes its checkpoints.
+    pub checkpoint_pause: Micros,
     /// A message takes at least so long, and at most so much longer.
     pub delay: (Micros, Micros),
     /// The same of a sync.
@@ -180,6 +184,11 @@ impl Plan {
             index_interval: *r.pick(&[0, 200, 1_000]),
             image_every: *r.pick(&[20, 60, 1_000]),
             checkpoints: *r.pick(&[0, 2, 20]),
+            checkpoint_pause: *Random::new(seed, "checkpoints").pick(&[
+                200 * MS,
+                SECOND,
+                5 * SECOND,
+            ]),
             delay: *r.pick(&[(100, 200), (200, 2_000), (500, 30_000)]),
             sync: *r.pick(&[(50, 200), (500, 3_000), (1_000, 40_000)]),
             pace: r.between(70, 160) * MS,
@@ -187,6 +196,7 @@ impl Plan {
             faults: Vec::new(),
         };
         plan.draw_faults();
+        plan.draw_removals();
         plan
     }
 
@@ -225,6 +235,24 @@ impl Plan {
             }
             self.faults.push(Fault { at, node, what });
         }
+    }
+
+    /// Removals, which are rare, are met by a loss of power more often than chance would have it.
+    fn draw_removals(&mut self) {
+        let mut r = Random::new(self.seed, "removals");
+        if r.percent(70) {
+            return;
+        }
+        for _ in 0..r.between(1, 3) {
+            let at = r.between(8 * SECOND, FAULTS_UNTIL);
+            let node = r.below(self.nodes as u64) as usize;
+            let (deletes, goes) = (What::DeleteRecords, What::PowerLossInRemoval(r.below(12)));
+            for (wait, what) in [(0, goes), (MS, deletes)] {
+                let at = at + wait;
+                self.faults.push(Fault { at, node, what });
+            }
+        }
+        self.faults.sort_by_key(|f| f.at);
     }
 
     fn draw_fault(kind: u64, r: &mut Random) -> What {

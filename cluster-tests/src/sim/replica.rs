@@ -77,7 +77,7 @@ impl Background {
 }
 
 /// Where a replica's log is, and whose it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Files {
     /// The partition.
     pub key: TopicPartition,
@@ -96,6 +96,43 @@ impl Files {
     pub fn later(&self, cx: &mut Cx<'_>, wait: Micros, what: OfPartition) {
         let event = OfNode::Partition(self.key.clone(), self.incarnation, what);
         cx.hub.after(wait, Event::Node(cx.node, cx.life, event));
+    }
+
+    /// I23: a log is checkpointed: what is noted as durable is.
+    pub fn judge_checkpoint(&self, cx: &mut Cx<'_>, log: &Log) {
+        let (noted, synced) = (log.recovery_point(), log.synced_end());
+        if noted > synced {
+            let (node, key) = (cx.node + 1, &self.key);
+            cx.hub.truth.violate(|| {
+                format!("I23: node {node} notes {key} as durable up to {noted}, synced is {synced}")
+            });
+        }
+    }
+
+    /// What of the log is durable for sure, as its next opening knows it.
+    fn known_durable(&self) -> Offset {
+        let marks = self.files.checkpoints.marks(&self.key);
+        let noted = marks.recovery_point.max(marks.log_start);
+        let cut = self.files.outstanding.settled();
+        cut.map_or(noted, |cut| noted.min(cut.max(marks.log_start)))
+    }
+
+    /// I23: a log was opened: what was durable is there, and is damaged only where the disk has rotted.
+    fn judge_opened(&self, cx: &mut Cx<'_>, durable: Offset, opened: &Opened) {
+        let (node, key) = (cx.node + 1, &self.key);
+        if let Some(part) = opened.quarantined.iter().find(|q| q.log_end < durable) {
+            cx.hub.truth.violate(|| {
+                format!("I23: node {node} takes {key} into quarantine from {} on, up to {durable} it was synced", part.log_end)
+            });
+        }
+        if !opened.damaged.is_empty() && !cx.hub.rotten.contains(&cx.node) {
+            cx.hub.truth.violate(|| {
+                format!(
+                    "I23: node {node} finds {key} damaged on a disk that has not rotted: {:?}",
+                    opened.damaged
+                )
+            });
+        }
     }
 
     /// Something begins to run beside the actor.
@@ -228,7 +265,9 @@ impl Replica {
         self.settle();
         cx.hub.coverage.recoveries += 1;
         let (files, config) = (self.files.files.clone(), self.files.config.clone());
+        let durable = self.files.known_durable();
         let opened = Log::open(files, config).map(|mut opened| {
+            self.files.judge_opened(cx, durable, &opened);
             opened.log.begin_epoch(epoch);
             opened
         });
@@ -255,8 +294,9 @@ impl Replica {
                 cx.asks.push(Ask::Lose(self.files.key.clone()));
             }
         }
+        let life = (cx.life, self.files.incarnation);
         let settled = damaged.is_empty() && !log.is_in_doubt();
-        if settled && let Err(offset) = cx.hub.truth.leads(cx.node, of, epoch, &log) {
+        if settled && let Err(offset) = cx.hub.truth.leads(cx.node, of, (epoch, life), &log) {
             self.files.files.outstanding.note_damage(offset);
             cx.hub.coverage.damages += 1;
             cx.asks.push(Ask::Lose(self.files.key.clone()));
@@ -296,19 +336,26 @@ impl Replica {
     }
 
     fn open_to_follow(&mut self, cx: &mut Cx<'_>) {
-        self.open_by(cx, Log::open);
+        self.settle();
+        let (files, durable) = (self.files.clone(), self.files.known_durable());
+        let open = |log_files, config, cx: &mut Cx<'_>| {
+            let opened = Log::open(log_files, config)?;
+            files.judge_opened(cx, durable, &opened);
+            Ok(opened)
+        };
+        self.open_by(cx, open);
     }
 
     fn open_by(
         &mut self,
         cx: &mut Cx<'_>,
-        open: impl FnOnce(LogFiles, TopicConfig) -> Result<Opened, StorageError>,
+        open: impl FnOnce(LogFiles, TopicConfig, &mut Cx<'_>) -> Result<Opened, StorageError>,
     ) {
         self.files.incarnation += 1;
         self.settle();
         self.state = State::Idle;
         cx.hub.coverage.recoveries += 1;
-        let opened = open(self.files.files.clone(), self.files.config.clone());
+        let opened = open(self.files.files.clone(), self.files.config.clone(), cx);
         match opened {
             Ok(opened) => self.follows(cx, opened),
             Err(error) => self.fail(cx, &error),
@@ -333,6 +380,13 @@ impl Replica {
             return cx.asks.push(Ask::LoseThenCut(self.files.key.clone()));
         }
         let log = opened.log;
+        if log.epochs().latest_start() > Some(log.log_end()) {
+            let (node, key, epochs) = (cx.node + 1, &self.files.key, log.epochs());
+            let end = log.log_end();
+            cx.hub.truth.violate(|| {
+                format!("I24: node {node} knows reigns of {key} beyond its end {end}: {epochs:?}")
+            });
+        }
         self.tell(cx, &format!("follows {leader} in epoch {epoch}"), &log);
         let ends = (log.log_start(), log.high_watermark(), log.log_end());
         let follower = Follower::new(epoch, ends, opened.producers);
@@ -374,13 +428,13 @@ impl Replica {
             Ok(Then::Cut(end)) => {
                 self.settle();
                 if let Some(log) = self.take_log() {
-                    self.open_by(cx, |_, _| log.truncate(end));
+                    self.open_by(cx, |_, _, _| log.truncate(end));
                 }
             }
             Ok(Then::RestartAt(start)) => {
                 self.settle();
                 if let Some(log) = self.take_log() {
-                    self.open_by(cx, |_, _| log.restart_at(start));
+                    self.open_by(cx, |_, _, _| log.restart_at(start));
                 }
             }
             Err(error) => self.fail(cx, &error),
@@ -498,7 +552,7 @@ impl Replica {
             return self.files.later(cx, SECOND, OfPartition::Lose);
         }
         if let Some(log) = self.take_log() {
-            self.open_by(cx, |_, _| log.truncate(first));
+            self.open_by(cx, |_, _, _| log.truncate(first));
         }
     }
 

@@ -1,13 +1,13 @@
 //! What must hold at every moment, seen from outside of all nodes (RELIABILITY, section 2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use callboard_broker::controller::MetadataImage;
 use callboard_broker::controller::records::bincode_config;
 use callboard_broker::storage::{Log, ReadMode};
-use callboard_common::record::Batch;
 use callboard_common::record::batch::checksum;
+use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
 
 /// Most bytes that one read of a log takes.
@@ -30,6 +30,16 @@ struct Committed {
     epoch: i32,
 }
 
+impl Committed {
+    fn of(header: &BatchHeader) -> Self {
+        Self {
+            next: header.next_offset(),
+            checksum: header.checksum,
+            epoch: header.leader_epoch,
+        }
+    }
+}
+
 /// What was committed of one partition.
 #[derive(Debug, Default)]
 struct Partition {
@@ -39,10 +49,13 @@ struct Partition {
     /// Nothing below is there any more, because somebody deleted it.
     start: i64,
     offsets: BTreeMap<u64, i64>,
-    leaders: BTreeMap<LeaderEpoch, usize>,
+    leaders: BTreeMap<LeaderEpoch, (usize, Life)>,
     /// Whether more was committed that could not be read where it was, because that disk has rotted.
     unread: bool,
 }
+
+/// The start of a process, and the start of an actor in it.
+pub type Life = (u64, u64);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -52,6 +65,10 @@ pub struct Truth {
     images: BTreeMap<u64, u32>,
     /// Terms of the quorum and who led in them.
     terms: BTreeMap<u64, BrokerId>,
+    /// Versions of partitions that a leader's proposal changed.
+    altered: BTreeSet<(Uuid, i32, i32)>,
+    /// Whether more was committed, or others are in sync, since it was looked at last.
+    pub moved: bool,
     /// What was found first.
     violation: Option<String>,
 }
@@ -92,7 +109,8 @@ impl Truth {
         self.partitions.entry((id, number)).or_default()
     }
 
-    /// I5, I9: a node begins to lead: nobody else led in that reign, and what was committed is all there.
+    /// I5, I9: a node begins to lead: nobody led in that reign before, not even itself, because what it wrote then may be
+    /// elsewhere already; and what was committed is all there.
     ///
     /// # Errors
     ///
@@ -101,18 +119,18 @@ impl Truth {
         &mut self,
         node: usize,
         (id, partition): (Uuid, &TopicPartition),
-        epoch: LeaderEpoch,
+        (epoch, life): (LeaderEpoch, Life),
         log: &Log,
     ) -> Result<(), Offset> {
         let known = self.partition(id, partition.partition);
-        let other = *known.leaders.entry(epoch).or_insert(node);
+        let (other, its_life) = *known.leaders.entry(epoch).or_insert((node, life));
         let (start, end) = (known.start, known.end);
         // One that hears late of its reign, when it has ended already, commits nothing in it.
         let is_newest = known.leaders.keys().next_back() == Some(&epoch);
-        if other != node {
+        if (other, its_life) != (node, life) {
             self.violate(|| {
                 let (a, b) = (node + 1, other + 1);
-                format!("I9: nodes {a} and {b} lead {partition} in epoch {epoch}")
+                format!("I9: node {a}, start {life:?}, and node {b}, start {its_life:?}, lead {partition} in epoch {epoch}")
             });
         }
         if !is_newest {
@@ -157,11 +175,7 @@ impl Truth {
         let mut wrong = None;
         for batch in &batches {
             let header = batch.header();
-            let found = Committed {
-                next: header.next_offset(),
-                checksum: header.checksum,
-                epoch: header.leader_epoch,
-            };
+            let found = Committed::of(header);
             let committed = known.batches.get(&header.base_offset).copied();
             if committed.is_some_and(|c| c != found)
                 || (committed.is_none() && header.base_offset < known.end)
@@ -199,6 +213,7 @@ impl Truth {
         let batches = batches(log, from, high_watermark);
         self.partition(id, partition.partition).unread = batches.is_err();
         let batches = batches?;
+        self.moved = true;
         let mut doubled = None;
         let known = self.partition(id, partition.partition);
         for batch in &batches {
@@ -206,11 +221,7 @@ impl Truth {
             if header.base_offset < known.end {
                 continue;
             }
-            let committed = Committed {
-                next: header.next_offset(),
-                checksum: header.checksum,
-                epoch: header.leader_epoch,
-            };
+            let committed = Committed::of(header);
             let _before = known.batches.insert(header.base_offset, committed);
             known.end = committed.next;
             for record in batch.records(1 << 20).unwrap_or_default() {
@@ -228,6 +239,48 @@ impl Truth {
             });
         }
         Ok(())
+    }
+
+    /// I5: a follower is about to cut its log here: nothing that was committed goes.
+    pub fn cuts(
+        &mut self,
+        node: usize,
+        (id, partition): (Uuid, &TopicPartition),
+        log: &Log,
+        at: Offset,
+    ) {
+        let known = self.partition(id, partition.partition);
+        let from = at.max(Offset::new(known.start)).max(log.log_start());
+        let to = log.log_end().min(Offset::new(known.end));
+        // What cannot be read has rotted, and is to go.
+        let Ok(found) = batches(log, from, to) else {
+            return;
+        };
+        let known = self.partition(id, partition.partition);
+        let was_committed = |batch: &&Batch| {
+            let header = batch.header();
+            let found = Committed::of(header);
+            header.base_offset >= from.get()
+                && known.batches.get(&header.base_offset) == Some(&found)
+        };
+        if let Some(batch) = found.iter().find(was_committed) {
+            let offset = batch.header().base_offset;
+            self.violate(|| {
+                let node = node + 1;
+                format!("I5: node {node} cuts {partition} at {at}, where it has what was committed at {offset}")
+            });
+        }
+    }
+
+    /// I10: the controller has changed who is in sync for a leader that knew this version.
+    pub fn alters(&mut self, (id, partition): (Uuid, &TopicPartition), version: i32) {
+        if !self.altered.insert((id, partition.partition, version)) {
+            self.violate(|| {
+                format!(
+                    "I10: who is in sync of {partition} was changed twice as of version {version}"
+                )
+            });
+        }
     }
 
     /// What was committed so far.

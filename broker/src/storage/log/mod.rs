@@ -447,6 +447,12 @@ impl Log {
         }))
     }
 
+    /// Everything below is known to be durable, also to the next opening.
+    #[must_use]
+    pub fn recovery_point(&self) -> Offset {
+        self.marks.recovery_point
+    }
+
     /// Whether so much was appended that a checkpoint should bring the recovery point up.
     #[must_use]
     pub fn checkpoint_due(&self) -> bool {

@@ -161,7 +161,10 @@ impl Running {
         }
         let partition = hub.random.pick(&led).clone();
         let end = self.committed(&partition);
-        let before = hub.random.below(end as u64 + 1) as i64;
+        let before = match hub.random.percent(50) {
+            true => end,
+            false => hub.random.below(end as u64 + 1) as i64,
+        };
         let at = self.now_of(&partition);
         self.with(hub, at, |replica, cx| {
             replica.act(cx, |leading, files, cx| {
@@ -174,6 +177,17 @@ impl Running {
     pub fn close(&mut self, hub: &mut Hub) {
         let all: Vec<TopicPartition> = self.partitions.keys().cloned().collect();
         all.iter().for_each(|p| self.end(hub, p));
+        self.write_checkpoints(hub);
+    }
+
+    /// Writes what is known of its logs, as it does every few seconds and when it stops.
+    pub(super) fn write_checkpoints(&mut self, hub: &mut Hub) {
+        if let Err(error) = self.checkpoints.write() {
+            let node = self.node + 1;
+            hub.remember(&format!(
+                "node {node}: checkpoints are not written: {error}"
+            ));
+        }
     }
 
     /// Its replicas.

@@ -25,7 +25,7 @@ use callboard_common::{BrokerId, TopicPartition, Uuid};
 
 use crate::sim::event::{Event, Lane, Message, OfNode, OfPartition, Place};
 use crate::sim::hub::Hub;
-use crate::sim::plan::{MS, SECOND};
+use crate::sim::plan::{MS, Micros, SECOND};
 use crate::sim::replica::{Ask, Cx, Replica};
 
 /// The data directory.
@@ -44,8 +44,8 @@ enum Purpose {
     Peer(usize, u64),
     /// To come in.
     Come,
-    /// For an in-sync set.
-    Isr(TopicPartition, u64),
+    /// For an in-sync set, in a life of the partition's actor and as of a version.
+    Isr(TopicPartition, u64, (Uuid, i32)),
     /// For a reign.
     Reign(TopicPartition, u64),
     /// Because a log is damaged.
@@ -93,6 +93,9 @@ pub struct Running {
     asked: BTreeMap<u64, Option<Ticket>>,
     next_question: u64,
     comes: bool,
+    /// When it heard of another voter last, or its controller began.
+    heard_of_quorum: Micros,
+    leads_quorum: bool,
     registered: bool,
     /// The committed metadata.
     pub image: Arc<MetadataImage>,
@@ -181,6 +184,8 @@ impl Running {
             asked: BTreeMap::new(),
             next_question: 0,
             comes: false,
+            heard_of_quorum: hub.now,
+            leads_quorum: false,
             registered: false,
             image: Arc::default(),
             image_changed: false,
@@ -197,6 +202,7 @@ impl Running {
         running.open_controller(hub)?;
         running.later(hub, TICK.as_micros() as u64, OfNode::Tick);
         running.later(hub, MS, OfNode::Come);
+        running.later(hub, hub.plan.checkpoint_pause, OfNode::Checkpoint);
         running.settle(hub);
         Ok(running)
     }
@@ -213,6 +219,7 @@ impl Running {
         let (log, restored) = opened.map_err(|e| e.to_string())?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let now = hub.clock(self.skew_ms);
+        self.heard_of_quorum = hub.now;
         let restored = Controller::restore(
             &logger,
             self.identity,
@@ -301,6 +308,7 @@ impl Running {
                 }
             }
             Effect::Led(led) => {
+                self.leads_quorum = led.here;
                 if led.here {
                     let is_new = hub.truth.leads_quorum(led.term, self.me);
                     hub.coverage.quorum_leaders += u64::from(is_new);
@@ -384,11 +392,14 @@ impl Running {
                 hub.send(Place::Node(self.node), Place::Node(node), message);
             }
             Purpose::Come => self.comes = false,
-            Purpose::Isr(partition, incarnation) => {
-                if result.is_err() {
+            Purpose::Isr(partition, incarnation, (topic_id, version)) => {
+                if result.is_ok() {
+                    hub.truth.alters((topic_id, &partition), version);
+                } else {
                     self.with(hub, (partition, incarnation), |replica, cx| {
                         replica.act(cx, |leading, files, cx| {
-                            leading.step(files, cx, callboard_broker::leader::Input::IsrRefused)
+                            let refused = callboard_broker::leader::Input::IsrRefused(version);
+                            leading.step(files, cx, refused)
                         });
                     });
                 }
@@ -471,6 +482,7 @@ impl Running {
             };
             let (purpose, command) = match ask {
                 Ask::ChangeIsr(_, epoch, change) => {
+                    let of = (topic_id, change.version);
                     let command = Command::AlterIsr {
                         topic_id,
                         partition,
@@ -479,7 +491,7 @@ impl Running {
                         version: change.version,
                         isr: change.isr,
                     };
-                    (Purpose::Isr(key, incarnation), command)
+                    (Purpose::Isr(key, incarnation, of), command)
                 }
                 Ask::Lose(_) => (Purpose::Nobody, lose),
                 Ask::StepAside(_) => {
@@ -575,6 +587,10 @@ impl Running {
                         self.step(hub, input);
                     }
                 }
+            }
+            OfNode::Checkpoint => {
+                self.later(hub, hub.plan.checkpoint_pause, OfNode::Checkpoint);
+                self.write_checkpoints(hub);
             }
             OfNode::Prepare(partition) => self.prepare_again(hub, &partition),
             OfNode::Partition(partition, _, OfPartition::Feed(follower)) => {

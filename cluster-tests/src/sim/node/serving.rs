@@ -10,14 +10,21 @@ use super::{Feed, LEADER_PAUSE, Purpose, Running};
 use crate::sim::event::{Lane, Message, NotFetched, NotProduced, OfNode, OfPartition, Place};
 use crate::sim::hub::Hub;
 use crate::sim::leading::{Fed, HIGH_WATERMARK_PAUSE};
+use crate::sim::plan::{MS, Micros};
 use crate::sim::replica::Replica;
+
+/// A node that has heard of no voter for this long serves nothing: its lease, and a tick.
+const LEASE: Micros = 3_100 * MS;
 
 impl Running {
     /// Another place says something.
     #[expect(clippy::too_many_lines, reason = "a row of cases, each a few lines")]
     pub fn message(&mut self, hub: &mut Hub, from: Place, message: Message) {
         match (message, from) {
-            (Message::Raft(member, message), _) => self.step(hub, Input::Message(member, message)),
+            (Message::Raft(member, message), _) => {
+                self.heard_of_quorum = hub.now;
+                self.step(hub, Input::Message(member, message));
+            }
             (
                 Message::Propose {
                     id,
@@ -102,7 +109,12 @@ impl Running {
     }
 
     /// Whether it leads a partition and may serve it: it has heard of the quorum lately.
-    pub(super) fn leads(&mut self, hub: &Hub, partition: &TopicPartition, topic_id: Uuid) -> bool {
+    pub(super) fn leads(
+        &mut self,
+        hub: &mut Hub,
+        partition: &TopicPartition,
+        topic_id: Uuid,
+    ) -> bool {
         let now = hub.clock(self.skew_ms).monotonic;
         let is_cut_off = self.published.is_cut_off(now);
         let replica = self.partitions.get_mut(partition);
@@ -111,7 +123,18 @@ impl Running {
             leading.is_some_and(|(_, l)| l.leader.ends().epoch.is_some())
         };
         let leads = replica.is_some_and(|r| r.files.topic_id == topic_id && serves(r));
-        leads && !is_cut_off
+        let serves = leads && !is_cut_off;
+        // I9: whoever may have been replaced long ago serves nobody. A leader of the quorum hears itself.
+        let silent = hub.now - self.heard_of_quorum;
+        if serves && !self.leads_quorum && hub.plan.nodes > 1 && silent > LEASE {
+            let node = self.node + 1;
+            hub.truth.violate(|| {
+                format!(
+                    "I9: node {node} serves {partition} and has heard of no voter for {silent} us"
+                )
+            });
+        }
+        serves
     }
 
     /// Another node says something on a lane.

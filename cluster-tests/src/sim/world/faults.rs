@@ -76,6 +76,9 @@ impl World {
                 // The machine may be idle: then it goes a little later.
                 self.ends_after(fault, length);
             }
+            What::PowerLossInRemoval(operations) => {
+                self.machines[node].goes_late = Some(operations);
+            }
             What::Stop(length) => {
                 if let Some(running) = &mut self.machines[node].running {
                     running.leave(&mut self.hub);
@@ -188,6 +191,7 @@ impl World {
                 let _was = self.hub.slow_disks.remove(&node);
             }
             What::Crash
+            | What::PowerLossInRemoval(_)
             | What::Pause(_)
             | What::FailSync
             | What::Rot
@@ -240,7 +244,7 @@ impl World {
             at += 4;
         }
         machine.disk.rot(&path, at, 1 << self.hub.random.below(8));
-        self.machines[node].rotten = true;
+        let _first: bool = self.hub.rotten.insert(node);
         let line = format!("node {}: byte {at} of {} rots", node + 1, path.display());
         self.hub.remember(&line);
     }

@@ -1,18 +1,67 @@
 //! What is judged from outside of all nodes, when power goes and in the end.
 
-use callboard_common::{BrokerId, TopicPartition};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use callboard_broker::storage::Disk as _;
+use callboard_broker::storage::checkpoint::Checkpoints;
+use callboard_common::{BrokerId, Offset, TopicPartition};
 
 use super::World;
 use crate::sim::client::Client;
+use crate::sim::node::DATA;
 use crate::sim::plan::{END, HEALED, SECOND};
+use crate::sim::replica::Replica;
+
+/// A log as it was when the power went.
+pub(super) struct OpenLog {
+    key: TopicPartition,
+    dir: PathBuf,
+    synced_end: Offset,
+}
+
+impl OpenLog {
+    pub(super) fn of(replica: &Replica) -> Option<Self> {
+        let files = &replica.files.files;
+        Some(Self {
+            key: files.partition.clone(),
+            dir: files.dir.clone(),
+            synced_end: replica.log()?.synced_end(),
+        })
+    }
+}
 
 impl World {
-    /// I10: what was committed is durable on every in-sync replica, also on one whose power goes now.
+    /// I23: after the power has gone, what the disk has of a log begins where the disk says that it begins.
+    pub(super) fn judge_starts(&mut self, node: usize, open: &[OpenLog]) {
+        let disk = Arc::new(self.machines[node].disk.clone());
+        let checkpoints = Checkpoints::open(disk.clone(), Path::new(DATA));
+        for log in open {
+            let noted = checkpoints.marks(&log.key).log_start;
+            let names = disk.list(&log.dir).unwrap_or_default();
+            let base = |n: &String| n.strip_suffix(".log")?.parse().ok().map(Offset::new);
+            let first = names.iter().filter_map(base).min();
+            if let Some(first) = first
+                && noted < log.synced_end
+                && first > noted
+            {
+                let key = &log.key;
+                self.hub.truth.violate(|| {
+                    let node = node + 1;
+                    format!(
+                        "I23: {key} begins at {first} on node {node}, and its disk says at {noted}"
+                    )
+                });
+            }
+        }
+    }
+
+    /// I10: what was committed is durable on every in-sync replica, at any time: its power may go.
     pub(super) fn judge_durable(&mut self, node: usize) {
         let (Some(running), image) = (&self.machines[node].running, self.newest.clone()) else {
             return;
         };
-        if self.machines[node].rotten {
+        if self.hub.rotten.contains(&node) {
             return;
         }
         let me = BrokerId(node as i32 + 1);
@@ -42,7 +91,7 @@ impl World {
                 Client::Consumer(_) => 0,
             })
             .sum();
-        let truth = &mut self.hub.truth;
+        let (truth, rotten) = (&mut self.hub.truth, &self.hub.rotten);
         if waiting > 0 {
             truth.violate(|| {
                 format!(
@@ -77,7 +126,7 @@ impl World {
                     truth.violate(|| format!("A25: {}-{number} is not whole in the end, as node {} sees it: {partition:?}", self.topic, node + 1));
                 }
             }
-            running.compare(truth, machine.rotten);
+            running.compare(truth, rotten.contains(&node));
         }
         said.iter().for_each(|line| self.hub.remember(line));
         for number in 0..partitions {

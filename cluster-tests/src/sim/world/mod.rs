@@ -11,10 +11,11 @@ use callboard_broker::storage::disk::SimulatedDisk;
 use callboard_common::{BrokerId, TopicName, Uuid};
 
 use crate::sim::client::{Client, Consumer, Producer};
-use crate::sim::event::{Event, OfClient, OfNode, Place};
+use crate::sim::event::{Event, OfClient, OfNode, OfPartition, Place};
 use crate::sim::hub::{Coverage, Hub};
 use crate::sim::node::{Running, Start};
-use crate::sim::plan::{END, HEALED, MS, Micros, Plan, SECOND};
+use crate::sim::plan::{END, Fault, HEALED, MS, Micros, Plan, SECOND, What};
+use judging::OpenLog;
 
 /// Producers, then consumers.
 const PRODUCERS: usize = 2;
@@ -38,7 +39,8 @@ struct Machine {
     /// Counts what keeps it down.
     held_down: u32,
     /// Whether bytes of its logs have changed, which may not have been noticed.
-    rotten: bool,
+    /// With so many more operations its power goes, once something of a log is removed or noted.
+    goes_late: Option<u64>,
 }
 
 /// How a run of a seed ended.
@@ -103,7 +105,7 @@ impl World {
             running: None,
             paused_until: 0,
             held_down: 0,
-            rotten: false,
+            goes_late: None,
         });
         let machines: Vec<Machine> = machines.collect();
         let topic = TopicName::new("orders").expect("a valid name");
@@ -192,8 +194,12 @@ impl World {
                 && running.image.applied > self.newest.applied
             {
                 self.newest = running.image.clone();
+                self.hub.truth.moved = true;
             }
             self.notice_power(node);
+            if std::mem::take(&mut self.hub.truth.moved) {
+                (0..self.machines.len()).for_each(|n| self.judge_durable(n));
+            }
             self.want_topic(node);
         }
     }
@@ -234,9 +240,19 @@ impl World {
     }
 
     fn node_event(&mut self, node: usize, life: u64, what: OfNode) {
-        let Some(running) = &mut self.machines[node].running else {
+        let machine = &mut self.machines[node];
+        let Some(running) = &mut machine.running else {
             return;
         };
+        let removes = matches!(what, OfNode::Partition(_, _, OfPartition::Background));
+        if removes && let Some(operations) = machine.goes_late.take() {
+            let goes = machine.disk.operations() + operations;
+            machine.disk.power_off_after(goes);
+            let what = What::PowerLoss(operations, SECOND);
+            let at = self.hub.now;
+            let ends = Event::FaultEnds(Fault { at, node, what });
+            self.hub.after(SECOND, ends);
+        }
         if running.life == life && !running.event(&mut self.hub, what) {
             self.down(node, false);
             self.hub.after(SECOND, Event::Start(node));
@@ -294,9 +310,11 @@ impl World {
         let Some(running) = self.machines[node].running.take() else {
             return;
         };
+        let open: Vec<OpenLog> = running.replicas().filter_map(OpenLog::of).collect();
         drop(running);
         if power {
             self.machines[node].disk.crash();
+            self.judge_starts(node, &open);
         }
         self.machines[node].paused_until = 0;
         for other in (0..self.machines.len()).filter(|n| *n != node) {
@@ -365,6 +383,7 @@ impl World {
             let machine = &mut self.machines[node];
             machine.paused_until = 0;
             machine.held_down = 0;
+            machine.goes_late = None;
             machine.skew_ms = 0;
             machine.disk.set_capacity(u64::MAX);
             machine.disk.fail_syncs(0);
