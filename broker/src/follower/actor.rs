@@ -263,7 +263,9 @@ impl FollowerActor {
             }
             Effect::AdvanceStart(start) => {
                 open.log.advance_start(start);
-                if let Some(removal) = open.log.retain(open.follower.high_watermark(), now.wall)? {
+                let (committed, producers) =
+                    (open.follower.high_watermark(), open.follower.producers());
+                if let Some(removal) = open.log.retain(committed, now.wall, producers)? {
                     let logger = self.start.logger.clone();
                     self.start.runtime.background().run(move || {
                         if let Err(error) = removal.run() {

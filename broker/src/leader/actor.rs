@@ -166,7 +166,11 @@ impl LeaderActor {
             Effect::AdvanceStart { ticket, log_start } => {
                 open.log.advance_start(log_start);
                 let reply = open.deleters.remove(&ticket);
-                let removal = unless_full(open.log.retain(log_start, now.wall))?;
+                let removal = unless_full(open.log.retain(
+                    log_start,
+                    now.wall,
+                    open.leader.producers(),
+                ))?;
                 let start = open.log.log_start();
                 match removal {
                     Some(removal) => self.remove(removal, ctx, move || {
@@ -192,7 +196,12 @@ impl LeaderActor {
                 open.log.settle_doubt()?;
             }
             Effect::Retain { high_watermark } => {
-                let removal = unless_full(open.log.retain(high_watermark, now.wall))?.flatten();
+                let removal = unless_full(open.log.retain(
+                    high_watermark,
+                    now.wall,
+                    open.leader.producers(),
+                ))?
+                .flatten();
                 let start = open.log.log_start();
                 if removal.is_some() {
                     info!(self.start.logger, "old segments go"; "log_start" => %start);

@@ -82,16 +82,17 @@ pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, Stora
         reigns: Vec::new(),
         scanned: Vec::new(),
     };
-    let bases = recovery.bases()?;
+    let mut bases = recovery.bases()?;
     let (disk, dir) = (&**recovery.files.disk(), &recovery.files.dir);
     recovery.epochs_in_file = LeaderEpochs::read(disk, dir);
     recovery.load_snapshot()?;
+    recovery.remove_deleted(&mut bases)?;
     recovery.scan_all(&bases)?;
     recovery.finish()
 }
 
 impl Recovery {
-    /// The offsets at which segments begin, in order; segments wholly below the log's start are removed.
+    /// The offsets at which segments begin, in order.
     fn bases(&mut self) -> Result<Vec<Offset>, StorageError> {
         let (disk, dir) = (self.files.disk().clone(), self.files.dir.clone());
         self.files.open.forget_below(&dir);
@@ -112,15 +113,21 @@ impl Recovery {
             .iter()
             .filter_map(|n| log::offset_of(n, "log"))
             .collect();
-        let mut bases: Vec<Offset> = bases.into_iter().collect();
+        Ok(bases.into_iter().collect())
+    }
+
+    /// Removes segments that lie wholly below the log's start, except those that say of producers what no snapshot does.
+    fn remove_deleted(&self, bases: &mut Vec<Offset>) -> Result<(), StorageError> {
         // A segment ends where the next one begins.
-        if bases.get(1).is_some_and(|b| *b <= self.marks.log_start) {
+        let unneeded = self.marks.log_start.min(self.producers_from);
+        let goes = |bases: &[Offset]| bases.get(1).is_some_and(|next| *next <= unneeded);
+        if goes(bases) {
             self.note_start()?;
         }
-        while bases.len() > 1 && bases[1] <= self.marks.log_start {
+        while goes(bases) {
             self.segment_files(bases.remove(0)).remove()?;
         }
-        Ok(bases)
+        Ok(())
     }
 
     /// Makes the log's start durable, before what lies below it goes.

@@ -91,7 +91,9 @@ impl Following {
                 Effect::AdvanceStart(start) => {
                     self.log.advance_start(start);
                     let committed = self.follower.high_watermark();
-                    let removal = self.log.retain(committed, cx.now().wall)?;
+                    let removal =
+                        self.log
+                            .retain(committed, cx.now().wall, self.follower.producers())?;
                     files.background(cx, removal.map(Background::Removal));
                 }
                 Effect::Wait => files.later(cx, PAUSE, OfPartition::Retry),

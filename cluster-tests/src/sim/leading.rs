@@ -310,7 +310,10 @@ impl Leading {
         cx: &mut Cx<'_>,
         high_watermark: Offset,
     ) -> Result<Option<Input>, StorageError> {
-        match self.log.retain(high_watermark, cx.now().wall) {
+        match self
+            .log
+            .retain(high_watermark, cx.now().wall, self.leader.producers())
+        {
             Ok(removal) => {
                 // It runs beside the actor: the power may go before it does.
                 files.background(cx, removal.map(Background::Removal));

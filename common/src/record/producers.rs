@@ -163,6 +163,19 @@ impl ProducerTable {
             .retain(|_, p| p.batches.back().is_some_and(|b| b.timestamp >= timestamp));
     }
 
+    /// What is known of batches that end below `end`: enough to judge what comes after it, because whoever has more of
+    /// them on their way than are remembered had all earlier ones acknowledged.
+    #[must_use]
+    pub fn up_to(&self, end: i64) -> Self {
+        let known = |(id, producer): (&i64, &Producer)| {
+            let batches = producer.batches.iter().filter(|b| b.last_offset < end);
+            let batches: VecDeque<ProducedBatch> = batches.copied().collect();
+            let epoch = producer.epoch;
+            (!batches.is_empty()).then_some((*id, Producer { epoch, batches }))
+        };
+        Self(self.0.iter().filter_map(known).collect())
+    }
+
     /// Puts a batch of a snapshot into the table, after the older ones of its producer.
     pub fn restore(&mut self, id: i64, epoch: i16, batch: ProducedBatch) {
         self.note(id, epoch, batch);

@@ -409,7 +409,8 @@ impl Log {
     }
 
     /// Takes the segments that are too old, too much or below the log's start out of the log and moves the
-    /// start. Their files are removed with [`Removal::run`], after the start is durable.
+    /// start. Their files are removed with [`Removal::run`], after the start and what their batches say of producers are
+    /// durable.
     ///
     /// # Errors
     ///
@@ -418,6 +419,7 @@ impl Log {
         &mut self,
         high_watermark: Offset,
         now: Timestamp,
+        producers: &ProducerTable,
     ) -> Result<Option<Removal>, StorageError> {
         let summaries: Vec<_> = self
             .segments
@@ -429,8 +431,10 @@ impl Log {
             })
             .collect();
         let mut count = retention::expired(&summaries, &self.config, self.log_start(), now.0);
-        // What is not yet committed stays.
-        count = count.min(summaries.partition_point(|s| s.end <= high_watermark));
+        // What is not yet committed stays; so does what is not durable, because what is known of producers is noted as of
+        // what is.
+        let reach = high_watermark.min(self.synced_end);
+        count = count.min(summaries.partition_point(|s| s.end <= reach));
         if count == self.segments.len() {
             self.roll()?;
             // An empty segment was not closed and stays the newest.
@@ -439,11 +443,14 @@ impl Log {
         if count == 0 {
             return Ok(None);
         }
+        let mut snapshot = self.checkpoint(high_watermark, producers)?;
         let removed: Vec<_> = self.segments.drain(..count).map(|s| s.files).collect();
         self.advance_start(self.segments[0].base());
+        snapshot.marks = self.marks;
         Ok(Some(Removal {
             files: self.files.clone(),
             segments: removed,
+            snapshot,
         }))
     }
 
@@ -478,12 +485,12 @@ impl Log {
             false => self.synced_end,
         };
         self.marks.high_watermark = high_watermark;
-        // The table has all that was appended; a snapshot at the log's end is right, synced or not, because
-        // recovery takes the newest that is not beyond the log it finds.
+        // Recovery takes the newest one that is not beyond what is durable.
+        let durable = producers.up_to(self.synced_end.get());
         Ok(Snapshot {
             files: self.files.clone(),
-            offset: self.log_end(),
-            bytes: producer_snapshot::encode(producers),
+            offset: self.synced_end,
+            bytes: producer_snapshot::encode(&durable),
             marks: self.marks,
             running: self.files.outstanding.begin(),
         })
@@ -591,6 +598,7 @@ pub(super) fn offset_of(name: &str, ending: &str) -> Option<Offset> {
 pub struct Removal {
     files: LogFiles,
     segments: Vec<Arc<SegmentFiles>>,
+    snapshot: Snapshot,
 }
 
 impl Removal {
@@ -600,7 +608,7 @@ impl Removal {
         self.segments.len()
     }
 
-    /// Makes the log's new start durable, then removes the files. Blocks.
+    /// Makes the log's new start and its producers durable, then removes the files. Blocks.
     ///
     /// # Errors
     ///
@@ -611,6 +619,7 @@ impl Removal {
                 segment.remove()?;
             }
         }
+        self.snapshot.write()?;
         let checkpoints = &self.files.checkpoints;
         checkpoints.write().map_err(StorageError::io(
             "writing the checkpoints of",

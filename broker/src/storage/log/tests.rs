@@ -6,7 +6,7 @@ use callboard_common::record::{BatchBuilder, Compression};
 use proptest::prelude::*;
 
 use super::super::ReadMode;
-use super::super::disk::{SimulatedDisk, read_whole};
+use super::super::disk::{SimulatedDisk, read_whole, replace_whole};
 use super::*;
 
 const DIR: &str = "/data/orders-0";
@@ -479,8 +479,10 @@ fn a_snapshot_beyond_the_end_goes() {
     let mut log = small_log(&disk);
     append(&mut log, 2, 150);
     let beyond = log.log_end();
-    let snapshot = log.checkpoint(log.synced_end(), &ProducerTable::default());
-    snapshot.expect("a snapshot").write().expect("written");
+    // Kafka takes them at the end of what is written.
+    let path = snapshot_path(Path::new(DIR), beyond);
+    let bytes = producer_snapshot::encode(&ProducerTable::default());
+    replace_whole(&disk, &path, &bytes).expect("written");
     let there = || snapshots(&disk, Path::new(DIR)).expect("listed");
     assert!(there().contains_key(&beyond));
     let cut = log.synced_end();
@@ -488,6 +490,36 @@ fn a_snapshot_beyond_the_end_goes() {
     let opened = reopen(&disk, Some(cut));
     assert!(opened.log.log_end() < beyond);
     assert!(!there().contains_key(&beyond));
+}
+
+/// What is known of producers outlives the records that say it, whenever the power goes while they are removed.
+#[test]
+fn producers_are_known_after_their_records_are_deleted() {
+    for operations in 0..40 {
+        let disk = SimulatedDisk::new(operations);
+        let mut opened = reopen(&disk, None);
+        let mut producers = ProducerTable::default();
+        for sequence in 0..8 {
+            let batch = batch(sequence, 1, 600);
+            let base = opened.log.append(&batch, EPOCH, NOW).expect("appended");
+            producers.apply(&batch.placed(base, EPOCH));
+        }
+        sync(&mut opened.log);
+        let end = opened.log.log_end();
+        opened.log.advance_start(end);
+        disk.power_off_after(disk.operations() + operations);
+        let removal = opened.log.retain(end, NOW, &producers);
+        let _cut_short = removal.map(|r| r.map(Removal::run));
+        drop(opened);
+        disk.crash();
+        let opened = reopen(&disk, None);
+        let known: Vec<i64> = opened.producers.iter().map(|(id, _)| id).collect();
+        assert_eq!(known, [5], "{operations} operations");
+        let next = batch(8, 1, 600);
+        assert!(opened.producers.check(next.header()).is_ok());
+        let skipped = batch(9, 1, 600);
+        assert!(opened.producers.check(skipped.header()).is_err());
+    }
 }
 
 /// A snapshot that took its marks before the start was moved does not move it back.
@@ -515,9 +547,10 @@ fn the_start_moves_up_and_old_segments_go() {
     let disk = SimulatedDisk::new(1);
     let mut log = small_log(&disk);
     let segments = log.segment_count();
+    let nobody = ProducerTable::default();
     log.advance_start(Offset::new(14));
     let removal = log
-        .retain(log.log_end(), Timestamp(10_000))
+        .retain(log.log_end(), Timestamp(10_000), &nobody)
         .expect("rolled")
         .expect("something goes");
     assert!(removal.segment_count() > 0);
@@ -537,11 +570,11 @@ fn the_start_moves_up_and_old_segments_go() {
     let week = Timestamp(10_020 + 7 * 24 * 3600 * 1000);
     let uncommitted = log.segments[0].end.get() - 1;
     assert!(
-        log.retain(Offset::new(uncommitted), week)
+        log.retain(Offset::new(uncommitted), week, &nobody)
             .expect("nothing to do")
             .is_none()
     );
-    log.retain(log.log_end(), week)
+    log.retain(log.log_end(), week, &nobody)
         .expect("rolled")
         .expect("all goes")
         .run()
@@ -593,7 +626,7 @@ fn life(disk: &SimulatedDisk) -> (Offset, Offset) {
             if round == 1 {
                 log.advance_start(Offset::new(9));
                 start = Offset::new(9);
-                if let Some(removal) = log.retain(confirmed, NOW)? {
+                if let Some(removal) = log.retain(confirmed, NOW, &producers)? {
                     removal.run()?;
                 }
             }
@@ -705,7 +738,7 @@ fn follow_the_model(seed: u64, steps: &[Step]) -> Result<(), TestCaseError> {
             }
             Step::Retain => {
                 if let Some(removal) = log
-                    .retain(Offset::new(confirmed), Timestamp(20_000))
+                    .retain(Offset::new(confirmed), Timestamp(20_000), &opened.producers)
                     .expect("rolled")
                 {
                     removal.run().expect("removed");
@@ -808,7 +841,11 @@ fn a_segment_without_the_one_before_it_is_not_the_log() {
         append(&mut log, 4, 344);
         log.advance_start(Offset::new(12));
         // The full segment is closed and the deleted one goes, then another one is begun.
-        let removal = log.retain(Offset::new(12), Timestamp(20_000));
+        let removal = log.retain(
+            Offset::new(12),
+            Timestamp(20_000),
+            &ProducerTable::default(),
+        );
         if let Some(removal) = removal.expect("rolled") {
             removal.run().expect("removed");
         }
