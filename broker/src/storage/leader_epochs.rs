@@ -99,6 +99,12 @@ impl LeaderEpochs {
         self.0.last().map(|(epoch, _)| *epoch)
     }
 
+    /// Where the oldest reign that is known began.
+    #[must_use]
+    pub fn first_start(&self) -> Option<Offset> {
+        self.0.first().map(|(_, start)| *start)
+    }
+
     /// Where the newest reign began.
     #[must_use]
     pub fn latest_start(&self) -> Option<Offset> {

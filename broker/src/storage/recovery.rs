@@ -84,7 +84,11 @@ pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, Stora
     };
     let mut bases = recovery.bases()?;
     let (disk, dir) = (&**recovery.files.disk(), &recovery.files.dir);
-    recovery.epochs_in_file = LeaderEpochs::read(disk, dir);
+    let epochs = LeaderEpochs::read(disk, dir);
+    // Records that were about to be deleted are there again: the file has forgotten their reigns, the batches say them.
+    if epochs.first_start() <= Some(recovery.marks.log_start) {
+        recovery.epochs_in_file = epochs;
+    }
     recovery.load_snapshot()?;
     recovery.remove_deleted(&mut bases)?;
     recovery.scan_all(&bases)?;
