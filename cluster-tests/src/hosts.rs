@@ -61,23 +61,43 @@ impl Hosts {
             eprintln!("{name} is LEFT OUT: {why}");
             return None;
         }
+        let again = Self::again(count, &["--exact", name, "--nocapture"]);
+        assert!(again == Some(0), "{name} on hosts of its own");
+        None
+    }
+
+    /// The hosts that this program runs on, as [`Hosts::of_test`]. The first call makes them, runs this program again on
+    /// them with these arguments, and answers its exit code.
+    ///
+    /// # Errors
+    ///
+    /// The exit code of that run, which is over then; or why there can be no hosts.
+    pub fn of_program(count: u8, arguments: &[&str]) -> Result<Self, Result<u8, String>> {
+        if let Some(dir) = std::env::var_os(HERE) {
+            return Ok(Self { dir: dir.into() });
+        }
+        let check = output(Command::new(script()).arg("check"));
+        if !check.status.success() {
+            return Err(Err(String::from_utf8_lossy(&check.stderr).into_owned()));
+        }
+        let code = Self::again(count, arguments).and_then(|c| u8::try_from(c).ok());
+        Err(Ok(code.unwrap_or(2)))
+    }
+
+    /// Makes hosts, runs this program again on them, and removes them.
+    fn again(count: u8, arguments: &[&str]) -> Option<i32> {
         let dir = temporary();
         let hosts = Self {
             dir: dir.path().to_owned(),
         };
         let down = Down(hosts.clone());
         hosts.run(&["up", &count.to_string()]);
-        let tests = this_program();
-        let again = hosts
-            .command(&["run", &tests, "--exact", name, "--nocapture"])
-            .env(HERE, &hosts.dir)
-            .status();
+        let program = this_program();
+        let mut all = vec!["run", &program];
+        all.extend(arguments);
+        let again = hosts.command(&all).env(HERE, &hosts.dir).status();
         drop(down);
-        assert!(
-            again.is_ok_and(|s| s.success()),
-            "{name} on hosts of its own"
-        );
-        None
+        again.ok().and_then(|s| s.code())
     }
 
     /// Where the nodes' data may be.

@@ -1,5 +1,6 @@
 //! The proof, to be run by hand: simulated clusters by seed, and checkers of histories and of replicas.
 
+mod breaking;
 mod checking;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ enum Command {
     Sim(Sim),
     /// Plants bugs one by one and sees how soon the simulator finds them (needs the feature `planted`)
     Planted(Planted),
+    /// Runs real nodes on hosts and disks of their own, breaks them, and checks what clients were told
+    Chaos(breaking::Chaos),
     /// Checks a history: says what in it no correct broker can have answered
     Check(checking::Check),
     /// Writes a random history that is legal, to try a checker with
@@ -240,6 +243,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Sim(sim) => simulate(&sim),
         Command::Planted(planted) => plant(&planted),
+        Command::Chaos(chaos) => breaking::chaos(&chaos),
         Command::Check(check) => checking::check(&check),
         Command::Generate(generate) => checking::generate(&generate),
         Command::Replicas(replicas) => checking::replicas(&replicas),

@@ -1,10 +1,10 @@
 //! Nodes as processes: the real binary, on a directory of its own, killed and started again.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 /// The binary that was built with the tests.
@@ -17,11 +17,13 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let tests = std::env::current_exe().expect("a test is a program");
-        let profile = tests
-            .ancestors()
-            .nth(2)
-            .expect("tests stand in target/PROFILE/deps");
-        let binary = profile.join("callboard");
+        // Tests stand in target/PROFILE/deps, programs in target/PROFILE.
+        let beside = tests.with_file_name("callboard");
+        let above = tests.ancestors().nth(2).expect("a folder above");
+        let binary = match beside.exists() {
+            true => beside,
+            false => above.join("callboard"),
+        };
         if !binary.exists() {
             // Only this package was tested: the other's binary was not built with it.
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -34,6 +36,26 @@ pub fn binary() -> &'static Path {
     })
 }
 
+fn door_arguments(doors: [SocketAddr; 3]) -> Vec<String> {
+    let mut arguments = Vec::new();
+    for (door, address) in ["--kafka", "--quic", "--http"].iter().zip(doors) {
+        arguments.extend([(*door).to_owned(), address.to_string()]);
+    }
+    arguments
+}
+
+/// Takes what a node says until it ends.
+fn collect(from: ChildStderr, said: Arc<Mutex<String>>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
+            let mut said = said.lock().expect("nobody panics with it");
+            // A node that is killed may leave half a character.
+            said.push_str(&String::from_utf8_lossy(&line));
+            said.push('\n');
+        }
+    })
+}
+
 /// A node that runs as a process.
 #[derive(Debug)]
 pub struct NodeProcess {
@@ -42,6 +64,8 @@ pub struct NodeProcess {
     arguments: Vec<String>,
     /// What stands before the command that runs it.
     wrap: Vec<String>,
+    /// What it has written to its log, over all its starts.
+    said: Arc<Mutex<String>>,
     /// The Kafka door.
     pub kafka: SocketAddr,
     /// The QUIC door.
@@ -94,15 +118,17 @@ impl NodeProcess {
         doors: [SocketAddr; 3],
         more: &[&str],
     ) -> Self {
-        let mut arguments = Vec::new();
-        for (door, address) in ["--kafka", "--quic", "--http"].iter().zip(doors) {
-            arguments.extend([(*door).to_owned(), address.to_string()]);
-        }
+        let mut arguments = door_arguments(doors);
         arguments.extend(more.iter().map(|a| (*a).to_owned()));
-        Self::launch(wrap, data.to_owned(), arguments)
+        Self::launch(wrap, data.to_owned(), arguments, Arc::default())
     }
 
-    fn launch(wrap: Vec<String>, data: PathBuf, arguments: Vec<String>) -> Self {
+    fn launch(
+        wrap: Vec<String>,
+        data: PathBuf,
+        arguments: Vec<String>,
+        said: Arc<Mutex<String>>,
+    ) -> Self {
         let mut command = match wrap.split_first() {
             None => Command::new(binary()),
             Some((first, rest)) => {
@@ -121,22 +147,15 @@ impl NodeProcess {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
-        let mut said = child.stderr.take().expect("piped");
-        let log = thread::spawn(move || {
-            let mut text = String::new();
-            // A node that is killed may leave half a character.
-            let _read = said.read_to_string(&mut text);
-            text
-        });
+        let log = collect(child.stderr.take().expect("piped"), said.clone());
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let _read = out.read_line(&mut line).expect("a line or the end");
         let ready = Ready::parse(&line).unwrap_or_else(|| {
             let _status = child.wait();
-            panic!(
-                "the node did not start: {line:?}\n{}",
-                log.join().unwrap_or_default()
-            )
+            drop(log.join());
+            let said = said.lock().expect("nobody panics with it").clone();
+            panic!("the node did not start: {line:?}\n{said}")
         });
         // Whatever else it says must not fill the pipe.
         drop(thread::spawn(move || {
@@ -147,6 +166,7 @@ impl NodeProcess {
             data,
             arguments,
             wrap,
+            said,
             kafka: ready.kafka,
             quic: ready.quic,
             http: ready.http,
@@ -157,6 +177,16 @@ impl NodeProcess {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// What it has written to its log so far, over all its starts.
+    ///
+    /// # Panics
+    ///
+    /// Never: nobody panics while it is written.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.said.lock().expect("nobody panics with it").clone()
     }
 
     /// The process's number.
@@ -181,9 +211,11 @@ impl NodeProcess {
     ///
     /// As [`NodeProcess::start`].
     pub fn restart(&mut self) {
-        let more: Vec<&str> = self.arguments.iter().skip(6).map(String::as_str).collect();
         let doors = [self.kafka, self.quic, self.http];
-        let next = Self::start_within(self.wrap.clone(), &self.data, doors, &more);
+        let mut arguments = door_arguments(doors);
+        arguments.extend(self.arguments.iter().skip(6).cloned());
+        let (wrap, data) = (self.wrap.clone(), self.data.clone());
+        let next = Self::launch(wrap, data, arguments, self.said.clone());
         let old = std::mem::replace(self, next);
         drop(old);
     }

@@ -202,12 +202,8 @@ fn starts(name: &str, of: &Of<'_>, findings: &mut Findings) {
 
 /// Everything below the last commit was delivered to somebody.
 fn left_out(name: &str, key: u32, of: &mut Of<'_>, versions: &Versions, findings: &mut Findings) {
-    let first = of
-        .assigns
-        .iter()
-        .map(|a| a.offset)
-        .filter(|o| *o >= 0)
-        .min();
+    // Who does not say where it began, began at the beginning.
+    let first = of.assigns.iter().map(|a| a.offset.max(0)).min();
     let ok = of.commits.iter().filter(|c| c.outcome == Outcome::Ok);
     let (Some(first), Some(last)) = (first, ok.map(|c| c.offset).max()) else {
         return;
@@ -268,11 +264,7 @@ fn owned(of: &Of<'_>) -> Vec<Owned> {
 
 fn owners(name: &str, of: &Of<'_>, findings: &mut Findings) {
     let mut by_process: BTreeMap<u32, Vec<&Commit>> = BTreeMap::new();
-    for commit in of
-        .commits
-        .iter()
-        .filter(|c| c.outcome == Outcome::Ok && c.epoch >= 0)
-    {
+    for commit in of.commits.iter().filter(|c| c.outcome == Outcome::Ok) {
         by_process.entry(commit.process).or_default().push(commit);
     }
     let commits_in = |process: u32, from: Nanos, to: Nanos| {

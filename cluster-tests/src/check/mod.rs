@@ -64,6 +64,8 @@ pub enum Anomaly {
     ReplicaBytes,
     /// Nothing was acknowledged for too long.
     Stalled,
+    /// A node panicked.
+    Panicked,
 }
 
 impl Anomaly {
@@ -89,6 +91,7 @@ impl Anomaly {
             Self::StaleMetadata => "A23",
             Self::ReplicaBytes => "A24",
             Self::Stalled => "A25",
+            Self::Panicked => "P0",
         }
     }
 }
@@ -168,7 +171,13 @@ pub struct Verdict {
 /// Checks a whole history.
 #[must_use]
 pub fn check(history: &History) -> Verdict {
-    let mut findings = Findings::default();
+    check_with(history, Findings::default())
+}
+
+/// The same, where something was found already.
+#[must_use]
+pub fn check_with(history: &History, findings: Findings) -> Verdict {
+    let mut findings = findings;
     let versions = Versions::of(history);
     values::check(history, &versions, &mut findings);
     loss::check(history, &versions, &mut findings);

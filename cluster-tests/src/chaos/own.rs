@@ -1,0 +1,447 @@
+//! Clients of our own: what they are told goes into the history.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard_client::protocol::list_offsets::OffsetTarget;
+use callboard_client::{
+    Client, ConsumedRecord, Consumer, ConsumerConfig, Error, ErrorCode, Offset, PendingDelivery,
+    Producer, ProducerConfig, RebalanceListener, Record, StartAt, TopicPartition,
+};
+use tokio::sync::mpsc;
+
+use super::value;
+use super::{Shared, TOPIC, key};
+use crate::history::line::{Kind, Line};
+use crate::history::{Nanos, Outcome};
+
+/// Between two records of a producer.
+const PACE: Duration = Duration::from_millis(3);
+/// A record is tried to be delivered for so long.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Records that are noted together, and how long they are waited for.
+const POLLED_MAX: usize = 200;
+const POLL_TIME: Duration = Duration::from_millis(100);
+/// Between two commits of a group's member.
+const COMMIT_PAUSE: Duration = Duration::from_millis(500);
+/// How long the final reading of a partition may take.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connects, however long that takes.
+///
+/// # Panics
+///
+/// Panics if it takes a minute.
+async fn connect(shared: &Shared) -> Client {
+    for _ in 0..120 {
+        if let Ok(client) = Client::connect(shared.client.clone()).await {
+            return client;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    panic!("no node can be reached for a minute");
+}
+
+/// Sends until it is told to stop, then waits for what is on its way.
+pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
+    let client = connect(&shared).await;
+    let config = ProducerConfig {
+        linger: Duration::from_millis(2),
+        delivery_timeout: DELIVERY_TIMEOUT,
+        idempotent: shared.workload.is_idempotent(),
+        max_in_flight: shared.workload.in_flight(),
+        ..ProducerConfig::default()
+    };
+    let producer = Producer::new(&client, config);
+    let (told, mut telling) = mpsc::unbounded_channel::<(u64, Nanos, i32, PendingDelivery)>();
+    let from = shared.clone();
+    let sending = async move {
+        for number in 0.. {
+            if from.is_over() {
+                break;
+            }
+            let id = u64::from(process) << 40 | number;
+            let partition = (number % u64::from(super::PARTITIONS)) as i32;
+            let record = Record::to(TOPIC)
+                .partition(partition)
+                .value(value::encode(id));
+            let invoke = from.recorder.now();
+            let Ok(delivery) = producer.enqueue(record).await else {
+                break;
+            };
+            if told.send((id, invoke, partition, delivery)).is_err() {
+                break;
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    };
+    let noting = async move {
+        while let Some((id, invoke, partition, delivery)) = telling.recv().await {
+            let delivered = delivery.await;
+            let (name, complete) = (key(partition), shared.recorder.now());
+            let offset = delivered.ok().map(|d| d.offset.get());
+            shared.recorder.record(&Line {
+                f: Kind::Send,
+                process,
+                invoke,
+                complete,
+                // What a producer gave up may still be written.
+                outcome: match offset {
+                    Some(_) => Outcome::Ok,
+                    None => Outcome::Info,
+                },
+                key: Some(&name),
+                value: Some(id),
+                offset,
+                ..Line::default()
+            });
+        }
+    };
+    let ((), ()) = tokio::join!(sending, noting);
+}
+
+/// Records that were received and are not noted yet, by partition.
+#[derive(Default)]
+struct Batch {
+    began: Nanos,
+    records: BTreeMap<i32, Vec<(i64, Option<u64>)>>,
+    high: BTreeMap<i32, i64>,
+    count: usize,
+}
+
+impl Batch {
+    fn take(&mut self, record: &ConsumedRecord) {
+        let partition = record.partition.partition;
+        let value = record.value.as_deref().and_then(value::decode);
+        let records = self.records.entry(partition).or_default();
+        records.push((record.offset.get(), value));
+        if let Some(high) = record.high_watermark {
+            let _before = self.high.insert(partition, high.get());
+        }
+        self.count += 1;
+    }
+
+    fn note(&mut self, shared: &Shared, process: u32, group: Option<&str>) {
+        let (invoke, complete) = (self.began, shared.recorder.now());
+        for (partition, records) in std::mem::take(&mut self.records) {
+            let name = key(partition);
+            let line = |f: Kind| Line {
+                f,
+                process,
+                invoke,
+                complete,
+                key: Some(&name),
+                ..Line::default()
+            };
+            shared.recorder.record(&Line {
+                group,
+                records,
+                ..line(Kind::Poll)
+            });
+            if let Some(high) = self.high.remove(&partition) {
+                shared.recorder.record(&Line {
+                    high: Some(high),
+                    ..line(Kind::Watermarks)
+                });
+            }
+        }
+        *self = Self::default();
+    }
+}
+
+/// Receives for a while and notes what came; an error is shown to nobody, the consumer goes on.
+async fn poll(shared: &Shared, consumer: &mut Consumer, process: u32, group: Option<&str>) {
+    let mut batch = Batch {
+        began: shared.recorder.now(),
+        ..Batch::default()
+    };
+    let until = tokio::time::Instant::now() + POLL_TIME;
+    while batch.count < POLLED_MAX {
+        match tokio::time::timeout_at(until, consumer.recv()).await {
+            Ok(Ok(record)) => batch.take(&record),
+            Ok(Err(_)) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    batch.note(shared, process, group);
+}
+
+fn partitions() -> impl Iterator<Item = TopicPartition> {
+    (0..super::PARTITIONS as i32).map(|n| TopicPartition::new(super::topic(), n))
+}
+
+/// Reads all partitions from their beginnings.
+pub(super) async fn read(shared: Arc<Shared>, process: u32) {
+    let client = connect(&shared).await;
+    let all = partitions().map(|p| (p, StartAt::Beginning));
+    let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), all);
+    while !shared.is_over() {
+        poll(&shared, &mut consumer, process, None).await;
+    }
+}
+
+/// Notes what a member of a group owns.
+struct Owns {
+    shared: Arc<Shared>,
+    process: u32,
+    group: String,
+}
+
+impl Owns {
+    fn note(&self, f: Kind, partitions: &[TopicPartition]) {
+        let now = self.shared.recorder.now();
+        for partition in partitions {
+            let name = key(partition.partition);
+            self.shared.recorder.record(&Line {
+                f,
+                process: self.process,
+                invoke: now,
+                complete: now,
+                key: Some(&name),
+                group: Some(&self.group),
+                ..Line::default()
+            });
+        }
+    }
+}
+
+impl RebalanceListener for Owns {
+    fn revoked(&self, partitions: &[TopicPartition]) {
+        self.note(Kind::Revoke, partitions);
+    }
+
+    fn assigned(&self, partitions: &[TopicPartition]) {
+        self.note(Kind::Assign, partitions);
+    }
+}
+
+/// Whether an error proves that a commit was not and will not be done.
+fn is_refused(error: &Error) -> bool {
+    let fenced = [
+        ErrorCode::IllegalGeneration,
+        ErrorCode::UnknownMemberId,
+        ErrorCode::RebalanceInProgress,
+        ErrorCode::FencedInstanceId,
+    ];
+    error.code().is_some_and(|code| fenced.contains(&code))
+}
+
+/// A member of a group, from when it joins until its time is over.
+pub(super) async fn consume(shared: Arc<Shared>, process: u32, group: String, life: Duration) {
+    let client = connect(&shared).await;
+    let config = ConsumerConfig {
+        auto_commit: None,
+        session_timeout: Duration::from_secs(6),
+        heartbeat: Duration::from_millis(500),
+        rebalance_timeout: Duration::from_secs(10),
+        ..ConsumerConfig::group(&group)
+    };
+    let owns = Owns {
+        shared: shared.clone(),
+        process,
+        group: group.clone(),
+    };
+    let Ok(mut consumer) =
+        Consumer::subscribe_with(&client, config, &[TOPIC], Arc::new(owns)).await
+    else {
+        return;
+    };
+    let until = tokio::time::Instant::now() + life;
+    let mut commit_at = tokio::time::Instant::now() + COMMIT_PAUSE;
+    while !shared.is_over() && tokio::time::Instant::now() < until {
+        poll(&shared, &mut consumer, process, Some(&group)).await;
+        if tokio::time::Instant::now() >= commit_at {
+            commit(&shared, &mut consumer, process, &group).await;
+            commit_at = tokio::time::Instant::now() + COMMIT_PAUSE;
+        }
+    }
+    let _left = consumer.close().await;
+}
+
+async fn commit(shared: &Shared, consumer: &mut Consumer, process: u32, group: &str) {
+    let position = |p: TopicPartition| Some((p.clone(), consumer.position(&p)?));
+    let positions: BTreeMap<TopicPartition, Offset> = consumer
+        .assignment()
+        .into_iter()
+        .filter_map(position)
+        .collect();
+    if positions.is_empty() {
+        return;
+    }
+    let invoke = shared.recorder.now();
+    let result = consumer.commit_offsets(positions.clone()).await;
+    let complete = shared.recorder.now();
+    let outcome = match &result {
+        Ok(()) => Outcome::Ok,
+        Err(error) if is_refused(error) => Outcome::Fail,
+        Err(_) => Outcome::Info,
+    };
+    for (partition, offset) in positions {
+        let name = key(partition.partition);
+        shared.recorder.record(&Line {
+            f: Kind::Commit,
+            process,
+            invoke,
+            complete,
+            outcome,
+            key: Some(&name),
+            group: Some(group),
+            offset: Some(offset.get()),
+            ..Line::default()
+        });
+    }
+}
+
+/// Asks again and again what groups have committed.
+pub(super) async fn watch(shared: Arc<Shared>, process: u32, groups: Vec<String>) {
+    let client = connect(&shared).await;
+    while !shared.is_over() {
+        for group in &groups {
+            let invoke = shared.recorder.now();
+            let Ok(offsets) = client.admin().group_offsets(group).await else {
+                continue;
+            };
+            let complete = shared.recorder.now();
+            for partition in partitions() {
+                let name = key(partition.partition);
+                let offset = offsets.get(&partition).map_or(-1, |o| o.get());
+                shared.recorder.record(&Line {
+                    f: Kind::Committed,
+                    process,
+                    invoke,
+                    complete,
+                    key: Some(&name),
+                    group: Some(group),
+                    offset: Some(offset),
+                    ..Line::default()
+                });
+            }
+        }
+        tokio::time::sleep(COMMIT_PAUSE).await;
+    }
+}
+
+/// Creates topics and deletes some of them until it is told to stop, and looks in the end which there are.
+pub(super) async fn administer(shared: Arc<Shared>, process: u32) {
+    let client = connect(&shared).await;
+    let mut deleted = Vec::new();
+    while !shared.is_over() {
+        let name = format!("made-{}", deleted.len());
+        let invoke = shared.recorder.now();
+        let created = client.admin().create_topic(&name, 1).await;
+        note_write(&shared, process, (&name, 1), invoke, created.as_ref().err());
+        let goes = created.is_ok() && deleted.len() % 3 == 1;
+        deleted.push(goes);
+        if goes {
+            let invoke = shared.recorder.now();
+            let gone = client.admin().delete_topic(&name).await;
+            note_write(&shared, process, (&name, 2), invoke, gone.as_ref().err());
+        }
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    // An image may be behind by as long as a message takes.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for (number, goes) in deleted.into_iter().enumerate() {
+        let name = format!("made-{number}");
+        let invoke = shared.recorder.now();
+        let is_there = match client.admin().describe_topics(&[name.as_str()]).await {
+            Ok(_) => true,
+            Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => false,
+            Err(_) => continue,
+        };
+        let name = format!("topic {name}");
+        shared.recorder.record(&Line {
+            f: Kind::Read,
+            process,
+            invoke,
+            complete: shared.recorder.now(),
+            key: Some(&name),
+            value: match (is_there, goes) {
+                (true, _) => Some(1),
+                (false, true) => Some(2),
+                (false, false) => None,
+            },
+            last: true,
+            ..Line::default()
+        });
+    }
+}
+
+fn note_write(
+    shared: &Shared,
+    process: u32,
+    (name, value): (&str, u64),
+    invoke: Nanos,
+    error: Option<&Error>,
+) {
+    let name = format!("topic {name}");
+    shared.recorder.record(&Line {
+        f: Kind::Write,
+        process,
+        invoke,
+        complete: shared.recorder.now(),
+        outcome: match error {
+            None => Outcome::Ok,
+            Some(_) => Outcome::Info,
+        },
+        key: Some(&name),
+        value: Some(value),
+        ..Line::default()
+    });
+}
+
+/// Reads everything when everything is over.
+///
+/// # Panics
+///
+/// Panics if a partition cannot be read to its end.
+pub(super) async fn drain(shared: &Shared, process: u32) {
+    let client = connect(shared).await;
+    for partition in partitions() {
+        let admin = client.admin();
+        let offset = async |target| {
+            for _ in 0..60 {
+                if let Ok(Some(offset)) = admin.offset(&partition, target).await {
+                    return offset;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            panic!("the ends of {partition} are not told");
+        };
+        let (start, end) = (
+            offset(OffsetTarget::Earliest).await,
+            offset(OffsetTarget::Latest).await,
+        );
+        let name = key(partition.partition);
+        let from = [(partition.clone(), StartAt::Offset(start))];
+        let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), from);
+        let (mut at, mut records) = (start, Vec::new());
+        while at < end {
+            let received = tokio::time::timeout(DRAIN_PATIENCE, consumer.recv()).await;
+            let record = received
+                .unwrap_or_else(|_| panic!("{partition} cannot be read from {at} to {end}"));
+            let Ok(record) = record else { continue };
+            at = Offset::new(record.offset.get() + 1);
+            records.push((
+                record.offset.get(),
+                record.value.as_deref().and_then(value::decode),
+            ));
+        }
+        let now = shared.recorder.now();
+        shared.recorder.record(&Line {
+            f: Kind::Drain,
+            process,
+            invoke: now,
+            complete: now,
+            key: Some(&name),
+            start: Some(start.get()),
+            high: Some(end.get()),
+            records,
+            ..Line::default()
+        });
+    }
+}
