@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use callboard_common::BrokerId;
-use callboard_common::protocol::metadata::MetadataAnswer;
+use callboard_common::protocol::metadata::{MetadataAnswer, TopicMetadata};
+use callboard_common::{BrokerId, LeaderEpoch, Uuid};
 use parking::Mutex;
 
 /// Locks that are never held across a wait.
@@ -22,10 +22,41 @@ mod parking {
     }
 }
 
+/// The reigns of a topic's partitions.
+#[derive(Debug)]
+struct Reigns {
+    topic_id: Uuid,
+    /// Epoch and leader, by partition.
+    newest: Vec<(LeaderEpoch, Option<BrokerId>)>,
+}
+
+impl Reigns {
+    /// Takes over what a node says of a topic, except of partitions of which a newer reign is known: a node that is cut
+    /// off goes on believing what was (KIP-320). Answers who leads each.
+    fn learn(&mut self, topic: &TopicMetadata) -> Vec<Option<BrokerId>> {
+        if self.topic_id != topic.id {
+            (self.topic_id, self.newest) = (topic.id, Vec::new());
+        }
+        let mut leaders = Vec::with_capacity(topic.partitions.len());
+        for (number, told) in topic.partitions.iter().enumerate() {
+            let told = (told.epoch, told.leader);
+            match self.newest.get_mut(number) {
+                Some(known) if known.0 > told.0 => {}
+                Some(known) => *known = told,
+                None => self.newest.push(told),
+            }
+            leaders.push(self.newest[number].1);
+        }
+        leaders
+    }
+}
+
 #[derive(Debug, Default)]
 struct Known {
     /// Leaders by topic and partition.
     topics: BTreeMap<String, Vec<Option<BrokerId>>>,
+    /// The newest reigns by topic that anybody has told, also of what is asked for again.
+    reigns: BTreeMap<String, Reigns>,
     /// Addresses by broker.
     brokers: BTreeMap<BrokerId, String>,
     /// Addresses by group.
@@ -115,9 +146,58 @@ impl Metadata {
         for topic in &answer.topics {
             let Some(name) = &topic.name else { continue };
             if topic.error == callboard_common::ErrorCode::None {
-                let leaders = topic.partitions.iter().map(|p| p.leader).collect();
+                let reigns = known.reigns.entry(name.to_string());
+                let reigns = reigns.or_insert_with(|| Reigns {
+                    topic_id: topic.id,
+                    newest: Vec::new(),
+                });
+                let leaders = reigns.learn(topic);
                 drop(known.topics.insert(name.to_string(), leaders));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use callboard_common::ErrorCode;
+    use callboard_common::protocol::metadata::PartitionMetadata;
+
+    fn told(id: u8, epoch: i32, leader: i32) -> TopicMetadata {
+        let partition = PartitionMetadata {
+            partition: 0,
+            error: ErrorCode::None,
+            leader: Some(BrokerId(leader)),
+            epoch: LeaderEpoch(epoch),
+            replicas: Vec::new(),
+            isr: Vec::new(),
+            eligible: Vec::new(),
+        };
+        TopicMetadata {
+            error: ErrorCode::None,
+            name: Some("orders".into()),
+            id: Uuid([id; 16]),
+            is_internal: false,
+            partitions: vec![partition],
+        }
+    }
+
+    /// KIP-320: a node that is cut off tells what was.
+    #[test]
+    fn kip_320_an_older_reign_is_not_believed() {
+        let mut reigns = Reigns {
+            topic_id: Uuid([1; 16]),
+            newest: Vec::new(),
+        };
+        let leader = |of: Vec<Option<BrokerId>>| of[0].map(|b| b.0);
+        assert_eq!(leader(reigns.learn(&told(1, 4, 2))), Some(2));
+        assert_eq!(leader(reigns.learn(&told(1, 5, 3))), Some(3));
+        assert_eq!(leader(reigns.learn(&told(1, 4, 2))), Some(3));
+        assert_eq!(
+            leader(reigns.learn(&told(2, 0, 1))),
+            Some(1),
+            "a topic that was created again"
+        );
     }
 }

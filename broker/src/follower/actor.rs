@@ -255,10 +255,10 @@ impl FollowerActor {
             Effect::Sync => self.sync(ctx),
             Effect::Report(position) => self.report(position),
             Effect::CutAt(epoch, end) => self.cut(epoch, end, ctx),
-            Effect::RestartAt(start) => {
+            Effect::RestartAt(start, producers) => {
                 warn!(self.start.logger, "the leader has nothing that old; begins anew"; "log_start" => %start);
                 if let Some(open) = self.state.take() {
-                    self.open_by(move || open.log.restart_at(start), ctx);
+                    self.open_by(move || open.log.restart_at(start, &producers), ctx);
                 }
             }
             Effect::AdvanceStart(start) => {

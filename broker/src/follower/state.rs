@@ -9,6 +9,7 @@ use callboard_common::{LeaderEpoch, Offset};
 
 use crate::peer::protocol::{Part, What};
 use crate::planted::{self, Bug};
+use crate::storage::producer_snapshot;
 
 /// How far a follower is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,8 @@ pub enum Effect {
     Report(Position),
     /// The leader's log ends in this epoch at this offset: cut where the two differ.
     CutAt(LeaderEpoch, Offset),
-    /// The leader has nothing below this offset any more: begin there anew.
-    RestartAt(Offset),
+    /// The leader has nothing below this offset any more: begin there anew, with these producers.
+    RestartAt(Offset, Box<ProducerTable>),
     /// The leader's first record is this one: what lies below may go.
     AdvanceStart(Offset),
     /// Say [`Input::Retry`] in a while.
@@ -122,11 +123,16 @@ impl Follower {
             What::Records(records) => self.records(records.into_bytes(), out),
             What::HighWatermark => {}
             What::Diverged(epoch, end) => return out.push_back(Effect::CutAt(epoch, end)),
-            What::TooOld(start) if start > self.position.end => {
-                return out.push_back(Effect::RestartAt(start));
+            What::TooOld(start, producers) if start > self.position.end => {
+                let producers = producer_snapshot::decode(producers.bytes());
+                return out.push_back(match producers {
+                    Some(producers) => Effect::RestartAt(start, Box::new(producers)),
+                    // Not what a leader sends: it is asked again.
+                    None => Effect::Wait,
+                });
             }
             // It will be told what is true by its own metadata.
-            What::TooOld(_) | What::NotLeader => return out.push_back(Effect::Wait),
+            What::TooOld(..) | What::NotLeader => return out.push_back(Effect::Wait),
         }
         self.told = self.told.max(Some(part.high_watermark));
         let known = part.high_watermark.min(self.position.end);

@@ -139,8 +139,8 @@ pub enum Replicated {
     Nothing(Ends),
     /// The logs differ: the largest epoch of the leader that is not above the follower's, and where it ended.
     Diverged(LeaderEpoch, Offset),
-    /// The follower's end lies below the leader's first record.
-    TooOld(Offset),
+    /// The follower's end lies below the leader's first record; with the producers as of there, as a snapshot has them.
+    TooOld(Offset, Bytes),
     /// The reign is another one.
     Fenced(LeaderEpoch),
 }

@@ -9,7 +9,7 @@ use super::messages::{Replicate, Replicated, UpdateReplicas};
 use super::opening::Loss;
 use super::replication::IsrChange;
 use super::state::Input;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, producer_snapshot};
 use crate::supervision::Permit;
 
 impl LeaderActor {
@@ -92,7 +92,9 @@ impl Handler<Replicate> for LeaderActor {
         let answer = if replicate.epoch != epoch {
             Some(Replicated::Fenced(epoch))
         } else if replicate.end < log_start {
-            Some(Replicated::TooOld(log_start))
+            let producers = open.leader.producers().up_to(log_start.get());
+            let producers = producer_snapshot::encode(&producers).into();
+            Some(Replicated::TooOld(log_start, producers))
         } else {
             let last = replicate.last_epoch;
             let diverged = last.and_then(|e| open.log.divergence(e, replicate.end));

@@ -301,8 +301,8 @@ async fn replicate(
 
 fn size(part: &Part) -> usize {
     match &part.what {
-        What::Records(records) => records.bytes().len(),
-        What::HighWatermark | What::Diverged(..) | What::TooOld(_) | What::NotLeader => 0,
+        What::Records(attached) | What::TooOld(_, attached) => attached.bytes().len(),
+        What::HighWatermark | What::Diverged(..) | What::NotLeader => 0,
     }
 }
 
@@ -383,7 +383,11 @@ impl Feed {
             Ok(Replicated::Diverged(epoch, end)) => {
                 self.send(&position, ends, What::Diverged(epoch, end)).await
             }
-            Ok(Replicated::TooOld(start)) => self.send(&position, ends, What::TooOld(start)).await,
+            Ok(Replicated::TooOld(start, producers)) => {
+                let producers = producers.into();
+                let what = What::TooOld(start, producers);
+                self.send(&position, ends, what).await
+            }
             Ok(Replicated::Fenced(current)) if current > position.epoch => {
                 self.send(&position, ends, What::NotLeader).await
             }

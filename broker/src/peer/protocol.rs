@@ -10,7 +10,7 @@ use crate::controller::raft_wire::RaftMessage;
 use crate::controller::{Member, Outcome, Proposal, QuorumView, Refusal};
 
 /// Version 1 of everything here.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Numbers of requests.
 pub const ASK: u16 = 0;
 /// Opens a lane of replication; what follows are [`Positions`] and [`Parts`].
@@ -122,8 +122,8 @@ pub enum What {
     HighWatermark,
     /// The logs differ: the largest epoch of the leader that is not above the follower's, and where it ended.
     Diverged(LeaderEpoch, Offset),
-    /// The leader's first record lies above the follower's end.
-    TooOld(Offset),
+    /// The leader's first record lies above the follower's end; with the producers as of there, as a snapshot has them.
+    TooOld(Offset, Attachment),
     /// The partition is not led here in that reign.
     NotLeader,
 }
@@ -135,8 +135,8 @@ pub struct Parts(pub Vec<Part>);
 impl Parts {
     fn attachments(&mut self) -> impl Iterator<Item = &mut Attachment> {
         self.0.iter_mut().filter_map(|part| match &mut part.what {
-            What::Records(records) => Some(records),
-            What::HighWatermark | What::Diverged(..) | What::TooOld(_) | What::NotLeader => None,
+            What::Records(attached) | What::TooOld(_, attached) => Some(attached),
+            What::HighWatermark | What::Diverged(..) | What::NotLeader => None,
         })
     }
 }

@@ -21,7 +21,7 @@ use super::time_index::TimeEntry;
 pub(super) const MAX_BATCH_BYTES: usize = 100 << 20;
 /// What is read beyond what was asked for, to begin at an index entry.
 const SLOP_BYTES: u64 = 8 << 10;
-const CHUNK_BYTES: u64 = 1 << 20;
+pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 
 /// Whether a read may wait for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use super::checkpoint::Marks;
 use super::disk::{File, read_whole};
 use super::leader_epochs::LeaderEpochs;
 use super::log::{self, Log, LogFiles, Opened, Quarantined};
-use super::read::{Found, Window, described_by};
+use super::read::{CHUNK_BYTES, Found, Window, described_by};
 use super::segment::{Segment, SegmentFiles};
 use super::time_index::TimeEntry;
 use super::{StorageError, producer_snapshot};
@@ -49,7 +50,8 @@ pub(super) struct Recovery {
     /// Where the batches that were read changed their leader epoch.
     pub(super) reigns: Vec<(LeaderEpoch, Offset)>,
     /// Files that may hold what was never synced.
-    pub(super) scanned: Vec<(PathBuf, Arc<dyn File>)>,
+    /// Files that were read, and where in them stands what is not known to be durable.
+    pub(super) scanned: Vec<(PathBuf, Arc<dyn File>, Range<u64>)>,
 }
 
 /// See [`Log::open`].
@@ -247,7 +249,7 @@ impl Recovery {
         let mut segment = Segment::new(files.clone());
         let read_error = || StorageError::io("reading", &path);
         let mut window = Window::scan(&*file, size);
-        let mut ended = false;
+        let (mut ended, mut unsure_from) = (false, None);
         let mut position = self
             .skip_known(&mut segment, &mut window, size)
             .map_err(read_error())?;
@@ -257,6 +259,10 @@ impl Recovery {
                 Found::End | Found::WouldWait => break,
                 Found::Batch(batch) => match self.judge(&batch, &segment, next) {
                     Verdict::Continues => {
+                        let end = Offset::new(batch.header().next_offset());
+                        if end > self.marks.recovery_point && unsure_from.is_none() {
+                            unsure_from = Some(position);
+                        }
                         position += batch.size_bytes() as u64;
                         self.take(&batch, &mut segment);
                         continue;
@@ -288,7 +294,8 @@ impl Recovery {
         if next.is_some() && !ended {
             segment.seal()?;
         }
-        self.scanned.push((path, file));
+        let unsure = unsure_from.unwrap_or(position)..position;
+        self.scanned.push((path, file, unsure));
         self.segments.push(segment);
         Ok(ended)
     }
@@ -500,7 +507,8 @@ impl Recovery {
         let in_file = std::mem::take(&mut self.epochs_in_file);
         let mut epochs = in_file.clone();
         if !planted::is(Bug::EpochsNotCut) {
-            epochs.truncate(self.marks.recovery_point.min(log_end) + 1);
+            // A reign that begins at the recovery point has no record that is known to be durable: the batches say it.
+            epochs.truncate(self.marks.recovery_point.min(log_end));
         }
         let was_cut = epochs != in_file;
         for (epoch, start) in std::mem::take(&mut self.reigns) {
@@ -534,11 +542,13 @@ impl Recovery {
         Ok(())
     }
 
-    /// After the process was killed the page cache may hold what no sync has covered: now one does. What a
-    /// failed sync left behind was cut off before.
+    /// After the process was killed the page cache may hold what no sync has covered: now one does. A sync of that process
+    /// may have failed, and then memory has what the disk has not, and another sync of the same bytes would say that all is
+    /// well: they are written anew.
     fn sync_scanned(&self, log_end: Offset) -> Result<(), StorageError> {
         if log_end > self.marks.recovery_point || self.names_changed {
-            for (path, file) in &self.scanned {
+            for (path, file, unsure) in &self.scanned {
+                write_again(&**file, unsure.clone()).map_err(StorageError::io("writing", path))?;
                 file.sync().map_err(StorageError::io("syncing", path))?;
             }
         }
@@ -551,6 +561,22 @@ impl Recovery {
         }
         Ok(())
     }
+}
+
+/// Writes what stands there, as it is.
+fn write_again(file: &dyn File, range: Range<u64>) -> io::Result<()> {
+    let mut at = range.start;
+    let mut buffer = vec![0; CHUNK_BYTES.min(range.end - range.start) as usize];
+    while at < range.end {
+        let length = (buffer.len() as u64).min(range.end - at) as usize;
+        let read = file.read_at(&mut buffer[..length], at)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(&[&buffer[..read]], at)?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 /// The largest timestamp of a segment below `end` and the offset after its batch, from its newest time entry on;

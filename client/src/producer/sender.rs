@@ -155,7 +155,12 @@ impl Sender {
 
     /// Sends what may be sent now.
     async fn send_queued(&mut self) {
-        while self.failed.is_empty() && self.in_flight.len() < self.config.max_in_flight.clamp(1, 5)
+        // Under a new id the numbers begin anew, once all that has old ones is back.
+        let begins_anew =
+            self.config.idempotent && self.producer.is_none() && !self.in_flight.is_empty();
+        while self.failed.is_empty()
+            && !begins_anew
+            && self.in_flight.len() < self.config.max_in_flight.clamp(1, 5)
         {
             if self.queue.is_empty() {
                 return;

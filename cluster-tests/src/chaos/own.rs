@@ -80,6 +80,7 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
         while let Some((id, invoke, partition, delivery)) = telling.recv().await {
             let delivered = delivery.await;
             let (name, complete) = (key(partition), shared.recorder.now());
+            let what = delivered.as_ref().err().map(ToString::to_string);
             let offset = delivered.ok().map(|d| d.offset.get());
             shared.recorder.record(&Line {
                 f: Kind::Send,
@@ -94,6 +95,7 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
                 key: Some(&name),
                 value: Some(id),
                 offset,
+                what,
                 ..Line::default()
             });
         }

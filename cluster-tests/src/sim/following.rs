@@ -3,6 +3,7 @@
 use callboard_broker::follower::{Effect, Effects, Follower, Input, Position};
 use callboard_broker::peer::protocol::PartitionPosition;
 use callboard_broker::storage::{Log, StorageError};
+use callboard_common::record::producers::ProducerTable;
 use callboard_common::{BrokerId, LeaderEpoch, Offset};
 
 use super::event::{Message, OfPartition};
@@ -36,8 +37,8 @@ pub enum Then {
     Goes,
     /// It is cut here and opened again.
     Cut(Offset),
-    /// It begins anew here.
-    RestartAt(Offset),
+    /// It begins anew here, with these producers.
+    RestartAt(Offset, Box<ProducerTable>),
 }
 
 impl Following {
@@ -87,7 +88,9 @@ impl Following {
                 Effect::CutAt(epoch, end) => {
                     return Ok(Then::Cut(self.cut_at(files, cx, (epoch, end))));
                 }
-                Effect::RestartAt(start) => return Ok(Then::RestartAt(start)),
+                Effect::RestartAt(start, producers) => {
+                    return Ok(Then::RestartAt(start, producers));
+                }
                 Effect::AdvanceStart(start) => {
                     self.log.advance_start(start);
                     let committed = self.follower.high_watermark();

@@ -7,7 +7,7 @@ use callboard_broker::leader::{
     Acks, Effect, Effects, FetchError, Input, IsrChange, Leader, ProduceError, Refused, Ticket,
 };
 use callboard_broker::peer::protocol::{Part, PartitionPosition, What};
-use callboard_broker::storage::{Log, ReadMode, StorageError};
+use callboard_broker::storage::{Log, ReadMode, StorageError, producer_snapshot};
 use callboard_common::record::Batch;
 use callboard_common::record::producers::SequenceError;
 use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Offset};
@@ -291,8 +291,7 @@ impl Leading {
             Effect::Settled => {
                 self.log.settle_doubt()?;
                 let (of, epoch) = ((files.topic_id, &files.key), self.leader.epoch());
-                let life = (cx.life, files.incarnation);
-                let _read = cx.hub.truth.leads(cx.node, of, (epoch, life), &self.log);
+                let _read = cx.hub.truth.leads(cx.node, of, epoch, &self.log);
             }
             Effect::ChangeIsr(change) => {
                 self.judge_isr(files, cx, &change);
@@ -413,7 +412,10 @@ impl Leading {
             }
         }
         if position.end < log_start {
-            return Ok(Fed::Part(self.part(position, What::TooOld(log_start))));
+            let producers = self.leader.producers().up_to(log_start.get());
+            let producers = Bytes::from(producer_snapshot::encode(&producers));
+            let what = What::TooOld(log_start, producers.into());
+            return Ok(Fed::Part(self.part(position, what)));
         }
         let diverged = position.last_epoch;
         if let Some((epoch, end)) = diverged.and_then(|e| self.log.divergence(e, position.end)) {

@@ -295,8 +295,9 @@ impl Replica {
             }
         }
         let life = (cx.life, self.files.incarnation);
+        cx.hub.truth.reigns(cx.node, of, (epoch, life));
         let settled = damaged.is_empty() && !log.is_in_doubt();
-        if settled && let Err(offset) = cx.hub.truth.leads(cx.node, of, (epoch, life), &log) {
+        if settled && let Err(offset) = cx.hub.truth.leads(cx.node, of, epoch, &log) {
             self.files.files.outstanding.note_damage(offset);
             cx.hub.coverage.damages += 1;
             cx.asks.push(Ask::Lose(self.files.key.clone()));
@@ -431,10 +432,10 @@ impl Replica {
                     self.open_by(cx, |_, _, _| log.truncate(end));
                 }
             }
-            Ok(Then::RestartAt(start)) => {
+            Ok(Then::RestartAt(start, producers)) => {
                 self.settle();
                 if let Some(log) = self.take_log() {
-                    self.open_by(cx, |_, _, _| log.restart_at(start));
+                    self.open_by(cx, |_, _, _| log.restart_at(start, &producers));
                 }
             }
             Err(error) => self.fail(cx, &error),

@@ -109,8 +109,26 @@ impl Truth {
         self.partitions.entry((id, number)).or_default()
     }
 
-    /// I5, I9: a node begins to lead: nobody led in that reign before, not even itself, because what it wrote then may be
-    /// elsewhere already; and what was committed is all there.
+    /// I9: a node begins to lead: nobody led in that reign before, not even itself, because what it wrote then may be
+    /// elsewhere already.
+    pub fn reigns(
+        &mut self,
+        node: usize,
+        (id, partition): (Uuid, &TopicPartition),
+        (epoch, life): (LeaderEpoch, Life),
+    ) {
+        let known = self.partition(id, partition.partition);
+        let (other, its_life) = *known.leaders.entry(epoch).or_insert((node, life));
+        if (other, its_life) != (node, life) {
+            self.violate(|| {
+                let (a, b) = (node + 1, other + 1);
+                format!("I9: node {a}, start {life:?}, and node {b}, start {its_life:?}, lead {partition} in epoch {epoch}")
+            });
+        }
+    }
+
+    /// I5: a node begins to serve what it leads, with a log in which nothing is known to be wrong: what was committed is
+    /// all there.
     ///
     /// # Errors
     ///
@@ -119,20 +137,13 @@ impl Truth {
         &mut self,
         node: usize,
         (id, partition): (Uuid, &TopicPartition),
-        (epoch, life): (LeaderEpoch, Life),
+        epoch: LeaderEpoch,
         log: &Log,
     ) -> Result<(), Offset> {
         let known = self.partition(id, partition.partition);
-        let (other, its_life) = *known.leaders.entry(epoch).or_insert((node, life));
         let (start, end) = (known.start, known.end);
         // One that hears late of its reign, when it has ended already, commits nothing in it.
         let is_newest = known.leaders.keys().next_back() == Some(&epoch);
-        if (other, its_life) != (node, life) {
-            self.violate(|| {
-                let (a, b) = (node + 1, other + 1);
-                format!("I9: node {a}, start {life:?}, and node {b}, start {its_life:?}, lead {partition} in epoch {epoch}")
-            });
-        }
         if !is_newest {
             return Ok(());
         }
@@ -249,6 +260,14 @@ impl Truth {
         log: &Log,
         at: Offset,
     ) {
+        let known = self.partition(id, partition.partition);
+        let (start, end) = (known.start, known.end);
+        if at.get() < start.min(end) && log.log_end().get() >= start {
+            self.violate(|| {
+                let node = node + 1;
+                format!("I5: node {node} cuts {partition} at {at}, below {start}, where it begins")
+            });
+        }
         let known = self.partition(id, partition.partition);
         let from = at.max(Offset::new(known.start)).max(log.log_start());
         let to = log.log_end().min(Offset::new(known.end));

@@ -1,13 +1,16 @@
 //! A log as one of several: what a leader placed is appended, what it has not is cut.
 
+use callboard_common::record::producers::ProducerTable;
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{LeaderEpoch, Offset, Timestamp};
 
-use super::{DOUBT, Log, Opened};
+use super::{DOUBT, Log, Opened, snapshot_path, snapshots};
 use crate::planted::{self, Bug};
-use crate::storage::StorageError;
 use crate::storage::checkpoint::Marks;
+use crate::storage::disk::replace_whole;
+use crate::storage::leader_epochs::LeaderEpochs;
 use crate::storage::segment::{Segment, SegmentFiles};
+use crate::storage::{StorageError, producer_snapshot};
 
 impl Log {
     /// Appends a batch that another node's leader placed; it is readable at once and durable after the next sync.
@@ -59,8 +62,8 @@ impl Log {
     pub fn divergence(&self, epoch: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let (known, known_end) = match self.epochs.end_of(epoch, self.log_end()) {
             Some(found) => found,
-            // All that is here was written later.
-            None => (LeaderEpoch(-1), self.log_start()),
+            // What was written in that reign was deleted here, if it was known: the two agree up to where this log begins.
+            None => (epoch, self.log_start()),
         };
         let differs = known != epoch || known_end < end;
         (differs && !planted::is(Bug::DivergenceUnnoticed)).then_some((known, known_end))
@@ -123,19 +126,36 @@ impl Log {
         Self::open(self.files, self.config)
     }
 
-    /// Drops everything and goes on at `start`, because the leader has nothing below any more. Blocks.
+    /// Drops everything and goes on at `start`, because the leader has nothing below any more; these are the producers as
+    /// of there. Blocks.
     ///
     /// # Errors
     ///
     /// As [`Log::open`].
-    pub fn restart_at(self, start: Offset) -> Result<Opened, StorageError> {
+    pub fn restart_at(
+        self,
+        start: Offset,
+        producers: &ProducerTable,
+    ) -> Result<Opened, StorageError> {
         let marks = Marks {
             recovery_point: start,
             log_start: start,
             high_watermark: start,
         };
-        for segment in &self.segments {
-            segment.files.remove()?;
+        let (disk, dir) = (&**self.files.disk(), &self.files.dir);
+        let writing = || StorageError::io("writing", dir);
+        // In an order in which a loss of power leaves the old log or the new one: until the new start is noted, reigns are
+        // read from the batches, and the new producers lie beyond the old log.
+        LeaderEpochs::default()
+            .write(disk, dir)
+            .map_err(writing())?;
+        let newest = snapshot_path(dir, start);
+        replace_whole(disk, &newest, &producer_snapshot::encode(producers)).map_err(writing())?;
+        let mut others = snapshots(disk, dir)?;
+        let _newest = others.remove(&start);
+        for path in others.into_values() {
+            disk.remove(&path)
+                .map_err(StorageError::io("removing", &path))?;
         }
         let checkpoints = self.files.checkpoints.clone();
         checkpoints.set(&self.files.partition, marks);
@@ -143,6 +163,9 @@ impl Log {
             "writing the checkpoints of",
             &self.files.dir,
         ))?;
+        for segment in &self.segments {
+            segment.files.remove()?;
+        }
         Self::open(self.files, self.config)
     }
 }
