@@ -21,7 +21,7 @@ use std::time::Duration;
 use callboard_client::{ClientConfig, TopicName};
 use clap::ValueEnum;
 
-use crate::check::{self, Anomaly, Findings, Verdict, page, replicas};
+use crate::check::{self, Anomaly, Findings, Judgement, Verdict, page, replicas};
 use crate::history::line::{Kind, Line};
 use crate::history::recorder::Recorder;
 use crate::history::{About, History};
@@ -186,6 +186,11 @@ pub fn run(order: Order, hosts: Hosts, out: &Path) -> io::Result<Report> {
     let compared = end(&mut scene, &out, &mut findings)?;
     let history = History::read(BufReader::new(fs::File::open(&path)?))?;
     let verdict = check::check_with(&history, findings);
+    if verdict.judgement == Judgement::Failed {
+        for (node, dir) in scene.dirs().iter().enumerate() {
+            keep(dir, &out.join(format!("data-{}", node + 1)))?;
+        }
+    }
     let page = out.join("verdict.html");
     fs::write(&page, page::page(&history, &verdict))?;
     Ok(Report {
@@ -194,6 +199,20 @@ pub fn run(order: Order, hosts: Hosts, out: &Path) -> io::Result<Report> {
         compared,
         page,
     })
+}
+
+/// Copies a data directory, to be looked into.
+fn keep(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => keep(&entry.path(), &to)?,
+            false => drop(fs::copy(entry.path(), to)?),
+        }
+    }
+    Ok(())
 }
 
 /// Does faults until their time is over, each noted.
