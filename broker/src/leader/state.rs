@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use callboard_common::record::producers::{ProducerTable, Sequence};
+use callboard_common::record::producers::{ProducerTable, Sequence, SequenceError};
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Now, Offset};
 
@@ -182,6 +182,9 @@ pub struct Leader {
     /// Who waits until it is durable here.
     delayed_here: DelayedAcks,
     pending: Option<Pending>,
+    /// Nothing was appended since the disk was full: what follows a batch that was refused is refused alike. A gap in a
+    /// sequence makes some clients begin a new one, in which they send again what stands in the log already.
+    is_full: bool,
     unsynced_records: u64,
     flush_at: Option<Monotonic>,
     retain_at: Monotonic,
@@ -221,6 +224,7 @@ impl Leader {
             delayed: DelayedAcks::default(),
             delayed_here: DelayedAcks::default(),
             pending: None,
+            is_full: false,
             unsynced_records: 0,
             flush_at: None,
             retain_at: now.monotonic.after(RETENTION_INTERVAL),
@@ -392,6 +396,9 @@ impl Leader {
     ) {
         assert!(self.pending.is_none(), "one append at a time");
         match self.judge(now, &batch, acks, epoch) {
+            Err(ProduceError::Sequence(SequenceError::OutOfOrder { .. })) if self.is_full => {
+                out.push_back(Effect::Acknowledge(ticket, Err(ProduceError::DiskFull)));
+            }
             Err(error) => out.push_back(Effect::Acknowledge(ticket, Err(error))),
             Ok(Sequence::Duplicate(earlier)) => {
                 let (base, log_start) = (Offset::new(earlier.base_offset()), self.ends.log_start);
@@ -428,6 +435,7 @@ impl Leader {
             base, self.ends.log_end,
             "the log and its leader agree on the end"
         );
+        self.is_full = false;
         self.replication.appending(now.monotonic, base);
         let Pending {
             ticket,
@@ -539,6 +547,7 @@ impl Leader {
 
     fn append_refused(&mut self, refused: Refused, out: &mut Effects) {
         let Pending { ticket, .. } = self.pending.take().expect("an append was asked for");
+        self.is_full = true;
         let error = match refused {
             Refused::DiskFull => ProduceError::DiskFull,
         };

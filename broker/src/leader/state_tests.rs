@@ -225,6 +225,20 @@ fn a_full_disk_is_refused_and_the_next_batch_is_taken() {
     );
 }
 
+/// librdkafka takes a gap for the end of its sequence and sends what is on its way once more, under a new epoch.
+#[test]
+fn what_follows_a_batch_that_a_full_disk_refused_is_no_gap() {
+    let mut leader = Stepper::new(TopicConfig::default());
+    let _appended = leader.append(1, batch(1, 0), Acks::All);
+    let _asked = leader.step(produce(2, batch(1, 1), Acks::All));
+    let _refused = leader.step(Input::AppendRefused(Refused::DiskFull));
+    let next = leader.step(produce(3, batch(1, 2), Acks::All));
+    assert_eq!(error(&next), &ProduceError::DiskFull);
+    let _appended = leader.append(4, batch(1, 1), Acks::All);
+    let gap = leader.step(produce(5, batch(1, 4), Acks::All));
+    assert!(matches!(error(&gap), ProduceError::Sequence(_)));
+}
+
 /// DESIGN section 4: a restarted leader accepts nothing that was sent to its old reign.
 #[test]
 fn requests_of_an_earlier_reign_are_fenced() {
