@@ -242,12 +242,9 @@ impl Controller {
         writes: &[Persisted],
         out: &mut Effects,
     ) -> Result<Self, RestoreError> {
+        let voters = (!me.joins).then(|| me.raft_id()).into_iter().collect();
         let own = Quorum {
-            voters: if me.joins {
-                Vec::new()
-            } else {
-                vec![me.raft_id()]
-            },
+            voters,
             ..Quorum::default()
         };
         let known = |q: &Quorum| !q.voters.is_empty();

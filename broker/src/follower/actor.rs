@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::peer::fetcher::Fetchers;
 use crate::peer::protocol::{Part, PartitionPosition};
 use crate::storage::log::Opened;
-use crate::storage::{Log, LogFiles, StorageError, sync};
+use crate::storage::{Log, LogFiles, StorageError, producer_snapshot, sync};
 use crate::supervision;
 use crate::topic_config::TopicConfig;
 
@@ -255,12 +255,21 @@ impl FollowerActor {
             Effect::Sync => self.sync(ctx),
             Effect::Report(position) => self.report(position),
             Effect::CutAt(epoch, end) => self.cut(epoch, end, ctx),
-            Effect::RestartAt(start, producers) => {
-                warn!(self.start.logger, "the leader has nothing that old; begins anew"; "log_start" => %start);
-                if let Some(open) = self.state.take() {
-                    self.open_by(move || open.log.restart_at(start, &producers), ctx);
+            Effect::RestartAt(start, snapshot) => match producer_snapshot::decode(&snapshot) {
+                Some(producers) => {
+                    warn!(self.start.logger, "the leader has nothing that old; begins anew"; "log_start" => %start);
+                    if let Some(open) = self.state.take() {
+                        self.open_by(move || open.log.restart_at(start, &producers), ctx);
+                    }
                 }
-            }
+                None => {
+                    warn!(
+                        self.start.logger,
+                        "the leader sends producers that cannot be read; it is asked again"
+                    );
+                    self.retry_later(ctx);
+                }
+            },
             Effect::AdvanceStart(start) => {
                 open.log.advance_start(start);
                 let (committed, producers) =
@@ -274,17 +283,19 @@ impl FollowerActor {
                     });
                 }
             }
-            Effect::Wait => {
-                let incarnation = self.incarnation;
-                let sleep = self.start.clock.sleep(PAUSE);
-                let _timer = ctx.spawn(sleep.into_actor(self).map(move |(), actor, ctx| {
-                    if actor.incarnation == incarnation {
-                        actor.step(Input::Retry, ctx);
-                    }
-                }));
-            }
+            Effect::Wait => self.retry_later(ctx),
         }
         Ok(())
+    }
+
+    fn retry_later(&self, ctx: &mut Context<Self>) {
+        let incarnation = self.incarnation;
+        let sleep = self.start.clock.sleep(PAUSE);
+        let _timer = ctx.spawn(sleep.into_actor(self).map(move |(), actor, ctx| {
+            if actor.incarnation == incarnation {
+                actor.step(Input::Retry, ctx);
+            }
+        }));
     }
 
     fn report(&self, position: Position) {

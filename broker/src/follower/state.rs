@@ -9,7 +9,6 @@ use callboard_common::{LeaderEpoch, Offset};
 
 use crate::peer::protocol::{Part, What};
 use crate::planted::{self, Bug};
-use crate::storage::producer_snapshot;
 
 /// How far a follower is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +43,9 @@ pub enum Effect {
     Report(Position),
     /// The leader's log ends in this epoch at this offset: cut where the two differ.
     CutAt(LeaderEpoch, Offset),
-    /// The leader has nothing below this offset any more: begin there anew, with these producers.
-    RestartAt(Offset, Box<ProducerTable>),
+    /// The leader has nothing below this offset any more: begin there anew, with the producers of this snapshot. If it is
+    /// none, say [`Input::Retry`] in a while.
+    RestartAt(Offset, Bytes),
     /// The leader's first record is this one: what lies below may go.
     AdvanceStart(Offset),
     /// Say [`Input::Retry`] in a while.
@@ -124,12 +124,7 @@ impl Follower {
             What::HighWatermark => {}
             What::Diverged(epoch, end) => return out.push_back(Effect::CutAt(epoch, end)),
             What::TooOld(start, producers) if start > self.position.end => {
-                let producers = producer_snapshot::decode(producers.bytes());
-                return out.push_back(match producers {
-                    Some(producers) => Effect::RestartAt(start, Box::new(producers)),
-                    // Not what a leader sends: it is asked again.
-                    None => Effect::Wait,
-                });
+                return out.push_back(Effect::RestartAt(start, producers.into_bytes()));
             }
             // It will be told what is true by its own metadata.
             What::TooOld(..) | What::NotLeader => return out.push_back(Effect::Wait),

@@ -2,13 +2,29 @@
 
 use callboard_common::record::producers::Sequence;
 use callboard_common::record::{Batch, BatchHeader};
-use callboard_common::{LeaderEpoch, Now, Offset};
+use callboard_common::{BrokerId, LeaderEpoch, Now, Offset};
 
 use super::error::{FetchError, ProduceError};
-use super::state::{Acks, Effect, Ends, Leader, Ticket};
+use super::state::{Acks, Effect, Effects, Ends, Leader, Pending, Refused, Ticket};
 use crate::planted::{self, Bug};
 
 impl Leader {
+    /// Whether a replica is in sync, as far as is known here.
+    #[must_use]
+    pub fn is_in_sync(&self, replica: BrokerId) -> bool {
+        self.replication.is_in_sync(replica)
+    }
+
+    /// The log did not take what was to be appended.
+    pub(super) fn append_refused(&mut self, refused: Refused, out: &mut Effects) {
+        let Pending { ticket, .. } = self.pending.take().expect("an append was asked for");
+        self.is_full = true;
+        let error = match refused {
+            Refused::DiskFull => ProduceError::DiskFull,
+        };
+        out.push_back(Effect::Acknowledge(ticket, Err(error)));
+    }
+
     pub(super) fn judge(
         &self,
         now: Now,

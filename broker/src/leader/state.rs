@@ -161,8 +161,8 @@ pub type Effects = VecDeque<Effect>;
 
 /// What a batch waits for while the shell appends it.
 #[derive(Debug)]
-struct Pending {
-    ticket: Ticket,
+pub(super) struct Pending {
+    pub(super) ticket: Ticket,
     acks: Acks,
     header: BatchHeader,
     append_time: Option<i64>,
@@ -181,10 +181,10 @@ pub struct Leader {
     delayed: DelayedAcks,
     /// Who waits until it is durable here.
     delayed_here: DelayedAcks,
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     /// Nothing was appended since the disk was full: what follows a batch that was refused is refused alike. A gap in a
     /// sequence makes some clients begin a new one, in which they send again what stands in the log already.
-    is_full: bool,
+    pub(super) is_full: bool,
     unsynced_records: u64,
     flush_at: Option<Monotonic>,
     retain_at: Monotonic,
@@ -308,12 +308,6 @@ impl Leader {
             true => next,
             false => next.min(self.judge_at),
         }
-    }
-
-    /// Whether a replica is in sync, as far as is known here.
-    #[must_use]
-    pub fn is_in_sync(&self, replica: BrokerId) -> bool {
-        self.replication.is_in_sync(replica)
     }
 
     /// Advances by one input and puts what must happen next into `out`, in order.
@@ -543,15 +537,6 @@ impl Leader {
         let ends = (ends.high_watermark, ends.log_end);
         let change = self.replication.isr_change(now.monotonic, ends, durable);
         out.extend(change.map(Effect::ChangeIsr));
-    }
-
-    fn append_refused(&mut self, refused: Refused, out: &mut Effects) {
-        let Pending { ticket, .. } = self.pending.take().expect("an append was asked for");
-        self.is_full = true;
-        let error = match refused {
-            Refused::DiskFull => ProduceError::DiskFull,
-        };
-        out.push_back(Effect::Acknowledge(ticket, Err(error)));
     }
 
     fn flush(&mut self, out: &mut Effects) {

@@ -1,6 +1,6 @@
 //! What clients asked of a cluster and what they were told, in columns: the checkers sort and sweep them.
 //!
-//! The file has a line per operation (see [`line`]); any client may write one. A send whose outcome is not known is
+//! The file has a line per operation (see [`mod@line`]); any client may write one. A send whose outcome is not known is
 //! [`Outcome::Info`]: `Fail` is only for an answer that proves that nothing was done.
 
 pub mod generate;

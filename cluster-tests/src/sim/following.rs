@@ -2,7 +2,7 @@
 
 use callboard_broker::follower::{Effect, Effects, Follower, Input, Position};
 use callboard_broker::peer::protocol::PartitionPosition;
-use callboard_broker::storage::{Log, StorageError};
+use callboard_broker::storage::{Log, StorageError, producer_snapshot};
 use callboard_common::record::producers::ProducerTable;
 use callboard_common::{BrokerId, LeaderEpoch, Offset};
 
@@ -66,6 +66,10 @@ impl Following {
     /// # Errors
     ///
     /// What the disk says: the follower starts again.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a leader sends producers that cannot be read.
     pub fn step(
         &mut self,
         files: &Files,
@@ -88,8 +92,10 @@ impl Following {
                 Effect::CutAt(epoch, end) => {
                     return Ok(Then::Cut(self.cut_at(files, cx, (epoch, end))));
                 }
-                Effect::RestartAt(start, producers) => {
-                    return Ok(Then::RestartAt(start, producers));
+                Effect::RestartAt(start, snapshot) => {
+                    let producers = producer_snapshot::decode(&snapshot);
+                    let producers = producers.expect("leaders send snapshots");
+                    return Ok(Then::RestartAt(start, Box::new(producers)));
                 }
                 Effect::AdvanceStart(start) => {
                     self.log.advance_start(start);

@@ -7,6 +7,7 @@
 //! Sources: FoundationDB's simulation; TigerBeetle's VOPR (faults, then everything heals and must become live).
 
 pub mod client;
+pub mod durable;
 pub mod event;
 pub mod following;
 pub mod hub;

@@ -6,6 +6,8 @@
 //!
 //! Indexes and producers are rebuilt on the way, from the newest snapshot that the log reaches.
 
+mod finishing;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -16,46 +18,49 @@ use callboard_common::record::Batch;
 use callboard_common::record::producers::ProducerTable;
 use callboard_common::{LeaderEpoch, Offset};
 
-use super::checkpoint::Marks;
-use super::disk::{File, read_whole};
-use super::leader_epochs::LeaderEpochs;
-use super::log::{self, Log, LogFiles, Opened, Quarantined};
-use super::read::{CHUNK_BYTES, Found, Window, described_by};
-use super::segment::{Segment, SegmentFiles};
-use super::time_index::TimeEntry;
-use super::{StorageError, producer_snapshot};
 use crate::planted::{self, Bug};
+use crate::storage::checkpoint::Marks;
+use crate::storage::disk::{File, read_whole};
+use crate::storage::leader_epochs::LeaderEpochs;
+use crate::storage::log::{self, Log, LogFiles, Opened, Quarantined};
+use crate::storage::read::{Found, Window, described_by};
+use crate::storage::segment::{Segment, SegmentFiles};
+use crate::storage::time_index::TimeEntry;
+use crate::storage::{StorageError, producer_snapshot};
 use crate::topic_config::TopicConfig;
 
 /// A snapshot of a hundred thousand producers takes five megabytes.
 const SNAPSHOT_LIMIT_BYTES: u64 = 1 << 30;
 
-pub(super) struct Recovery {
-    pub(super) files: LogFiles,
-    pub(super) dir: Arc<PathBuf>,
-    pub(super) config: TopicConfig,
-    pub(super) marks: Marks,
-    pub(super) cut_at: Option<Offset>,
-    pub(super) segments: Vec<Segment>,
-    pub(super) producers: ProducerTable,
+pub(in crate::storage) struct Recovery {
+    pub(in crate::storage) files: LogFiles,
+    pub(in crate::storage) dir: Arc<PathBuf>,
+    pub(in crate::storage) config: TopicConfig,
+    pub(in crate::storage) marks: Marks,
+    pub(in crate::storage) cut_at: Option<Offset>,
+    pub(in crate::storage) segments: Vec<Segment>,
+    pub(in crate::storage) producers: ProducerTable,
     /// Batches below this offset are in the snapshot.
-    pub(super) producers_from: Offset,
-    pub(super) quarantined: Vec<Quarantined>,
-    pub(super) damaged: Vec<StorageError>,
-    pub(super) names_changed: bool,
+    pub(in crate::storage) producers_from: Offset,
+    pub(in crate::storage) quarantined: Vec<Quarantined>,
+    pub(in crate::storage) damaged: Vec<StorageError>,
+    pub(in crate::storage) names_changed: bool,
     /// Whether the log was cut, by this recovery or one before, and may lack what was synced.
-    pub(super) in_doubt: bool,
+    pub(in crate::storage) in_doubt: bool,
     /// The reigns as their file has them; none if it cannot be read.
-    pub(super) epochs_in_file: LeaderEpochs,
+    pub(in crate::storage) epochs_in_file: LeaderEpochs,
     /// Where the batches that were read changed their leader epoch.
-    pub(super) reigns: Vec<(LeaderEpoch, Offset)>,
+    pub(in crate::storage) reigns: Vec<(LeaderEpoch, Offset)>,
     /// Files that may hold what was never synced.
     /// Files that were read, and where in them stands what is not known to be durable.
-    pub(super) scanned: Vec<(PathBuf, Arc<dyn File>, Range<u64>)>,
+    pub(in crate::storage) scanned: Vec<(PathBuf, Arc<dyn File>, Range<u64>)>,
 }
 
 /// See [`Log::open`].
-pub(super) fn open(files: LogFiles, config: TopicConfig) -> Result<Opened, StorageError> {
+pub(in crate::storage) fn open(
+    files: LogFiles,
+    config: TopicConfig,
+) -> Result<Opened, StorageError> {
     let dir = Arc::new(files.dir.clone());
     let mut marks = files.checkpoints.marks(&files.partition);
     // What was deleted from the front had been synced.
@@ -148,7 +153,7 @@ impl Recovery {
         ))
     }
 
-    pub(super) fn segment_files(&self, base: Offset) -> Arc<SegmentFiles> {
+    pub(in crate::storage) fn segment_files(&self, base: Offset) -> Arc<SegmentFiles> {
         SegmentFiles::new(self.dir.clone(), base, self.files.open.clone())
     }
 
@@ -497,86 +502,6 @@ impl Recovery {
             damaged: self.damaged,
         })
     }
-}
-
-impl Recovery {
-    /// The reigns of what is here, and whether the file has them. Below the recovery point it is right; above, the batches
-    /// say it, because the file may lack some or know others that were cut.
-    fn epochs(&mut self, log_end: Offset) -> Result<(LeaderEpochs, bool), StorageError> {
-        let (disk, dir) = (&**self.files.disk(), &self.files.dir);
-        let in_file = std::mem::take(&mut self.epochs_in_file);
-        let mut epochs = in_file.clone();
-        if !planted::is(Bug::EpochsNotCut) {
-            // A reign that begins at the recovery point has no record that is known to be durable: the batches say it.
-            epochs.truncate(self.marks.recovery_point.min(log_end));
-        }
-        let was_cut = epochs != in_file;
-        for (epoch, start) in std::mem::take(&mut self.reigns) {
-            // A segment far below may have been read only because its index was lost.
-            let is_known = start < self.marks.recovery_point && epochs.latest() >= Some(epoch);
-            if !is_known {
-                let _new: bool = epochs.begin(epoch, start);
-            }
-        }
-        if was_cut && self.cut_at.is_some() {
-            // What is cut must not be taken for the truth after what is appended next.
-            let path = dir.join(super::leader_epochs::FILE_NAME);
-            epochs
-                .write(disk, dir)
-                .map_err(StorageError::io("writing", &path))?;
-            return Ok((epochs, true));
-        }
-        let is_written = epochs == in_file;
-        Ok((epochs, is_written))
-    }
-
-    /// A snapshot of records that are gone would be taken for true as soon as others have their offsets.
-    fn remove_snapshots_beyond(&mut self, log_end: Offset) -> Result<(), StorageError> {
-        let disk = self.files.disk().clone();
-        let snapshots = log::snapshots(&*disk, &self.files.dir)?;
-        for (_, path) in snapshots.range(log_end + 1..) {
-            disk.remove(path)
-                .map_err(StorageError::io("removing", path))?;
-            self.names_changed = true;
-        }
-        Ok(())
-    }
-
-    /// After the process was killed the page cache may hold what no sync has covered: now one does. A sync of that process
-    /// may have failed, and then memory has what the disk has not, and another sync of the same bytes would say that all is
-    /// well: they are written anew.
-    fn sync_scanned(&self, log_end: Offset) -> Result<(), StorageError> {
-        if log_end > self.marks.recovery_point || self.names_changed {
-            for (path, file, unsure) in &self.scanned {
-                write_again(&**file, unsure.clone()).map_err(StorageError::io("writing", path))?;
-                file.sync().map_err(StorageError::io("syncing", path))?;
-            }
-        }
-        if self.names_changed || log_end > self.marks.recovery_point {
-            let dir = &self.files.dir;
-            self.files
-                .disk()
-                .sync_dir(dir)
-                .map_err(StorageError::io("syncing", dir))?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes what stands there, as it is.
-fn write_again(file: &dyn File, range: Range<u64>) -> io::Result<()> {
-    let mut at = range.start;
-    let mut buffer = vec![0; CHUNK_BYTES.min(range.end - range.start) as usize];
-    while at < range.end {
-        let length = (buffer.len() as u64).min(range.end - at) as usize;
-        let read = file.read_at(&mut buffer[..length], at)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        file.write_at(&[&buffer[..read]], at)?;
-        at += read as u64;
-    }
-    Ok(())
 }
 
 /// The largest timestamp of a segment below `end` and the offset after its batch, from its newest time entry on;
