@@ -12,6 +12,7 @@ use crate::leader::opening::{LoseReplica, Loss};
 use crate::metrics::Metrics;
 use crate::peer::fetcher::Fetchers;
 use crate::peer::protocol::{Part, PartitionPosition};
+use crate::storage::error::unless_full;
 use crate::storage::log::Opened;
 use crate::storage::{Log, LogFiles, StorageError, producer_snapshot, sync};
 use crate::supervision;
@@ -169,7 +170,9 @@ impl FollowerActor {
             | StorageError::Contradiction { .. } => None,
         });
         // Reads may have found what opening did not look at.
-        let lost = lost.chain(self.start.files.outstanding.damage());
+        let noted = self.start.files.outstanding.damage();
+        // What was deleted since does not matter any more.
+        let lost = lost.chain(noted.filter(|at| *at >= log.log_start()));
         if let Some(first) = lost.min() {
             let _count = self.start.metrics.damaged_reads.inc();
             error!(self.start.logger, "log is damaged; it is fetched again from there"; "offset" => %first);
@@ -274,7 +277,8 @@ impl FollowerActor {
                 open.log.advance_start(start);
                 let (committed, producers) =
                     (open.follower.high_watermark(), open.follower.producers());
-                if let Some(removal) = open.log.retain(committed, now.wall, producers)? {
+                let removal = unless_full(open.log.retain(committed, now.wall, producers))?;
+                if let Some(removal) = removal.flatten() {
                     let logger = self.start.logger.clone();
                     self.start.runtime.background().run(move || {
                         if let Err(error) = removal.run() {

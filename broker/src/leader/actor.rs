@@ -17,7 +17,7 @@ pub use super::messages::{
 use super::opening::{LeaderStart, Loss};
 use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
 use super::syncing::Syncing;
-use super::upkeep::unless_full;
+use crate::storage::error::unless_full;
 use crate::storage::{Log, ReadMode, StorageError};
 use crate::supervision::{self, Permit};
 

@@ -8,7 +8,17 @@ use super::error::{FetchError, ProduceError};
 use super::state::{Acks, Effect, Effects, Ends, Leader, Pending, Refused, Ticket};
 use crate::planted::{self, Bug};
 
+/// So many producers are remembered whose batches did not fit.
+const REFUSED_MAX: usize = 1_000;
+
 impl Leader {
+    /// What is not asked to be durable is made so all the same.
+    pub(super) fn flush_rest(&mut self, out: &mut Effects) {
+        if self.unsynced_records > 0 {
+            self.flush(out);
+        }
+    }
+
     /// Whether a replica is in sync, as far as is known here.
     #[must_use]
     pub fn is_in_sync(&self, replica: BrokerId) -> bool {
@@ -17,8 +27,11 @@ impl Leader {
 
     /// The log did not take what was to be appended.
     pub(super) fn append_refused(&mut self, refused: Refused, out: &mut Effects) {
-        let Pending { ticket, .. } = self.pending.take().expect("an append was asked for");
-        self.is_full = true;
+        let Pending { ticket, header, .. } = self.pending.take().expect("an append was asked for");
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.clear();
+        }
+        let _news: bool = self.refused.insert(header.producer_id);
         let error = match refused {
             Refused::DiskFull => ProduceError::DiskFull,
         };

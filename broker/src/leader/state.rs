@@ -1,6 +1,6 @@
 //! The pure core of a partition's leader.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use callboard_common::record::producers::{ProducerTable, Sequence, SequenceError};
 use callboard_common::record::{Batch, BatchHeader};
@@ -115,7 +115,7 @@ pub enum Input {
         partition: Box<PartitionImage>,
         alive: BTreeMap<BrokerId, i64>,
     },
-    /// The controller did not agree to the last [`Effect::ChangeIsr`].
+    /// The controller did not agree to an [`Effect::ChangeIsr`] as of this version, or it is not known whether it did.
     IsrRefused(i32),
     /// The topic's settings changed.
     Configured(TopicConfig),
@@ -164,7 +164,7 @@ pub type Effects = VecDeque<Effect>;
 pub(super) struct Pending {
     pub(super) ticket: Ticket,
     acks: Acks,
-    header: BatchHeader,
+    pub(super) header: BatchHeader,
     append_time: Option<i64>,
 }
 
@@ -182,10 +182,10 @@ pub struct Leader {
     /// Who waits until it is durable here.
     delayed_here: DelayedAcks,
     pub(super) pending: Option<Pending>,
-    /// Nothing was appended since the disk was full: what follows a batch that was refused is refused alike. A gap in a
-    /// sequence makes some clients begin a new one, in which they send again what stands in the log already.
-    pub(super) is_full: bool,
-    unsynced_records: u64,
+    /// Producers a batch of which a full disk refused: what follows it is refused alike. A gap in a sequence makes some
+    /// clients begin a new one, in which they send again what stands in the log already.
+    pub(super) refused: BTreeSet<i64>,
+    pub(super) unsynced_records: u64,
     flush_at: Option<Monotonic>,
     retain_at: Monotonic,
     /// When the followers are judged again.
@@ -224,7 +224,7 @@ impl Leader {
             delayed: DelayedAcks::default(),
             delayed_here: DelayedAcks::default(),
             pending: None,
-            is_full: false,
+            refused: BTreeSet::new(),
             unsynced_records: 0,
             flush_at: None,
             retain_at: now.monotonic.after(RETENTION_INTERVAL),
@@ -390,7 +390,9 @@ impl Leader {
     ) {
         assert!(self.pending.is_none(), "one append at a time");
         match self.judge(now, &batch, acks, epoch) {
-            Err(ProduceError::Sequence(SequenceError::OutOfOrder { .. })) if self.is_full => {
+            Err(ProduceError::Sequence(SequenceError::OutOfOrder { .. }))
+                if self.refused.contains(&batch.header().producer_id) =>
+            {
                 out.push_back(Effect::Acknowledge(ticket, Err(ProduceError::DiskFull)));
             }
             Err(error) => out.push_back(Effect::Acknowledge(ticket, Err(error))),
@@ -429,7 +431,6 @@ impl Leader {
             base, self.ends.log_end,
             "the log and its leader agree on the end"
         );
-        self.is_full = false;
         self.replication.appending(now.monotonic, base);
         let Pending {
             ticket,
@@ -441,6 +442,7 @@ impl Leader {
             base_offset: base.get(),
             ..header
         };
+        let _was_refused: bool = self.refused.remove(&header.producer_id);
         self.producers.apply(&header);
         self.ends.log_end = Offset::new(header.next_offset());
         self.unsynced_records += u64::try_from(self.ends.log_end - base).unwrap_or(0);
@@ -539,7 +541,7 @@ impl Leader {
         out.extend(change.map(Effect::ChangeIsr));
     }
 
-    fn flush(&mut self, out: &mut Effects) {
+    pub(super) fn flush(&mut self, out: &mut Effects) {
         self.unsynced_records = 0;
         self.flush_at = None;
         out.push_back(Effect::Sync);
@@ -561,6 +563,7 @@ impl Leader {
         } = self.ends;
         match before.map_or(Some(high_watermark), Offset::checked) {
             Some(before) if before <= high_watermark => {
+                self.flush_rest(out);
                 self.ends.log_start = log_start.max(before);
                 out.push_back(Effect::AdvanceStart {
                     ticket,
@@ -604,6 +607,8 @@ impl Leader {
             self.retain_at = now.monotonic.after(RETENTION_INTERVAL);
             self.producers
                 .expire(now.wall.0.saturating_sub(PRODUCER_EXPIRATION_MS));
+            // Only what is durable goes.
+            self.flush_rest(out);
             out.push_back(Effect::Retain {
                 high_watermark: self.ends.high_watermark,
             });

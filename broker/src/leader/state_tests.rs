@@ -239,6 +239,20 @@ fn what_follows_a_batch_that_a_full_disk_refused_is_no_gap() {
     assert!(matches!(error(&gap), ProduceError::Sequence(_)));
 }
 
+/// Segments go only when they are durable, also of a topic that is never asked to sync.
+#[test]
+fn retention_makes_durable_what_is_to_go() {
+    let mut leader = Stepper::new(TopicConfig {
+        flush_messages: u64::MAX,
+        ..TopicConfig::default()
+    });
+    assert_eq!(leader.append(1, batch(1, 0), Acks::All).len(), 1, "no sync");
+    leader.now.monotonic = Monotonic(Duration::from_hours(1));
+    let mut effects = leader.step(Input::Tick);
+    effects.retain(|e| matches!(e, Effect::Sync | Effect::Retain { .. }));
+    assert!(matches!(effects[..], [Effect::Sync, Effect::Retain { .. }]));
+}
+
 /// DESIGN section 4: a restarted leader accepts nothing that was sent to its old reign.
 #[test]
 fn requests_of_an_earlier_reign_are_fenced() {

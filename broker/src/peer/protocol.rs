@@ -9,7 +9,7 @@ use callboard_common::{BrokerId, LeaderEpoch, Offset, Uuid};
 use crate::controller::raft_wire::RaftMessage;
 use crate::controller::{Member, Outcome, Proposal, QuorumView, Refusal};
 
-/// Version 1 of everything here.
+/// The version of everything here; nodes of another one are not talked to.
 pub const VERSION: u16 = 2;
 /// Numbers of requests.
 pub const ASK: u16 = 0;

@@ -73,3 +73,12 @@ impl StorageError {
         }
     }
 }
+
+/// A full disk stops what would free it for now, not the partition: `None`, and the next retention tries again.
+pub(crate) fn unless_full<T>(result: Result<T, StorageError>) -> Result<Option<T>, StorageError> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(StorageError::Full { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

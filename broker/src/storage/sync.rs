@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use callboard_common::Offset;
 use callboard_common::runtime::Pool;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Disk, File, StorageError};
 use crate::planted::{self, Bug};
@@ -18,7 +18,7 @@ use crate::planted::{self, Bug};
 /// A closing or a new life waits for what the last one began. A failed sync is remembered here, whoever hears of
 /// it: Linux tells the error once, and a second sync of the same file would say that all is well.
 #[derive(Clone, Debug, Default)]
-pub struct Outstanding(Arc<(Mutex<Work>, Condvar)>);
+pub struct Outstanding(Arc<(Mutex<Work>, Condvar)>, Arc<Mutex<()>>);
 
 #[derive(Debug, Default)]
 struct Work {
@@ -80,9 +80,16 @@ impl Outstanding {
 #[derive(Debug)]
 pub(super) struct Running(Outstanding);
 
+impl Running {
+    /// Waits until nobody else of this partition writes a snapshot.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.1.lock()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let (work, settled) = &*self.0.0;
+        let (work, settled) = &*(self.0).0;
         work.lock().running -= 1;
         let _woken = settled.notify_all();
     }

@@ -253,7 +253,11 @@ fn end(scene: &mut Scene, out: &Path, findings: &mut Findings) -> io::Result<usi
         }
         fs::write(out.join(name), said)?;
     }
-    Ok(replicas::compare(&scene.sound_dirs(), findings)?.batches)
+    let compared = replicas::compare(&scene.sound_dirs(), findings)?;
+    match compared.partitions {
+        0 => Err(io::Error::other("no partition could be compared")),
+        _ => Ok(compared.batches),
+    }
 }
 
 fn start_clients(shared: &Arc<Shared>, seed: u64) -> Vec<thread::JoinHandle<()>> {

@@ -218,7 +218,9 @@ fn verdict(history: &History, findings: Findings, longest_gap_ms: u64) -> Verdic
     let ok = history.sends.iter().filter(|s| s.outcome == Outcome::Ok);
     let acknowledged_in_faults = ok.filter(|s| during(s.span.complete)).count();
     let quorate = history.faults.iter().any(|f| f.leaves_quorum);
-    let enough = acknowledged_in_faults as u64 >= history.about.acknowledged_min;
+    let min = history.about.acknowledged_min;
+    let enough =
+        history.acknowledged() as u64 >= min && (!quorate || acknowledged_in_faults as u64 >= min);
     Verdict {
         acknowledged: history.acknowledged(),
         acknowledged_in_faults,
@@ -226,7 +228,7 @@ fn verdict(history: &History, findings: Findings, longest_gap_ms: u64) -> Verdic
         longest_gap_ms,
         judgement: match findings.is_empty() {
             false => Judgement::Failed,
-            true if quorate && !enough => Judgement::Void,
+            true if !enough => Judgement::Void,
             true => Judgement::Passed,
         },
         findings,

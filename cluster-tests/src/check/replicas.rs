@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, BufReader};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use callboard_broker::storage::checkpoint;
@@ -37,8 +38,8 @@ struct Replica {
     damage: Option<String>,
 }
 
-fn high_watermarks(dir: &Path) -> io::Result<BTreeMap<TopicPartition, Offset>> {
-    let path = dir.join("replication-offset-checkpoint");
+fn marks(dir: &Path, name: &str) -> io::Result<BTreeMap<TopicPartition, Offset>> {
+    let path = dir.join(name);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -102,17 +103,18 @@ fn read(dir: &Path, end: i64) -> io::Result<Replica> {
 ///
 /// What reading a directory failed with. Damage in a log is a finding, not an error.
 pub fn compare(dirs: &[PathBuf], findings: &mut Findings) -> io::Result<Compared> {
-    let mut marks = Vec::new();
+    let (mut ends, mut starts) = (Vec::new(), Vec::new());
     for dir in dirs {
-        marks.push(high_watermarks(dir)?);
+        ends.push(marks(dir, "replication-offset-checkpoint")?);
+        starts.push(marks(dir, "log-start-offset-checkpoint")?);
     }
-    let all: BTreeSet<&TopicPartition> = marks.iter().flat_map(BTreeMap::keys).collect();
+    let all: BTreeSet<&TopicPartition> = ends.iter().flat_map(BTreeMap::keys).collect();
     let mut compared = Compared::default();
     for partition in all {
         let name = format!("{}-{}", partition.topic, partition.partition);
         let held = dirs
             .iter()
-            .zip(&marks)
+            .zip(&ends)
             .filter(|(dir, _)| dir.join(&name).is_dir());
         let held: Vec<_> = held
             .filter_map(|(dir, m)| Some((dir, m.get(partition)?.get())))
@@ -125,25 +127,25 @@ pub fn compare(dirs: &[PathBuf], findings: &mut Findings) -> io::Result<Compared
         else {
             continue;
         };
+        // What one of them has deleted already the others may still have.
+        let start = starts.iter().filter_map(|m| m.get(partition)).max();
+        let start = start.map_or(0, |s| s.get()).min(end);
         let mut replicas = Vec::new();
         for (dir, _) in held {
             replicas.push((dir.as_path(), read(&dir.join(&name), end)?));
         }
         compared.partitions += 1;
-        compared.batches += one_partition(&name, end, &replicas, findings);
+        compared.batches += one_partition(&name, start..end, &replicas, findings);
     }
     Ok(compared)
 }
 
 fn one_partition(
     name: &str,
-    end: i64,
+    range: Range<i64>,
     replicas: &[(&Path, Replica)],
     findings: &mut Findings,
 ) -> usize {
-    // What one of them has removed already, or never had because it joined late, the others may still have.
-    let firsts = replicas.iter().filter_map(|(_, r)| r.batches.keys().next());
-    let start = firsts.max().copied().unwrap_or(end);
     for (dir, replica) in replicas {
         if let Some(damage) = &replica.damage {
             findings.note(Anomaly::ReplicaBytes, || {
@@ -155,8 +157,8 @@ fn one_partition(
     for (dir, other) in &replicas[1..] {
         let bases: BTreeSet<i64> = first
             .batches
-            .range(start..end)
-            .chain(other.batches.range(start..end))
+            .range(range.clone())
+            .chain(other.batches.range(range.clone()))
             .map(|(base, _)| *base)
             .collect();
         for base in bases {
@@ -183,5 +185,5 @@ fn one_partition(
             });
         }
     }
-    first.batches.range(start..end).count()
+    first.batches.range(range.clone()).count()
 }

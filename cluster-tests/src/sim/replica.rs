@@ -337,7 +337,8 @@ impl Replica {
             | StorageError::Content { .. }
             | StorageError::Contradiction { .. } => None,
         });
-        let lost = lost.chain(self.files.files.outstanding.damage());
+        let noted = self.files.files.outstanding.damage();
+        let lost = lost.chain(noted.filter(|at| *at >= opened.log.log_start()));
         if let Some(first) = lost.min() {
             cx.hub.coverage.damages += 1;
             self.state = State::WaitsToCut(Box::new(opened.log), first);

@@ -261,14 +261,6 @@ impl Truth {
         at: Offset,
     ) {
         let known = self.partition(id, partition.partition);
-        let (start, end) = (known.start, known.end);
-        if at.get() < start.min(end) && log.log_end().get() >= start {
-            self.violate(|| {
-                let node = node + 1;
-                format!("I5: node {node} cuts {partition} at {at}, below {start}, where it begins")
-            });
-        }
-        let known = self.partition(id, partition.partition);
         let from = at.max(Offset::new(known.start)).max(log.log_start());
         let to = log.log_end().min(Offset::new(known.end));
         // What cannot be read has rotted, and is to go.

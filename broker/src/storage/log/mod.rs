@@ -13,6 +13,7 @@ use std::sync::Arc;
 use callboard_common::record::Batch;
 use callboard_common::record::producers::ProducerTable;
 use callboard_common::{LeaderEpoch, Offset, Timestamp, TopicPartition};
+use parking_lot::Mutex;
 
 use super::checkpoint::{Checkpoints, Marks};
 use super::leader_epochs::LeaderEpochs;
@@ -96,7 +97,11 @@ pub struct Log {
     pub(super) epochs: LeaderEpochs,
     /// Whether reigns are known that the file does not have.
     epochs_unwritten: bool,
+    /// Segments that are no part of it any more and whose files are still there.
+    leaving: Leaving,
 }
+
+type Leaving = Arc<Mutex<Vec<Arc<SegmentFiles>>>>;
 
 impl Log {
     /// Opens the log, creates it if it is not there, repairs its end. Blocks, so it belongs on a pool.
@@ -133,6 +138,7 @@ impl Log {
             bytes_since_checkpoint: 0,
             epochs,
             epochs_unwritten: !epochs_written,
+            leaving: Leaving::default(),
         }
     }
 
@@ -440,16 +446,18 @@ impl Log {
             // An empty segment was not closed and stays the newest.
             count = count.min(self.segments.len() - 1);
         }
-        if count == 0 {
+        // What a full disk did not let go the last time is tried again.
+        if count == 0 && self.leaving.lock().is_empty() {
             return Ok(None);
         }
         let mut snapshot = self.checkpoint(high_watermark, producers)?;
-        let removed: Vec<_> = self.segments.drain(..count).map(|s| s.files).collect();
+        let removed = self.segments.drain(..count).map(|s| s.files);
+        self.leaving.lock().extend(removed);
         self.advance_start(self.segments[0].base());
         snapshot.marks = self.marks;
         Ok(Some(Removal {
             files: self.files.clone(),
-            segments: removed,
+            segments: self.leaving.clone(),
             snapshot,
         }))
     }
@@ -484,7 +492,7 @@ impl Log {
             true => self.log_end(),
             false => self.synced_end,
         };
-        self.marks.high_watermark = high_watermark;
+        self.marks.high_watermark = self.marks.high_watermark.max(high_watermark);
         // Recovery takes the newest one that is not beyond what is durable.
         let durable = producers.up_to(self.synced_end.get());
         Ok(Snapshot {
@@ -548,6 +556,8 @@ impl Snapshot {
     ///
     /// What the disk says; the marks are then as before.
     pub fn write(self) -> Result<(), StorageError> {
+        // Two of one offset would write the same file.
+        let _turn = self.running.turn();
         let (disk, dir) = (self.files.disk(), &self.files.dir);
         let path = snapshot_path(dir, self.offset);
         super::disk::replace_whole(&**disk, &path, &self.bytes)
@@ -562,7 +572,6 @@ impl Snapshot {
         self.files
             .checkpoints
             .set(&self.files.partition, self.marks);
-        drop(self.running);
         Ok(())
     }
 }
@@ -597,7 +606,7 @@ pub(super) fn offset_of(name: &str, ending: &str) -> Option<Offset> {
 #[derive(Debug)]
 pub struct Removal {
     files: LogFiles,
-    segments: Vec<Arc<SegmentFiles>>,
+    segments: Leaving,
     snapshot: Snapshot,
 }
 
@@ -605,31 +614,38 @@ impl Removal {
     /// How many segments there are.
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        self.segments.len()
+        self.segments.lock().len()
     }
 
     /// Makes the log's new start and its producers durable, then removes the files. Blocks.
     ///
     /// # Errors
     ///
-    /// What the disk says; what was not removed is removed at the next opening.
+    /// What the disk says; what was not removed is removed with the next one, or at the next opening.
     pub fn run(self) -> Result<(), StorageError> {
+        let Self {
+            files,
+            segments,
+            snapshot,
+        } = self;
         if planted::is(Bug::RemovedBeforeStart) {
-            for segment in &self.segments {
-                segment.remove()?;
-            }
+            remove_all(&segments)?;
         }
-        self.snapshot.write()?;
-        let checkpoints = &self.files.checkpoints;
-        checkpoints.write().map_err(StorageError::io(
-            "writing the checkpoints of",
-            &self.files.dir,
-        ))?;
-        for segment in self.segments {
-            segment.remove()?;
-        }
-        Ok(())
+        snapshot.write()?;
+        let written = files.checkpoints.write();
+        written.map_err(StorageError::io("writing the checkpoints of", &files.dir))?;
+        remove_all(&segments)
     }
+}
+
+/// Each is forgotten when its files are gone.
+fn remove_all(segments: &Leaving) -> Result<(), StorageError> {
+    let mut segments = segments.lock();
+    while let Some(first) = segments.first() {
+        first.remove()?;
+        drop(segments.remove(0));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -62,7 +62,9 @@ impl Log {
     pub fn divergence(&self, epoch: LeaderEpoch, end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let (known, known_end) = match self.epochs.end_of(epoch, self.log_end()) {
             Some(found) => found,
-            // What was written in that reign was deleted here, if it was known: the two agree up to where this log begins.
+            // All that is here was written later.
+            None if end > self.log_start() => (LeaderEpoch(-1), self.log_start()),
+            // What was written in that reign was deleted here, and the two may agree up to where this log begins.
             None => (epoch, self.log_start()),
         };
         let differs = known != epoch || known_end < end;

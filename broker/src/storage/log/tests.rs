@@ -492,6 +492,30 @@ fn a_snapshot_beyond_the_end_goes() {
     assert!(!there().contains_key(&beyond));
 }
 
+/// A removal that a full disk stopped is done with the next one.
+#[test]
+fn what_a_full_disk_kept_goes_later() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = small_log(&disk);
+    let nobody = ProducerTable::default();
+    log.advance_start(Offset::new(14));
+    let end = log.log_end();
+    let removal = log.retain(end, NOW, &nobody).expect("rolled");
+    disk.set_capacity(disk.used_bytes());
+    assert!(removal.expect("something goes").run().is_err());
+    disk.set_capacity(u64::MAX);
+    let segments = || {
+        let names = disk.list(Path::new(DIR)).expect("listed");
+        names.iter().filter(|n| n.ends_with(".log")).count()
+    };
+    let before = segments();
+    let removal = log.retain(end, NOW, &nobody).expect("rolled");
+    removal.expect("the same goes").run().expect("removed");
+    assert!(segments() < before);
+    assert_eq!(segments(), log.segment_count());
+    assert!(log.retain(end, NOW, &nobody).expect("rolled").is_none());
+}
+
 /// What is known of producers outlives the records that say it, whenever the power goes while they are removed.
 #[test]
 fn producers_are_known_after_their_records_are_deleted() {

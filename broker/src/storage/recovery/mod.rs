@@ -51,7 +51,6 @@ pub(in crate::storage) struct Recovery {
     pub(in crate::storage) epochs_in_file: LeaderEpochs,
     /// Where the batches that were read changed their leader epoch.
     pub(in crate::storage) reigns: Vec<(LeaderEpoch, Offset)>,
-    /// Files that may hold what was never synced.
     /// Files that were read, and where in them stands what is not known to be durable.
     pub(in crate::storage) scanned: Vec<(PathBuf, Arc<dyn File>, Range<u64>)>,
 }

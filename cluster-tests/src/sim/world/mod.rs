@@ -38,7 +38,6 @@ struct Machine {
     paused_until: Micros,
     /// Counts what keeps it down.
     held_down: u32,
-    /// Whether bytes of its logs have changed, which may not have been noticed.
     /// With so many more operations its power goes, once something of a log is removed or noted.
     goes_late: Option<u64>,
 }
