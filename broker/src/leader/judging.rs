@@ -1,6 +1,6 @@
 //! What a leader lets in and what it shows: batches are judged before they are appended, fetches before they are read.
 
-use callboard_common::record::producers::Sequence;
+use callboard_common::record::producers::{Sequence, SequenceError};
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{BrokerId, LeaderEpoch, Now, Offset};
 
@@ -8,7 +8,7 @@ use super::error::{FetchError, ProduceError};
 use super::state::{Acks, Effect, Effects, Ends, Leader, Pending, Refused, Ticket};
 use crate::planted::{self, Bug};
 
-/// So many producers are remembered whose batches did not fit.
+/// So many producers are remembered whose batches were refused for the time being.
 const REFUSED_MAX: usize = 1_000;
 
 impl Leader {
@@ -28,14 +28,35 @@ impl Leader {
     /// The log did not take what was to be appended.
     pub(super) fn append_refused(&mut self, refused: Refused, out: &mut Effects) {
         let Pending { ticket, header, .. } = self.pending.take().expect("an append was asked for");
-        if self.refused.len() >= REFUSED_MAX {
-            self.refused.clear();
-        }
-        let _news: bool = self.refused.insert(header.producer_id);
         let error = match refused {
             Refused::DiskFull => ProduceError::DiskFull,
         };
+        let error = self.refuse(header.producer_id, error);
         out.push_back(Effect::Acknowledge(ticket, Err(error)));
+    }
+
+    /// What a producer is told of a batch that is not appended, with what its earlier ones were told in mind.
+    pub(super) fn refuse(&mut self, producer: i64, error: ProduceError) -> ProduceError {
+        match &error {
+            ProduceError::Sequence(SequenceError::OutOfOrder { .. }) => {
+                self.refused.get(&producer).cloned().unwrap_or(error)
+            }
+            ProduceError::DiskFull
+            | ProduceError::NotEnoughReplicas { .. }
+            | ProduceError::LeaderStopped
+            | ProduceError::Fenced { .. } => {
+                if self.refused.len() >= REFUSED_MAX {
+                    self.refused.clear();
+                }
+                if producer >= 0 {
+                    let _before = self.refused.insert(producer, error.clone());
+                }
+                error
+            }
+            ProduceError::Sequence(SequenceError::OldEpoch { .. })
+            | ProduceError::BatchTooLarge { .. }
+            | ProduceError::TimestampOutOfRange { .. } => error,
+        }
     }
 
     pub(super) fn judge(

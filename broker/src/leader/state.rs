@@ -1,8 +1,8 @@
 //! The pure core of a partition's leader.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-use callboard_common::record::producers::{ProducerTable, Sequence, SequenceError};
+use callboard_common::record::producers::{ProducerTable, Sequence};
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Now, Offset};
 
@@ -182,9 +182,9 @@ pub struct Leader {
     /// Who waits until it is durable here.
     delayed_here: DelayedAcks,
     pub(super) pending: Option<Pending>,
-    /// Producers a batch of which a full disk refused: what follows it is refused alike. A gap in a sequence makes some
-    /// clients begin a new one, in which they send again what stands in the log already.
-    pub(super) refused: BTreeSet<i64>,
+    /// Producers a batch of which was refused for the time being, and why: what follows it is refused alike. A gap in a
+    /// sequence makes some clients begin a new one, in which they send again what stands in the log already.
+    pub(super) refused: BTreeMap<i64, ProduceError>,
     pub(super) unsynced_records: u64,
     flush_at: Option<Monotonic>,
     retain_at: Monotonic,
@@ -224,7 +224,7 @@ impl Leader {
             delayed: DelayedAcks::default(),
             delayed_here: DelayedAcks::default(),
             pending: None,
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
             unsynced_records: 0,
             flush_at: None,
             retain_at: now.monotonic.after(RETENTION_INTERVAL),
@@ -390,12 +390,10 @@ impl Leader {
     ) {
         assert!(self.pending.is_none(), "one append at a time");
         match self.judge(now, &batch, acks, epoch) {
-            Err(ProduceError::Sequence(SequenceError::OutOfOrder { .. }))
-                if self.refused.contains(&batch.header().producer_id) =>
-            {
-                out.push_back(Effect::Acknowledge(ticket, Err(ProduceError::DiskFull)));
+            Err(error) => {
+                let error = self.refuse(batch.header().producer_id, error);
+                out.push_back(Effect::Acknowledge(ticket, Err(error)));
             }
-            Err(error) => out.push_back(Effect::Acknowledge(ticket, Err(error))),
             Ok(Sequence::Duplicate(earlier)) => {
                 let (base, log_start) = (Offset::new(earlier.base_offset()), self.ends.log_start);
                 let appended = Appended {
@@ -442,7 +440,7 @@ impl Leader {
             base_offset: base.get(),
             ..header
         };
-        let _was_refused: bool = self.refused.remove(&header.producer_id);
+        let _was_refused = self.refused.remove(&header.producer_id);
         self.producers.apply(&header);
         self.ends.log_end = Offset::new(header.next_offset());
         self.unsynced_records += u64::try_from(self.ends.log_end - base).unwrap_or(0);
