@@ -42,7 +42,9 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
             "enable.idempotence",
             if is_idempotent { "true" } else { "false" },
         )
-        .set("max.in.flight", shared.workload.in_flight().to_string())
+        // With more of them a gap, as behind a batch that was refused for the time being, makes it begin a new epoch and
+        // send what may be in the log once more (rd_kafka_idemp_drain_epoch_bump): against any broker.
+        .set("max.in.flight", "1")
         .set("linger.ms", "2")
         .set("message.timeout.ms", "30000")
         .create()
