@@ -11,6 +11,9 @@ use callboard_cluster_tests::check::Judgement;
 use callboard_cluster_tests::hosts::Hosts;
 use clap::ValueEnum;
 
+/// The exit code that says that this machine does not allow it.
+const NOT_HERE: u8 = 4;
+
 #[derive(clap::Args)]
 pub(crate) struct Chaos {
     /// What clients do
@@ -75,7 +78,10 @@ fn one(chaos: &Chaos, fault: Row, hosts: Hosts) -> ExitCode {
         }
         Err(error) => {
             eprintln!("{}: {error}", order.name());
-            ExitCode::from(2)
+            match error.kind() == std::io::ErrorKind::Unsupported {
+                true => ExitCode::from(NOT_HERE),
+                false => ExitCode::from(2),
+            }
         }
     }
 }
@@ -112,10 +118,11 @@ pub(crate) fn chaos(chaos: &Chaos) -> ExitCode {
         ];
         match Hosts::of_program(NODES, &again) {
             Ok(hosts) => return one(chaos, row, hosts),
+            Err(Ok(NOT_HERE)) => return ExitCode::from(NOT_HERE),
             Err(Ok(code)) => worst = worst.max(code),
             Err(Err(why)) => {
                 eprintln!("{why}");
-                return ExitCode::from(2);
+                return ExitCode::from(NOT_HERE);
             }
         }
     }

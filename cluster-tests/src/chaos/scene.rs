@@ -31,7 +31,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// What mounting a disk failed with.
+    /// `Unsupported` if the machine does not let a disk be mounted; what creating a directory failed with.
     ///
     /// # Panics
     ///
@@ -41,10 +41,12 @@ impl Scene {
         for node in 1..=NODES {
             let at = hosts.dir().join(format!("node-{node}"));
             fs::create_dir_all(&at)?;
-            disks.push(CrashDisk::mount(
-                &at,
-                seed.wrapping_mul(31) + u64::from(node),
-            )?);
+            let seed = seed.wrapping_mul(31) + u64::from(node);
+            let not_here = |e| {
+                let said = format!("this machine mounts no disk of ours: {e}");
+                io::Error::new(io::ErrorKind::Unsupported, said)
+            };
+            disks.push(CrashDisk::mount(&at, seed).map_err(not_here)?);
         }
         let settings = ["topics.offsets_partitions=4"];
         let cluster = Cluster::start_on(&hosts, NODES, &settings);
