@@ -452,12 +452,16 @@ impl Log {
         }
         let mut snapshot = self.checkpoint(high_watermark, producers)?;
         let removed = self.segments.drain(..count).map(|s| s.files);
-        self.leaving.lock().extend(removed);
+        let mut leaving = self.leaving.lock();
+        leaving.extend(removed);
+        let segments = leaving.clone();
+        drop(leaving);
         self.advance_start(self.segments[0].base());
         snapshot.marks = self.marks;
         Ok(Some(Removal {
             files: self.files.clone(),
-            segments: self.leaving.clone(),
+            segments,
+            leaving: self.leaving.clone(),
             snapshot,
         }))
     }
@@ -606,7 +610,9 @@ pub(super) fn offset_of(name: &str, ending: &str) -> Option<Offset> {
 #[derive(Debug)]
 pub struct Removal {
     files: LogFiles,
-    segments: Leaving,
+    /// What the snapshot and the start allow to go. More may have left since, which its own removal takes.
+    segments: Vec<Arc<SegmentFiles>>,
+    leaving: Leaving,
     snapshot: Snapshot,
 }
 
@@ -614,7 +620,7 @@ impl Removal {
     /// How many segments there are.
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        self.segments.lock().len()
+        self.segments.len()
     }
 
     /// Makes the log's new start and its producers durable, then removes the files. Blocks.
@@ -626,24 +632,24 @@ impl Removal {
         let Self {
             files,
             segments,
+            leaving,
             snapshot,
         } = self;
         if planted::is(Bug::RemovedBeforeStart) {
-            remove_all(&segments)?;
+            remove_all(&segments, &leaving)?;
         }
         snapshot.write()?;
         let written = files.checkpoints.write();
         written.map_err(StorageError::io("writing the checkpoints of", &files.dir))?;
-        remove_all(&segments)
+        remove_all(&segments, &leaving)
     }
 }
 
-/// Each is forgotten when its files are gone.
-fn remove_all(segments: &Leaving) -> Result<(), StorageError> {
-    let mut segments = segments.lock();
-    while let Some(first) = segments.first() {
-        first.remove()?;
-        drop(segments.remove(0));
+/// Each is forgotten when its files are gone; the log waits for no file meanwhile.
+fn remove_all(segments: &[Arc<SegmentFiles>], leaving: &Leaving) -> Result<(), StorageError> {
+    for segment in segments {
+        segment.remove()?;
+        leaving.lock().retain(|left| !Arc::ptr_eq(left, segment));
     }
     Ok(())
 }

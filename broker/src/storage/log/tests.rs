@@ -492,6 +492,35 @@ fn a_snapshot_beyond_the_end_goes() {
     assert!(!there().contains_key(&beyond));
 }
 
+fn segments_on(disk: &SimulatedDisk) -> usize {
+    let names = disk.list(Path::new(DIR)).expect("listed");
+    names.iter().filter(|n| n.ends_with(".log")).count()
+}
+
+/// A removal that still waits on the pool when the next one is planned removes nothing whose start it has not made durable.
+#[test]
+fn a_removal_takes_only_what_it_was_planned_for() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = small_log(&disk);
+    for _ in 0..10 {
+        append(&mut log, 1, 600);
+    }
+    sync(&mut log);
+    let (end, nobody) = (log.log_end(), ProducerTable::default());
+    let mut plan = || {
+        log.advance_start(log.segments[0].end);
+        let removal = log.retain(end, NOW, &nobody).expect("rolled");
+        removal.expect("something goes")
+    };
+    let (first, second) = (plan(), plan());
+    let (before, planned) = (segments_on(&disk), first.segment_count());
+    assert!(planned < second.segment_count());
+    first.run().expect("removed");
+    assert_eq!(segments_on(&disk), before - planned);
+    second.run().expect("removed");
+    assert_eq!(segments_on(&disk), log.segment_count());
+}
+
 /// A removal that a full disk stopped is done with the next one.
 #[test]
 fn what_a_full_disk_kept_goes_later() {
@@ -504,15 +533,11 @@ fn what_a_full_disk_kept_goes_later() {
     disk.set_capacity(disk.used_bytes());
     assert!(removal.expect("something goes").run().is_err());
     disk.set_capacity(u64::MAX);
-    let segments = || {
-        let names = disk.list(Path::new(DIR)).expect("listed");
-        names.iter().filter(|n| n.ends_with(".log")).count()
-    };
-    let before = segments();
+    let before = segments_on(&disk);
     let removal = log.retain(end, NOW, &nobody).expect("rolled");
     removal.expect("the same goes").run().expect("removed");
-    assert!(segments() < before);
-    assert_eq!(segments(), log.segment_count());
+    assert!(segments_on(&disk) < before);
+    assert_eq!(segments_on(&disk), log.segment_count());
     assert!(log.retain(end, NOW, &nobody).expect("rolled").is_none());
 }
 
