@@ -7,9 +7,10 @@ use std::time::Duration;
 use callboard_cluster_tests::chaos::faults::Row;
 use callboard_cluster_tests::chaos::scene::NODES;
 use callboard_cluster_tests::chaos::{self, Order, Report, Workload};
-use callboard_cluster_tests::check::Judgement;
 use callboard_cluster_tests::hosts::Hosts;
 use clap::ValueEnum;
+
+use crate::checking;
 
 /// The exit code that says that this machine does not allow it.
 const NOT_HERE: u8 = 4;
@@ -36,11 +37,7 @@ pub(crate) struct Chaos {
 #[expect(clippy::print_stdout, reason = "it is what is asked for")]
 fn show(order: &Order, report: &Report) {
     let v = &report.verdict;
-    let said = match v.judgement {
-        Judgement::Passed => "passed",
-        Judgement::Failed => "FAILED",
-        Judgement::Void => "void",
-    };
+    let said = v.judgement.word();
     println!(
         "{:<12} {said:<7} {:>3} faults, {:>6} records acknowledged, {:>6} of them in faults, {:>6} received, longest wait {:>6} ms, {:>6} batches compared, {}",
         order.name(),
@@ -52,10 +49,7 @@ fn show(order: &Order, report: &Report) {
         report.compared,
         report.page.display()
     );
-    for (anomaly, found) in v.findings.iter() {
-        println!("  {anomaly}, {} times:", found.count);
-        found.examples.iter().for_each(|e| println!("    {e}"));
-    }
+    checking::show_findings(&v.findings, "  ");
 }
 
 /// Runs one cell on hosts that are there.
@@ -70,11 +64,7 @@ fn one(chaos: &Chaos, fault: Row, hosts: Hosts) -> ExitCode {
     match chaos::run(order, hosts, &chaos.out) {
         Ok(report) => {
             show(&order, &report);
-            match report.verdict.judgement {
-                Judgement::Passed => ExitCode::SUCCESS,
-                Judgement::Failed => ExitCode::from(1),
-                Judgement::Void => ExitCode::from(3),
-            }
+            checking::code(report.verdict.judgement)
         }
         Err(error) => {
             eprintln!("{}: {error}", order.name());

@@ -58,10 +58,11 @@ fn findings_json(findings: &Findings) -> Vec<serde_json::Value> {
 }
 
 #[expect(clippy::print_stdout, reason = "it is what is asked for")]
-fn show_findings(findings: &Findings) {
+pub(crate) fn show_findings(findings: &Findings, indent: &str) {
     for (anomaly, found) in findings.iter() {
-        println!("{anomaly}, {} times:", found.count);
-        found.examples.iter().for_each(|e| println!("  {e}"));
+        println!("{indent}{anomaly}, {} times:", found.count);
+        let examples = found.examples.iter();
+        examples.for_each(|e| println!("{indent}  {e}"));
     }
 }
 
@@ -72,7 +73,7 @@ fn failed(what: &std::path::Path, error: &io::Error) -> ExitCode {
 }
 
 /// What a script sees of a judgement.
-fn code(judgement: Judgement) -> ExitCode {
+pub(crate) fn code(judgement: Judgement) -> ExitCode {
     match judgement {
         Judgement::Passed => ExitCode::SUCCESS,
         Judgement::Failed => ExitCode::from(1),
@@ -83,9 +84,8 @@ fn code(judgement: Judgement) -> ExitCode {
 #[expect(clippy::print_stdout, reason = "it is what is asked for")]
 fn show(check: &Check, verdict: &Verdict) {
     let said = match verdict.judgement {
-        Judgement::Passed => "passed",
-        Judgement::Failed => "FAILED",
         Judgement::Void => "void: too little happened during the faults",
+        told @ (Judgement::Passed | Judgement::Failed) => told.word(),
     };
     if check.json {
         let anomalies = findings_json(&verdict.findings);
@@ -95,7 +95,7 @@ fn show(check: &Check, verdict: &Verdict) {
         });
         return println!("{all}");
     }
-    show_findings(&verdict.findings);
+    show_findings(&verdict.findings, "");
     println!(
         "{said}: {} records acknowledged, {} of them during faults that left a quorum, {} received; the longest wait is {} ms",
         verdict.acknowledged,
@@ -158,7 +158,7 @@ pub(crate) fn replicas(replicas: &Replicas) -> ExitCode {
         let all = json!({"partitions": compared.partitions, "batches": compared.batches, "anomalies": findings_json(&findings)});
         println!("{all}");
     } else {
-        show_findings(&findings);
+        show_findings(&findings, "");
         println!(
             "{} partitions with {} batches were compared",
             compared.partitions, compared.batches

@@ -51,18 +51,14 @@ impl Hosts {
     #[must_use]
     #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
     pub fn of_test(name: &str, count: u8) -> Option<Self> {
-        if let Some(dir) = std::env::var_os(HERE) {
-            return Some(Self { dir: dir.into() });
+        match Self::of_program(count, &["--exact", name, "--nocapture"]) {
+            Ok(hosts) => return Some(hosts),
+            Err(Ok(code)) => assert!(code == 0, "{name} on hosts of its own"),
+            Err(Err(why)) => {
+                assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
+                eprintln!("{name} is LEFT OUT: {why}");
+            }
         }
-        let check = output(Command::new(script()).arg("check"));
-        if !check.status.success() {
-            let why = String::from_utf8_lossy(&check.stderr);
-            assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
-            eprintln!("{name} is LEFT OUT: {why}");
-            return None;
-        }
-        let again = Self::again(count, &["--exact", name, "--nocapture"]);
-        assert!(again == Some(0), "{name} on hosts of its own");
         None
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use callboard_common::record::Batch;
-use callboard_common::record::file::BatchReader;
+use callboard_common::record::file::{self, BatchReader};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -51,14 +51,7 @@ fn segments(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(path)? {
-        let file = entry?.path();
-        if file.extension().is_some_and(|e| e == "log") {
-            files.push(file);
-        }
-    }
-    files.sort();
+    let files = file::segments(path)?;
     if files.is_empty() {
         return Err(Failure::new(format!(
             "{} holds no .log files",

@@ -197,15 +197,20 @@ impl PartitionImage {
         true
     }
 
+    /// Whether a replica other than this one is whole and alive.
+    fn has_another(&self, broker: BrokerId, of: Electorate<'_>) -> bool {
+        let mut whole = self.isr.iter().chain(&self.elr);
+        whole.any(|b| *b != broker && of.unfenced.contains(b))
+    }
+
     /// A replica's log is damaged: it neither leads nor counts until it has caught up again.
     ///
     /// # Errors
     ///
     /// [`Refusal::Ineligible`] if nobody else that is alive is whole: what it still has is all there is.
     pub fn lose(&mut self, broker: BrokerId, of: Electorate<'_>) -> Result<(), Refusal> {
-        let others = self.isr.iter().chain(&self.elr).filter(|b| **b != broker);
         let is_whole = self.isr.contains(&broker) || self.elr.contains(&broker);
-        if is_whole && !others.clone().any(|b| of.unfenced.contains(b)) {
+        if is_whole && !self.has_another(broker, of) {
             return Err(Refusal::Ineligible);
         }
         let _changed: bool = self.forget(broker, of);
@@ -219,8 +224,7 @@ impl PartitionImage {
     ///
     /// [`Refusal::Ineligible`] if nobody else that is alive is whole.
     pub fn step_aside(&mut self, broker: BrokerId, of: Electorate<'_>) -> Result<(), Refusal> {
-        let mut others = self.isr.iter().chain(&self.elr).filter(|b| **b != broker);
-        if self.isr.contains(&broker) && !others.any(|b| of.unfenced.contains(b)) {
+        if self.isr.contains(&broker) && !self.has_another(broker, of) {
             return Err(Refusal::Ineligible);
         }
         let mut unfenced = of.unfenced.clone();

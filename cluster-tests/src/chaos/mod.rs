@@ -5,6 +5,7 @@
 
 pub mod disks;
 pub mod faults;
+mod notes;
 mod own;
 mod rdk;
 pub mod scene;
@@ -180,7 +181,7 @@ pub fn run(order: Order, hosts: Hosts, out: &Path) -> io::Result<Report> {
             .join()
             .map_err(|_| io::Error::other("a client panicked"))?;
     }
-    block_on(own::drain(&shared, DRAINER));
+    block_on(own::drain(shared.clone(), DRAINER));
     shared.recorder.finish();
     let mut findings = Findings::default();
     let compared = end(&mut scene, &out, &mut findings)?;

@@ -11,8 +11,9 @@ use callboard_client::{
 };
 use tokio::sync::mpsc;
 
+use super::notes::{self, Notes};
 use super::value;
-use super::{Shared, TOPIC, key};
+use super::{Shared, TOPIC};
 use crate::history::line::{Kind, Line};
 use crate::history::{Nanos, Outcome};
 
@@ -54,50 +55,31 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
         ..ProducerConfig::default()
     };
     let producer = Producer::new(&client, config);
-    let (told, mut telling) = mpsc::unbounded_channel::<(u64, Nanos, i32, PendingDelivery)>();
+    let (told, mut telling) = mpsc::unbounded_channel::<((u64, i32), Nanos, PendingDelivery)>();
     let from = shared.clone();
+    let notes = Notes::new(shared, process, None);
     let sending = async move {
         for number in 0.. {
             if from.is_over() {
                 break;
             }
-            let id = u64::from(process) << 40 | number;
-            let partition = (number % u64::from(super::PARTITIONS)) as i32;
-            let record = Record::to(TOPIC)
-                .partition(partition)
-                .value(value::encode(id));
+            let of = notes::record(process, number);
+            let record = Record::to(TOPIC).partition(of.1).value(value::encode(of.0));
             let invoke = from.recorder.now();
             let Ok(delivery) = producer.enqueue(record).await else {
                 break;
             };
-            if told.send((id, invoke, partition, delivery)).is_err() {
+            if told.send((of, invoke, delivery)).is_err() {
                 break;
             }
             tokio::time::sleep(PACE).await;
         }
     };
     let noting = async move {
-        while let Some((id, invoke, partition, delivery)) = telling.recv().await {
+        while let Some((of, invoke, delivery)) = telling.recv().await {
             let delivered = delivery.await;
-            let (name, complete) = (key(partition), shared.recorder.now());
-            let what = delivered.as_ref().err().map(ToString::to_string);
-            let offset = delivered.ok().map(|d| d.offset.get());
-            shared.recorder.record(&Line {
-                f: Kind::Send,
-                process,
-                invoke,
-                complete,
-                // What a producer gave up may still be written.
-                outcome: match offset {
-                    Some(_) => Outcome::Ok,
-                    None => Outcome::Info,
-                },
-                key: Some(&name),
-                value: Some(id),
-                offset,
-                what,
-                ..Line::default()
-            });
+            let told = delivered.map(|d| d.offset.get()).map_err(|e| e.to_string());
+            notes.sent(of, invoke, told);
         }
     };
     let ((), ()) = tokio::join!(sending, noting);
@@ -124,38 +106,25 @@ impl Batch {
         self.count += 1;
     }
 
-    fn note(&mut self, shared: &Shared, process: u32, group: Option<&str>) {
-        let (invoke, complete) = (self.began, shared.recorder.now());
-        for (partition, records) in std::mem::take(&mut self.records) {
-            let name = key(partition);
-            let line = |f: Kind| Line {
-                f,
-                process,
-                invoke,
-                complete,
-                key: Some(&name),
+    fn note(self, notes: &Notes) {
+        let span = notes.since(self.began);
+        for (partition, records) in self.records {
+            notes.polled(partition, span, records);
+        }
+        for (partition, high) in self.high {
+            let told = Line {
+                high: Some(high),
                 ..Line::default()
             };
-            shared.recorder.record(&Line {
-                group,
-                records,
-                ..line(Kind::Poll)
-            });
-            if let Some(high) = self.high.remove(&partition) {
-                shared.recorder.record(&Line {
-                    high: Some(high),
-                    ..line(Kind::Watermarks)
-                });
-            }
+            notes.note(Kind::Watermarks, partition, span, told);
         }
-        *self = Self::default();
     }
 }
 
 /// Receives for a while and notes what came; an error is shown to nobody, the consumer goes on.
-async fn poll(shared: &Shared, consumer: &mut Consumer, process: u32, group: Option<&str>) {
+async fn poll(notes: &Notes, consumer: &mut Consumer) {
     let mut batch = Batch {
-        began: shared.recorder.now(),
+        began: notes.shared.recorder.now(),
         ..Batch::default()
     };
     let until = tokio::time::Instant::now() + POLL_TIME;
@@ -169,7 +138,7 @@ async fn poll(shared: &Shared, consumer: &mut Consumer, process: u32, group: Opt
             Err(_) => break,
         }
     }
-    batch.note(shared, process, group);
+    batch.note(notes);
 }
 
 fn partitions() -> impl Iterator<Item = TopicPartition> {
@@ -181,43 +150,19 @@ pub(super) async fn read(shared: Arc<Shared>, process: u32) {
     let client = connect(&shared).await;
     let all = partitions().map(|p| (p, StartAt::Beginning));
     let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), all);
-    while !shared.is_over() {
-        poll(&shared, &mut consumer, process, None).await;
+    let notes = Notes::new(shared, process, None);
+    while !notes.shared.is_over() {
+        poll(&notes, &mut consumer).await;
     }
 }
 
-/// Notes what a member of a group owns.
-struct Owns {
-    shared: Arc<Shared>,
-    process: u32,
-    group: String,
-}
-
-impl Owns {
-    fn note(&self, f: Kind, partitions: &[TopicPartition]) {
-        let now = self.shared.recorder.now();
-        for partition in partitions {
-            let name = key(partition.partition);
-            self.shared.recorder.record(&Line {
-                f,
-                process: self.process,
-                invoke: now,
-                complete: now,
-                key: Some(&name),
-                group: Some(&self.group),
-                ..Line::default()
-            });
-        }
-    }
-}
-
-impl RebalanceListener for Owns {
+impl RebalanceListener for Notes {
     fn revoked(&self, partitions: &[TopicPartition]) {
-        self.note(Kind::Revoke, partitions);
+        self.owns(Kind::Revoke, partitions.iter().map(|p| p.partition));
     }
 
     fn assigned(&self, partitions: &[TopicPartition]) {
-        self.note(Kind::Assign, partitions);
+        self.owns(Kind::Assign, partitions.iter().map(|p| p.partition));
     }
 }
 
@@ -242,29 +187,24 @@ pub(super) async fn consume(shared: Arc<Shared>, process: u32, group: String, li
         rebalance_timeout: Duration::from_secs(10),
         ..ConsumerConfig::group(&group)
     };
-    let owns = Owns {
-        shared: shared.clone(),
-        process,
-        group: group.clone(),
-    };
-    let Ok(mut consumer) =
-        Consumer::subscribe_with(&client, config, &[TOPIC], Arc::new(owns)).await
-    else {
+    let notes = Arc::new(Notes::new(shared, process, Some(&group)));
+    let subscribed = Consumer::subscribe_with(&client, config, &[TOPIC], notes.clone());
+    let Ok(mut consumer) = subscribed.await else {
         return;
     };
     let until = tokio::time::Instant::now() + life;
     let mut commit_at = tokio::time::Instant::now() + COMMIT_PAUSE;
-    while !shared.is_over() && tokio::time::Instant::now() < until {
-        poll(&shared, &mut consumer, process, Some(&group)).await;
+    while !notes.shared.is_over() && tokio::time::Instant::now() < until {
+        poll(&notes, &mut consumer).await;
         if tokio::time::Instant::now() >= commit_at {
-            commit(&shared, &mut consumer, process, &group).await;
+            commit(&notes, &mut consumer).await;
             commit_at = tokio::time::Instant::now() + COMMIT_PAUSE;
         }
     }
     let _left = consumer.close().await;
 }
 
-async fn commit(shared: &Shared, consumer: &mut Consumer, process: u32, group: &str) {
+async fn commit(notes: &Notes, consumer: &mut Consumer) {
     let position = |p: TopicPartition| Some((p.clone(), consumer.position(&p)?));
     let positions: BTreeMap<TopicPartition, Offset> = consumer
         .assignment()
@@ -274,53 +214,36 @@ async fn commit(shared: &Shared, consumer: &mut Consumer, process: u32, group: &
     if positions.is_empty() {
         return;
     }
-    let invoke = shared.recorder.now();
+    let invoke = notes.shared.recorder.now();
     let result = consumer.commit_offsets(positions.clone()).await;
-    let complete = shared.recorder.now();
+    let span = notes.since(invoke);
     let outcome = match &result {
         Ok(()) => Outcome::Ok,
         Err(error) if is_refused(error) => Outcome::Fail,
         Err(_) => Outcome::Info,
     };
-    for (partition, offset) in positions {
-        let name = key(partition.partition);
-        shared.recorder.record(&Line {
-            f: Kind::Commit,
-            process,
-            invoke,
-            complete,
-            outcome,
-            key: Some(&name),
-            group: Some(group),
-            offset: Some(offset.get()),
-            ..Line::default()
-        });
-    }
+    let positions = positions.into_iter().map(|(p, o)| (p.partition, o.get()));
+    notes.committed(span, outcome, positions);
 }
 
 /// Asks again and again what groups have committed.
 pub(super) async fn watch(shared: Arc<Shared>, process: u32, groups: Vec<String>) {
     let client = connect(&shared).await;
-    while !shared.is_over() {
+    let notes = Notes::new(shared, process, None);
+    while !notes.shared.is_over() {
         for group in &groups {
-            let invoke = shared.recorder.now();
+            let invoke = notes.shared.recorder.now();
             let Ok(offsets) = client.admin().group_offsets(group).await else {
                 continue;
             };
-            let complete = shared.recorder.now();
+            let span = notes.since(invoke);
             for partition in partitions() {
-                let name = key(partition.partition);
-                let offset = offsets.get(&partition).map_or(-1, |o| o.get());
-                shared.recorder.record(&Line {
-                    f: Kind::Committed,
-                    process,
-                    invoke,
-                    complete,
-                    key: Some(&name),
+                let answer = Line {
                     group: Some(group),
-                    offset: Some(offset),
+                    offset: Some(offsets.get(&partition).map_or(-1, |o| o.get())),
                     ..Line::default()
-                });
+                };
+                notes.note(Kind::Committed, partition.partition, span, answer);
             }
         }
         tokio::time::sleep(COMMIT_PAUSE).await;
@@ -401,8 +324,9 @@ fn note_write(
 /// # Panics
 ///
 /// Panics if a partition cannot be read to its end.
-pub(super) async fn drain(shared: &Shared, process: u32) {
-    let client = connect(shared).await;
+pub(super) async fn drain(shared: Arc<Shared>, process: u32) {
+    let client = connect(&shared).await;
+    let notes = Notes::new(shared, process, None);
     for partition in partitions() {
         let admin = client.admin();
         let offset = async |target| {
@@ -418,7 +342,6 @@ pub(super) async fn drain(shared: &Shared, process: u32) {
             offset(OffsetTarget::Earliest).await,
             offset(OffsetTarget::Latest).await,
         );
-        let name = key(partition.partition);
         let from = [(partition.clone(), StartAt::Offset(start))];
         let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), from);
         let (mut at, mut records) = (start, Vec::new());
@@ -433,17 +356,13 @@ pub(super) async fn drain(shared: &Shared, process: u32) {
                 record.value.as_deref().and_then(value::decode),
             ));
         }
-        let now = shared.recorder.now();
-        shared.recorder.record(&Line {
-            f: Kind::Drain,
-            process,
-            invoke: now,
-            complete: now,
-            key: Some(&name),
+        let drained = Line {
             start: Some(start.get()),
             high: Some(end.get()),
             records,
             ..Line::default()
-        });
+        };
+        let now = notes.since(notes.shared.recorder.now());
+        notes.note(Kind::Drain, partition.partition, now, drained);
     }
 }

@@ -11,10 +11,11 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
+use super::notes::{self, Notes};
 use super::value;
-use super::{Shared, TOPIC, key};
+use super::{Shared, TOPIC};
 use crate::history::Outcome;
-use crate::history::line::{Kind, Line};
+use crate::history::line::Kind;
 
 const PACE: Duration = Duration::from_millis(4);
 const COMMIT_PAUSE_NANOS: u64 = 500_000_000;
@@ -51,20 +52,20 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
         .expect("a producer");
     let (told, mut telling) = mpsc::unbounded_channel();
     let from = shared.clone();
+    let notes = Notes::new(shared, process, None);
     let sending = async move {
         for number in 0.. {
             if from.is_over() {
                 break;
             }
-            let id = u64::from(process) << 40 | number;
-            let partition = (number % u64::from(super::PARTITIONS)) as i32;
-            let bytes = value::encode(id);
+            let of = notes::record(process, number);
+            let bytes = value::encode(of.0);
             let record = FutureRecord::<(), _>::to(TOPIC)
-                .partition(partition)
+                .partition(of.1)
                 .payload(&bytes);
             let invoke = from.recorder.now();
             if let Ok(delivery) = producer.send_result(record) {
-                let _sent = told.send((id, invoke, partition, delivery));
+                let _sent = told.send((of, invoke, delivery));
             }
             tokio::time::sleep(PACE).await;
         }
@@ -72,65 +73,34 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
         producer
     };
     let noting = async move {
-        while let Some((id, invoke, partition, delivery)) = telling.recv().await {
-            let delivered = delivery.await.ok().and_then(Result::ok);
-            let (name, complete) = (key(partition), shared.recorder.now());
-            shared.recorder.record(&Line {
-                f: Kind::Send,
-                process,
-                invoke,
-                complete,
-                outcome: match delivered {
-                    Some(_) => Outcome::Ok,
-                    None => Outcome::Info,
-                },
-                key: Some(&name),
-                value: Some(id),
-                offset: delivered.map(|d| d.offset),
-                ..Line::default()
-            });
+        while let Some((of, invoke, delivery)) = telling.recv().await {
+            let told = match delivery.await {
+                Ok(Ok(delivered)) => Ok(delivered.offset),
+                Ok(Err((error, _))) => Err(error.to_string()),
+                Err(_) => Err("it was not told".to_owned()),
+            };
+            notes.sent(of, invoke, told);
         }
     };
     let (_producer, ()) = tokio::join!(sending, noting);
 }
 
-/// Notes what a member owns.
-struct Owns {
-    shared: Arc<Shared>,
-    process: u32,
-    group: String,
+impl ClientContext for Notes {}
+
+fn numbers(of: &TopicPartitionList) -> Vec<i32> {
+    of.elements().iter().map(|e| e.partition()).collect()
 }
 
-impl ClientContext for Owns {}
-
-impl Owns {
-    fn note(&self, f: Kind, partitions: &TopicPartitionList) {
-        let now = self.shared.recorder.now();
-        for element in partitions.elements() {
-            let name = key(element.partition());
-            self.shared.recorder.record(&Line {
-                f,
-                process: self.process,
-                invoke: now,
-                complete: now,
-                key: Some(&name),
-                group: Some(&self.group),
-                ..Line::default()
-            });
-        }
-    }
-}
-
-impl ConsumerContext for Owns {
+impl ConsumerContext for Notes {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(partitions) = rebalance {
-            self.note(Kind::Revoke, partitions);
+            self.owns(Kind::Revoke, numbers(partitions).into_iter());
         }
     }
 
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(partitions) = rebalance {
-            self.note(Kind::Assign, partitions);
+            self.owns(Kind::Assign, numbers(partitions).into_iter());
         }
     }
 }
@@ -141,56 +111,38 @@ impl ConsumerContext for Owns {
 ///
 /// Panics if librdkafka takes no such settings.
 pub(super) fn consume(shared: &Arc<Shared>, process: u32, group: &str, life: Duration) {
-    let owns = Owns {
-        shared: shared.clone(),
-        process,
-        group: group.to_owned(),
-    };
-    let consumer: BaseConsumer<Owns> = config(shared)
+    let notes = Notes::new(shared.clone(), process, Some(group));
+    let consumer: BaseConsumer<Notes> = config(shared)
         .set("group.id", group)
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
         .set("session.timeout.ms", "6000")
         .set("heartbeat.interval.ms", "500")
-        .create_with_context(owns)
+        .create_with_context(notes)
         .expect("a consumer");
     consumer.subscribe(&[TOPIC]).expect("subscribed");
+    let notes = consumer.context();
     let began = shared.recorder.now();
     let (mut commit_at, mut positions) = (began + COMMIT_PAUSE_NANOS, BTreeMap::new());
     while !shared.is_over() && shared.recorder.now() - began < life.as_nanos() as u64 {
         let invoke = shared.recorder.now();
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
             let (partition, offset) = (message.partition(), message.offset());
-            let name = key(partition);
-            shared.recorder.record(&Line {
-                f: Kind::Poll,
-                process,
-                invoke,
-                complete: shared.recorder.now(),
-                key: Some(&name),
-                group: Some(group),
-                records: vec![(offset, message.payload().and_then(value::decode))],
-                ..Line::default()
-            });
+            let records = vec![(offset, message.payload().and_then(value::decode))];
+            notes.polled(partition, notes.since(invoke), records);
             let _before = positions.insert(partition, offset + 1);
         }
         if shared.recorder.now() >= commit_at {
-            commit(shared, &consumer, process, group, &mut positions);
+            commit(&consumer, &mut positions);
             commit_at = shared.recorder.now() + COMMIT_PAUSE_NANOS;
         }
     }
 }
 
 /// Commits the positions of what it still owns.
-fn commit(
-    shared: &Shared,
-    consumer: &BaseConsumer<Owns>,
-    process: u32,
-    group: &str,
-    positions: &mut BTreeMap<i32, i64>,
-) {
-    let assigned = consumer.assignment().unwrap_or_default();
-    let owned: Vec<i32> = assigned.elements().iter().map(|e| e.partition()).collect();
+fn commit(consumer: &BaseConsumer<Notes>, positions: &mut BTreeMap<i32, i64>) {
+    let notes = consumer.context();
+    let owned = numbers(&consumer.assignment().unwrap_or_default());
     positions.retain(|p, _| owned.contains(p));
     if positions.is_empty() {
         return;
@@ -199,9 +151,9 @@ fn commit(
     for (partition, offset) in &*positions {
         let _added = list.add_partition_offset(TOPIC, *partition, Offset::Offset(*offset));
     }
-    let invoke = shared.recorder.now();
+    let invoke = notes.shared.recorder.now();
     let result = consumer.commit(&list, CommitMode::Sync);
-    let complete = shared.recorder.now();
+    let span = notes.since(invoke);
     let refused = [
         RDKafkaErrorCode::IllegalGeneration,
         RDKafkaErrorCode::UnknownMemberId,
@@ -212,18 +164,5 @@ fn commit(
         Err(KafkaError::ConsumerCommit(code)) if refused.contains(&code) => Outcome::Fail,
         Err(_) => Outcome::Info,
     };
-    for (partition, offset) in std::mem::take(positions) {
-        let name = key(partition);
-        shared.recorder.record(&Line {
-            f: Kind::Commit,
-            process,
-            invoke,
-            complete,
-            outcome,
-            key: Some(&name),
-            group: Some(group),
-            offset: Some(offset),
-            ..Line::default()
-        });
-    }
+    notes.committed(span, outcome, std::mem::take(positions).into_iter());
 }

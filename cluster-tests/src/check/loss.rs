@@ -13,25 +13,23 @@ pub(super) fn check(history: &History, versions: &Versions, findings: &mut Findi
 
 /// Acknowledged records that nobody ever reads: not in the final reading, or, without one, not below what was read.
 fn lost(history: &History, versions: &Versions, findings: &mut Findings) {
-    let mut read: Vec<(u32, u64)> = history.records().map(|(key, r)| (key, r.value)).collect();
-    read.sort_unstable();
-    read.dedup();
+    let is_drained = |key: u32| versions.ends[key as usize].is_some();
+    // What can be relied on to be there: the final reading, or what was read of a partition that has none.
+    let drained = versions.drained.iter().map(|v| (v.key, v.value));
+    let mut there: Vec<(u32, u64)> = drained.collect();
     let mut highest = vec![-1; history.keys.len()];
-    for (key, record) in history.records() {
+    for (key, record) in history.records().filter(|(key, _)| !is_drained(*key)) {
+        there.push((key, record.value));
         let highest: &mut i64 = &mut highest[key as usize];
         *highest = record.offset.max(*highest);
     }
-    let mut drained: Vec<(u32, u64)> = versions.drained.iter().map(|v| (v.key, v.value)).collect();
-    drained.sort_unstable();
+    there.sort_unstable();
     for send in history.sends.iter().filter(|s| s.outcome == Outcome::Ok) {
-        let is_there = match versions.ends[send.key as usize] {
-            Some(end) if send.offset < end.start => true,
-            Some(_) => drained.binary_search(&(send.key, send.value)).is_ok(),
-            None => {
-                send.offset > highest[send.key as usize]
-                    || read.binary_search(&(send.key, send.value)).is_ok()
-            }
+        let is_out_of_sight = match versions.ends[send.key as usize] {
+            Some(end) => send.offset < end.start,
+            None => send.offset > highest[send.key as usize],
         };
+        let is_there = is_out_of_sight || there.binary_search(&(send.key, send.value)).is_ok();
         if !is_there {
             findings.note(Anomaly::LostWrite, || {
                 let (key, high) = (

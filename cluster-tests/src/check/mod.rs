@@ -151,6 +151,18 @@ pub enum Judgement {
     Void,
 }
 
+impl Judgement {
+    /// In a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::Void => "void",
+        }
+    }
+}
+
 /// The result of checking a history.
 #[derive(Clone, Debug)]
 pub struct Verdict {

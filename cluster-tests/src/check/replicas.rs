@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use callboard_broker::storage::checkpoint;
-use callboard_common::record::file::{BatchReader, ReadError};
+use callboard_common::record::file::{BatchReader, ReadError, segments};
 use callboard_common::{Offset, TopicPartition};
 
 use super::{Anomaly, Findings};
@@ -50,18 +50,6 @@ fn marks(dir: &Path, name: &str) -> io::Result<BTreeMap<TopicPartition, Offset>>
         io::Error::new(io::ErrorKind::InvalidData, said)
     };
     checkpoint::parse(&text).ok_or_else(wrong)
-}
-
-fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "log") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn read(dir: &Path, end: i64) -> io::Result<Replica> {

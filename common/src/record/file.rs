@@ -1,11 +1,30 @@
 //! Batches one after another, out of a log file or anything else that holds nothing but batches.
 
-use std::fmt;
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use bytes::Bytes;
 
 use super::{Batch, BatchError, BatchHeader, HEADER_BYTES};
+
+/// The `.log` files of a directory, in the order of their offsets.
+///
+/// # Errors
+///
+/// What reading the directory failed with.
+pub fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "log") {
+            files.push(path);
+        }
+    }
+    // Names have twenty digits.
+    files.sort();
+    Ok(files)
+}
 
 /// Why there is no further batch.
 #[derive(Debug)]
