@@ -408,6 +408,41 @@ async fn groups_seek_by_time_and_replay_with_our_own_client() {
     assert_eq!(beyond.code(), Some(ErrorCode::OffsetOutOfRange));
 }
 
+/// Whoever waits for records beside other things drops the future of `recv` at any moment.
+#[tokio::test]
+async fn a_group_consumer_whose_waiting_is_given_up_again_and_again_still_gets_its_partitions() {
+    let node = Node::builder().in_memory().start().await.expect("starts");
+    let client = connect(&node).await;
+    client.admin().create_topic("t", 1).await.expect("created");
+    let producer = Producer::new(&client, ProducerConfig::default());
+    let _delivery = producer
+        .send(Record::to("t").value("1"))
+        .await
+        .expect("delivered");
+    let mut consumer = Consumer::subscribe(&client, ConsumerConfig::group("g"), ["t"])
+        .await
+        .expect("subscribed");
+    let mut rounds_after = 100;
+    while rounds_after > 0 {
+        tokio::select! {
+            biased;
+            _early = consumer.recv() => panic!("its start cannot be known yet"),
+            () = tokio::task::yield_now() => {}
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let group = client.admin().describe_group("g").await;
+        if group.is_ok_and(|g| &*g.state == "Stable") {
+            rounds_after -= 1;
+        }
+    }
+    let record = tokio::time::timeout(Duration::from_secs(20), consumer.recv())
+        .await
+        .expect("its partitions are read")
+        .expect("a record");
+    assert_eq!(record.offset, Offset::ZERO);
+    consumer.close().await.expect("closed");
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_trusted_is_refused() {
     let node = Node::builder().in_memory().start().await.expect("starts");

@@ -116,6 +116,8 @@ pub struct Consumer {
     /// The record handed out last: it counts as done when the next one is asked for.
     last: Option<(TopicPartition, Offset)>,
     group: Option<GroupTask>,
+    /// What the group told last, until all that it asks for is done: the future that did it may be dropped.
+    event: Option<GroupEvent>,
     commit_at: Option<tokio::time::Instant>,
 }
 
@@ -227,6 +229,7 @@ impl Consumer {
             committed: BTreeMap::new(),
             last: None,
             group: None,
+            event: None,
             commit_at: None,
         }
     }
@@ -298,6 +301,7 @@ impl Consumer {
                 }
                 return Ok(self.handed_out(record));
             }
+            self.finish_event().await?;
             let commit_at = self.commit_at;
             let commit_due = async {
                 match commit_at {
@@ -313,7 +317,7 @@ impl Consumer {
             };
             tokio::select! {
                 biased;
-                event = event => self.group_event(event.ok_or(Error::Closed)?).await?,
+                event = event => self.event = Some(event.ok_or(Error::Closed)?),
                 () = commit_due => self.commit_by_time().await?,
                 piece = self.pieces.recv() => self.take(piece.ok_or(Error::Closed)?)?,
             }
@@ -385,39 +389,66 @@ impl Consumer {
         Ok(())
     }
 
-    async fn group_event(&mut self, event: GroupEvent) -> Result<(), Error> {
-        match event {
-            GroupEvent::Revoke(done) => {
-                if self.config.auto_commit.is_some() {
-                    // Whoever reads on begins where this one ended; without a commit it reads some again.
-                    drop(self.commit_positions().await);
-                }
+    /// Does what the group's last event asks for. An event is taken only when nothing of it has to be waited for any
+    /// more: after an error, or if this future is dropped, the next call does it.
+    async fn finish_event(&mut self) -> Result<(), Error> {
+        self.overtake_event();
+        let mut committed = BTreeMap::new();
+        match &self.event {
+            Some(GroupEvent::Revoke(_)) if self.config.auto_commit.is_some() => {
+                // Whoever reads on begins where this one ended; without a commit it reads some again.
+                drop(self.commit_positions().await);
+            }
+            Some(GroupEvent::Assign { partitions, .. }) => {
+                committed = self.fetch_committed(partitions).await?;
+            }
+            Some(GroupEvent::Revoke(_) | GroupEvent::Failed(_)) | None => {}
+        }
+        match self.event.take() {
+            Some(GroupEvent::Revoke(done)) => {
                 let revoked = self.stop_reading();
                 if !revoked.is_empty() {
                     self.listener.revoked(&revoked);
                 }
                 let _told = done.send(());
             }
-            GroupEvent::Assign {
+            Some(GroupEvent::Assign {
                 partitions,
                 membership,
-            } => {
-                if let Some(group) = &mut self.group {
-                    group.membership = *membership;
-                }
-                let committed = self.fetch_committed(&partitions).await?;
-                self.listener.assigned(&partitions);
-                for partition in partitions {
-                    let start = committed
-                        .get(&partition)
-                        .map_or(StartAt::Reset, |o| StartAt::Offset(*o));
-                    self.read(partition, start);
-                }
-                self.committed = committed;
-            }
-            GroupEvent::Failed(error) => return Err(error),
+            }) => self.begin_reading(partitions, *membership, committed),
+            Some(GroupEvent::Failed(error)) => return Err(error),
+            None => {}
         }
         Ok(())
+    }
+
+    /// An assignment that was not begun is nothing any more when the group says something else.
+    fn overtake_event(&mut self) {
+        let Some(group) = &mut self.group else { return };
+        if matches!(self.event, Some(GroupEvent::Assign { .. }))
+            && let Ok(newer) = group.events.try_recv()
+        {
+            self.event = Some(newer);
+        }
+    }
+
+    fn begin_reading(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        membership: Membership,
+        committed: BTreeMap<TopicPartition, Offset>,
+    ) {
+        if let Some(group) = &mut self.group {
+            group.membership = membership;
+        }
+        self.listener.assigned(&partitions);
+        for partition in partitions {
+            let start = committed
+                .get(&partition)
+                .map_or(StartAt::Reset, |o| StartAt::Offset(*o));
+            self.read(partition, start);
+        }
+        self.committed = committed;
     }
 
     /// Reads a partition from another place from now on.

@@ -1,7 +1,7 @@
 //! Clients of our own: what they are told goes into the history.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use callboard_client::protocol::list_offsets::OffsetTarget;
@@ -85,6 +85,52 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
     let ((), ()) = tokio::join!(sending, noting);
 }
 
+/// One who receives records, and what it received.
+struct Receiver {
+    notes: Notes,
+    /// It is noted in pieces, and before a rebalance: what is received after it may be what was received before.
+    batch: Mutex<Batch>,
+}
+
+impl Receiver {
+    fn new(shared: Arc<Shared>, process: u32, group: Option<&str>) -> Self {
+        Self {
+            notes: Notes::new(shared, process, group),
+            batch: Mutex::default(),
+        }
+    }
+
+    /// Takes one more record; returns how many are not noted.
+    fn take(&self, record: &ConsumedRecord) -> usize {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.take(record);
+        batch.count
+    }
+
+    /// Notes what was received; what comes next is asked for now.
+    fn note(&self) {
+        let next = Batch {
+            began: self.notes.shared.recorder.now(),
+            ..Batch::default()
+        };
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *batch, next).note(&self.notes);
+    }
+}
+
+impl RebalanceListener for Receiver {
+    fn revoked(&self, partitions: &[TopicPartition]) {
+        self.note();
+        let numbers = partitions.iter().map(|p| p.partition);
+        self.notes.owns(Kind::Revoke, numbers);
+    }
+
+    fn assigned(&self, partitions: &[TopicPartition]) {
+        let numbers = partitions.iter().map(|p| p.partition);
+        self.notes.owns(Kind::Assign, numbers);
+    }
+}
+
 /// Records that were received and are not noted yet, by partition.
 #[derive(Default)]
 struct Batch {
@@ -122,15 +168,13 @@ impl Batch {
 }
 
 /// Receives for a while and notes what came; an error is shown to nobody, the consumer goes on.
-async fn poll(notes: &Notes, consumer: &mut Consumer) {
-    let mut batch = Batch {
-        began: notes.shared.recorder.now(),
-        ..Batch::default()
-    };
+async fn poll(receiver: &Receiver, consumer: &mut Consumer) {
+    receiver.note();
     let until = tokio::time::Instant::now() + POLL_TIME;
-    while batch.count < POLLED_MAX {
+    loop {
         match tokio::time::timeout_at(until, consumer.recv()).await {
-            Ok(Ok(record)) => batch.take(&record),
+            Ok(Ok(record)) if receiver.take(&record) < POLLED_MAX => {}
+            Ok(Ok(_)) => break,
             Ok(Err(_)) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 break;
@@ -138,7 +182,7 @@ async fn poll(notes: &Notes, consumer: &mut Consumer) {
             Err(_) => break,
         }
     }
-    batch.note(notes);
+    receiver.note();
 }
 
 fn partitions() -> impl Iterator<Item = TopicPartition> {
@@ -150,19 +194,9 @@ pub(super) async fn read(shared: Arc<Shared>, process: u32) {
     let client = connect(&shared).await;
     let all = partitions().map(|p| (p, StartAt::Beginning));
     let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), all);
-    let notes = Notes::new(shared, process, None);
-    while !notes.shared.is_over() {
-        poll(&notes, &mut consumer).await;
-    }
-}
-
-impl RebalanceListener for Notes {
-    fn revoked(&self, partitions: &[TopicPartition]) {
-        self.owns(Kind::Revoke, partitions.iter().map(|p| p.partition));
-    }
-
-    fn assigned(&self, partitions: &[TopicPartition]) {
-        self.owns(Kind::Assign, partitions.iter().map(|p| p.partition));
+    let receiver = Receiver::new(shared.clone(), process, None);
+    while !shared.is_over() {
+        poll(&receiver, &mut consumer).await;
     }
 }
 
@@ -187,17 +221,17 @@ pub(super) async fn consume(shared: Arc<Shared>, process: u32, group: String, li
         rebalance_timeout: Duration::from_secs(10),
         ..ConsumerConfig::group(&group)
     };
-    let notes = Arc::new(Notes::new(shared, process, Some(&group)));
-    let subscribed = Consumer::subscribe_with(&client, config, &[TOPIC], notes.clone());
+    let receiver = Arc::new(Receiver::new(shared.clone(), process, Some(&group)));
+    let subscribed = Consumer::subscribe_with(&client, config, &[TOPIC], receiver.clone());
     let Ok(mut consumer) = subscribed.await else {
         return;
     };
     let until = tokio::time::Instant::now() + life;
     let mut commit_at = tokio::time::Instant::now() + COMMIT_PAUSE;
-    while !notes.shared.is_over() && tokio::time::Instant::now() < until {
-        poll(&notes, &mut consumer).await;
+    while !shared.is_over() && tokio::time::Instant::now() < until {
+        poll(&receiver, &mut consumer).await;
         if tokio::time::Instant::now() >= commit_at {
-            commit(&notes, &mut consumer).await;
+            commit(&receiver.notes, &mut consumer).await;
             commit_at = tokio::time::Instant::now() + COMMIT_PAUSE;
         }
     }
