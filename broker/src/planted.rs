@@ -54,11 +54,13 @@ pub enum Bug {
     RemovedBeforeStart,
     /// Reigns of records that were cut are still known.
     EpochsNotCut,
+    /// A coordinator takes over only what its leader knows to be committed.
+    GroupsReplayedToHighWatermark,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AckBeforeFollowerSync,
         Self::AckBeforeOwnSync,
         Self::SkippedEpochCheck,
@@ -84,6 +86,7 @@ impl Bug {
         Self::ReadAboveHighWatermark,
         Self::RemovedBeforeStart,
         Self::EpochsNotCut,
+        Self::GroupsReplayedToHighWatermark,
     ];
 }
 

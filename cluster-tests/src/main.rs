@@ -113,8 +113,9 @@ fn show(report: &Report) {
         report.failures.len()
     );
     println!(
-        "{} records acknowledged, {} reigns, {} leaders of the quorum, {} truncations, {} ISR shrinks, {} logs opened, {} images, {} times damage, {} events",
+        "{} records acknowledged, {} commits of groups, {} reigns, {} leaders of the quorum, {} truncations, {} ISR shrinks, {} logs opened, {} images, {} times damage, {} events",
         c.acknowledged,
+        c.commits,
         c.elections,
         c.quorum_leaders,
         c.truncations,

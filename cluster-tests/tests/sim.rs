@@ -25,7 +25,12 @@ fn what_was_found_once_stays_mended() {
             continue;
         };
         let seed = seed.parse().expect("a seed");
-        let outcome = runner::run(Plan::draw(seed, None), Show::Last);
+        let groups = line.contains("(with groups)");
+        let plan = Plan {
+            groups,
+            ..Plan::draw(seed, None)
+        };
+        let outcome = runner::run(plan, Show::Last);
         assert_eq!(outcome.violation, None, "{line}: {:#?}", outcome.recent);
     }
 }

@@ -70,7 +70,7 @@ impl Api {
                 reply,
             },
         );
-        answer.await.map_err(|_| ErrorCode::NotCoordinator)
+        answer.await.unwrap_or(Err(ErrorCode::NotCoordinator))
     }
 
     /// Whether a caller may work with a group of this name.
@@ -227,8 +227,9 @@ pub(super) async fn list(api: &Api, caller: &Caller) -> Response {
             },
         );
         match answer.await {
-            Ok(Answer::Listed(listed)) => groups.extend(listed),
-            Ok(_) | Err(_) => error = ErrorCode::CoordinatorNotAvailable,
+            Ok(Ok(Answer::Listed(listed))) => groups.extend(listed),
+            Ok(Err(reason)) => error = reason,
+            Ok(Ok(_)) | Err(_) => error = ErrorCode::CoordinatorNotAvailable,
         }
     }
     // Who may see the cluster sees all of its groups, as in Kafka.

@@ -119,6 +119,9 @@ async fn find(
     };
     let timestamp = match wanted.target {
         OffsetTarget::Earliest => return Ok(at(Some(ends.log_start))),
+        OffsetTarget::Latest if !ends.have_caught_up() => {
+            return Err(ErrorCode::OffsetNotAvailable);
+        }
         OffsetTarget::Latest => return Ok(at(Some(ends.high_watermark))),
         OffsetTarget::Tiered => return Ok(at(None)),
         OffsetTarget::MaxTimestamp => None,
@@ -134,6 +137,8 @@ async fn find(
             epoch: found.epoch,
             ..at(Some(found.offset))
         },
+        // It may be among what is committed and not known to be.
+        None if !ends.have_caught_up() => return Err(ErrorCode::OffsetNotAvailable),
         None => at(None),
     })
 }

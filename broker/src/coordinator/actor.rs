@@ -1,10 +1,10 @@
 //! The shell of a coordinator: replays its partition, appends records through the partition's leader.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::Bytes;
-use callboard_common::record::{Batch, BatchBuilder, Compression};
+use callboard_common::record::Batch;
 use callboard_common::{Clock, ErrorCode, Monotonic, Offset, TopicPartition};
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
@@ -12,21 +12,19 @@ use futures::future::BoxFuture;
 use slog::{Logger, error, info, warn};
 use tokio::sync::oneshot;
 
-use super::records::GroupRecord;
+use super::replay::{Replay, batches};
 use super::state::{
     Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId,
 };
 use crate::directory::{Directory, LeaderRef};
-use crate::leader::actor::{DeleteRecords, Fetch, Produce};
+use crate::leader::actor::{DeleteRecords, Fetch, Fetched, Produce};
 use crate::leader::{Acks, ProduceError};
 use crate::supervision::{self, Permit};
 
 /// Records of the offsets partition are read in pieces of this size.
 const REPLAY_BYTES: u32 = 4 << 20;
-/// A batch of records is closed beyond this size; far below `max.message.bytes`.
-const BATCH_BYTES: usize = 256 << 10;
-/// Nothing of ours is larger when decompressed, whatever the topic holds.
-const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
+/// Who asks while the partition is replayed waits for so long before it hears that it is.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(1);
 /// Writes beyond this wait in the mailbox's order for earlier ones.
 const WRITES_IN_FLIGHT: usize = 4096;
 
@@ -38,8 +36,8 @@ pub struct Ask {
     pub question: Question,
     /// The request's credits.
     pub permit: Permit,
-    /// The answer; dropped if the coordinator stops.
-    pub reply: oneshot::Sender<Answer>,
+    /// The answer, or why there is none; dropped if the coordinator stops.
+    pub reply: oneshot::Sender<Result<Answer, ErrorCode>>,
 }
 
 /// Ends the actor.
@@ -70,6 +68,8 @@ pub struct CoordinatorActor {
     start: CoordinatorStart,
     armed: Option<(Monotonic, SpawnHandle)>,
     state: Option<Open>,
+    /// What is asked meanwhile, while the partition is replayed and that has not taken long.
+    held: Option<Vec<Ask>>,
 }
 
 #[derive(Debug)]
@@ -77,7 +77,7 @@ struct Open {
     leader: LeaderRef,
     coordinator: Coordinator,
     effects: Effects,
-    waiting: BTreeMap<Ticket, (oneshot::Sender<Answer>, Permit)>,
+    waiting: BTreeMap<Ticket, (oneshot::Sender<Result<Answer, ErrorCode>>, Permit)>,
     next_ticket: u64,
     writes: UnboundedSender<BoxFuture<'static, Outcome>>,
     bytes_since_rewrite: u64,
@@ -90,15 +90,6 @@ struct Outcome {
     result: Result<Offset, ProduceError>,
 }
 
-/// What replay found.
-#[derive(Debug)]
-struct Replayed {
-    leader: LeaderRef,
-    records: Vec<GroupRecord>,
-    skipped: usize,
-    size_bytes: u64,
-}
-
 impl CoordinatorActor {
     /// A coordinator that replays its partition when it is started.
     #[must_use]
@@ -107,26 +98,32 @@ impl CoordinatorActor {
             start,
             armed: None,
             state: None,
+            held: None,
         }
     }
 
     fn open(&mut self, ctx: &mut Context<Self>) {
         let (directory, partition) = (self.start.directory.clone(), self.start.partition.clone());
         let replay = async move { replay(&directory, &partition).await };
-        ctx.wait(
-            replay
-                .into_actor(self)
-                .map(|replayed, actor, ctx| match replayed {
-                    Ok(replayed) => actor.opened(replayed, ctx),
-                    Err(error) => {
-                        error!(actor.start.logger, "groups cannot be loaded"; "error" => error);
-                        supervision::fail(ctx);
-                    }
-                }),
-        );
+        self.held = Some(Vec::new());
+        let patience = self.start.clock.sleep(REPLAY_PATIENCE).into_actor(self);
+        let _timer = ctx.spawn(patience.map(|(), actor, _ctx| {
+            for ask in actor.held.take().into_iter().flatten() {
+                drop(ask.reply.send(Err(ErrorCode::CoordinatorLoadInProgress)));
+            }
+        }));
+        let _replay = ctx.spawn(replay.into_actor(self).map(
+            |replayed, actor, ctx| match replayed {
+                Ok((leader, replayed)) => actor.opened(leader, replayed, ctx),
+                Err(error) => {
+                    error!(actor.start.logger, "groups cannot be loaded"; "error" => error);
+                    supervision::fail(ctx);
+                }
+            },
+        ));
     }
 
-    fn opened(&mut self, replayed: Replayed, ctx: &mut Context<Self>) {
+    fn opened(&mut self, leader: LeaderRef, replayed: Replay, ctx: &mut Context<Self>) {
         let now = self.start.clock.now();
         let mut coordinator = Coordinator::new(self.start.config.clone(), now);
         let count = replayed.records.len();
@@ -143,7 +140,7 @@ impl CoordinatorActor {
         let (writes, outcomes) = unbounded::<BoxFuture<'static, Outcome>>();
         let _stream = ctx.add_stream(outcomes.buffered(WRITES_IN_FLIGHT));
         self.state = Some(Open {
-            leader: replayed.leader,
+            leader,
             coordinator,
             effects: Effects::new(),
             waiting: BTreeMap::new(),
@@ -151,7 +148,23 @@ impl CoordinatorActor {
             writes,
             bytes_since_rewrite: replayed.size_bytes,
         });
+        for ask in self.held.take().into_iter().flatten() {
+            self.ask(ask, ctx);
+        }
         self.settle(ctx);
+    }
+
+    fn ask(&mut self, ask: Ask, ctx: &mut Context<Self>) {
+        match (&mut self.state, &mut self.held) {
+            (Some(open), _) => {
+                open.next_ticket += 1;
+                let ticket = Ticket(open.next_ticket);
+                drop(open.waiting.insert(ticket, (ask.reply, ask.permit)));
+                self.step(Input::Ask(ticket, Box::new(ask.question)), ctx);
+            }
+            (None, Some(held)) => held.push(ask),
+            (None, None) => drop(ask.reply.send(Err(ErrorCode::CoordinatorLoadInProgress))),
+        }
     }
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
@@ -174,7 +187,7 @@ impl CoordinatorActor {
         match effect {
             Effect::Answer(ticket, answer) => {
                 if let Some((reply, _permit)) = open.waiting.remove(&ticket) {
-                    drop(reply.send(answer));
+                    drop(reply.send(Ok(answer)));
                 }
             }
             Effect::Write { write, records } => {
@@ -197,6 +210,15 @@ impl CoordinatorActor {
         }
     }
 
+    /// Only after something could be written: on a full disk that, too, would be refused, and so on for ever.
+    fn rewrite_if_grown(&mut self, ctx: &mut Context<Self>) {
+        let limit = self.start.rewrite_bytes;
+        let open = self.state.as_ref();
+        if open.is_some_and(|o| o.bytes_since_rewrite > limit) {
+            self.step(Input::Rewrite, ctx);
+        }
+    }
+
     fn settle(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &self.state else { return };
         let deadline = open.coordinator.next_deadline();
@@ -216,87 +238,47 @@ impl CoordinatorActor {
 }
 
 /// Waits for the partition's leader and reads the whole partition.
-async fn replay(directory: &Directory, partition: &TopicPartition) -> Result<Replayed, String> {
-    let mut changes = directory.changes();
-    let leader = loop {
-        if let Some(leader) = directory.leader(partition) {
-            break leader;
-        }
-        changes
-            .changed()
-            .await
-            .map_err(|_| "the node stops".to_owned())?;
-    };
-    let mut ends = leader.ends.clone();
-    let led = ends
-        .wait_for(|e| e.epoch.is_some())
-        .await
-        .map_err(|_| "the leader is gone".to_owned())?;
-    let (mut next, end) = (led.log_start, led.high_watermark);
-    drop(led);
-    let (mut records, mut skipped, mut size_bytes) = (Vec::new(), 0, 0);
-    while next < end {
-        let (reply, fetched) = oneshot::channel();
-        let fetch = Fetch {
-            from: next.get(),
-            max_bytes: REPLAY_BYTES,
-            at_least_one: true,
-            current_epoch: None,
-            permit: Permit::internal(),
-            reply,
-        };
-        supervision::tell(&leader.actor, fetch);
-        let fetched = fetched
-            .await
-            .map_err(|_| "the leader stopped".to_owned())?
-            .map_err(|e| e.to_string())?;
-        let mut bytes: Bytes = fetched.batches;
-        if bytes.is_empty() {
-            return Err(format!("nothing could be read at offset {next}"));
-        }
-        while !bytes.is_empty() {
-            let (batch, rest) = Batch::split(bytes).map_err(|e| e.to_string())?;
-            bytes = rest;
-            size_bytes += batch.size_bytes() as u64;
-            next = Offset::new(batch.header().next_offset());
-            if batch.header().is_control() {
-                continue;
-            }
-            for record in batch
-                .records(DECOMPRESS_LIMIT_BYTES)
-                .map_err(|e| e.to_string())?
-            {
-                match GroupRecord::decode(&record) {
-                    Ok(Some(record)) => records.push(record),
-                    Ok(None) | Err(_) => skipped += 1,
-                }
-            }
+async fn replay(
+    directory: &Directory,
+    partition: &TopicPartition,
+) -> Result<(LeaderRef, Replay), String> {
+    let leader = led(directory, partition).await?;
+    let (mut ends, mut replay) = (leader.ends.clone(), Replay::default());
+    loop {
+        let possible = ends.wait_for(Replay::is_possible).await;
+        let ends = *possible.map_err(|_| "the leader is gone".to_owned())?;
+        // The leader has dealt with all that it was sent before when it answers.
+        let fetched = fetch(&leader, replay.next(&ends)).await?;
+        if replay.take(fetched.batches, &fetched.ends)? {
+            return Ok((leader, replay));
         }
     }
-    Ok(Replayed {
-        leader,
-        records,
-        skipped,
-        size_bytes,
-    })
 }
 
-/// Packs records into batches.
-fn batches(records: &[GroupRecord], now: i64) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let mut open = BatchBuilder::new(Compression::None);
-    for record in records {
-        let (key, value) = record.encode();
-        open.push(now, Some(&key), value.as_deref(), &[]);
-        if open.size_bytes() > BATCH_BYTES {
-            batches
-                .push(std::mem::replace(&mut open, BatchBuilder::new(Compression::None)).build());
+async fn led(directory: &Directory, partition: &TopicPartition) -> Result<LeaderRef, String> {
+    let mut changes = directory.changes();
+    loop {
+        if let Some(leader) = directory.leader(partition) {
+            return Ok(leader);
         }
+        let changed = changes.changed().await;
+        changed.map_err(|_| "the node stops".to_owned())?;
     }
-    if open.count() > 0 {
-        batches.push(open.build());
-    }
-    batches
+}
+
+async fn fetch(leader: &LeaderRef, from: Offset) -> Result<Fetched, String> {
+    let (reply, fetched) = oneshot::channel();
+    let fetch = Fetch {
+        from: from.get(),
+        max_bytes: REPLAY_BYTES,
+        at_least_one: true,
+        current_epoch: None,
+        permit: Permit::internal(),
+        reply,
+    };
+    supervision::tell(&leader.actor, fetch);
+    let fetched = fetched.await.map_err(|_| "the leader stopped".to_owned())?;
+    fetched.map_err(|e| e.to_string())
 }
 
 /// Hands batches to the leader at once; the future waits until all are durable.
@@ -353,6 +335,7 @@ impl Supervised for CoordinatorActor {
         // Callers see their answers dropped; `started` replays the partition.
         self.state = None;
         self.armed = None;
+        self.held = None;
     }
 }
 
@@ -360,11 +343,7 @@ impl Handler<Ask> for CoordinatorActor {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, ctx: &mut Context<Self>) {
-        let Some(open) = &mut self.state else { return };
-        open.next_ticket += 1;
-        let ticket = Ticket(open.next_ticket);
-        drop(open.waiting.insert(ticket, (ask.reply, ask.permit)));
-        self.step(Input::Ask(ticket, Box::new(ask.question)), ctx);
+        self.ask(ask, ctx);
     }
 }
 
@@ -373,6 +352,7 @@ impl Handler<Stop> for CoordinatorActor {
 
     fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
         self.state = None;
+        self.held = None;
         supervision::finish(ctx);
     }
 }
@@ -381,7 +361,10 @@ impl StreamHandler<Outcome> for CoordinatorActor {
     fn handle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
         let write = outcome.write;
         match outcome.result {
-            Ok(base) => self.step(Input::Written { write, base }, ctx),
+            Ok(base) => {
+                self.step(Input::Written { write, base }, ctx);
+                self.rewrite_if_grown(ctx);
+            }
             Err(ProduceError::DiskFull) => {
                 self.step(
                     Input::WriteFailed {
@@ -394,15 +377,8 @@ impl StreamHandler<Outcome> for CoordinatorActor {
             Err(error) => {
                 // The records may be in the log: only the log can tell.
                 warn!(self.start.logger, "group records may be lost, the groups are loaded anew"; "error" => %error);
-                return supervision::fail(ctx);
+                supervision::fail(ctx);
             }
-        }
-        let grown = self
-            .state
-            .as_ref()
-            .is_some_and(|o| o.bytes_since_rewrite > self.start.rewrite_bytes);
-        if grown {
-            self.step(Input::Rewrite, ctx);
         }
     }
 

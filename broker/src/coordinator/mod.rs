@@ -21,6 +21,7 @@ mod join;
 mod member;
 pub mod offsets;
 pub mod records;
+pub mod replay;
 pub mod state;
 mod writes;
 

@@ -152,7 +152,10 @@ impl Coordinator {
             Input::Ask(ticket, question) => self.ask(now, ticket, *question, out),
             Input::Written { write, base } => self.written(now, write, base, out),
             Input::WriteFailed { write, error } => self.write_failed(now, write, error, out),
-            Input::Rewrite => self.rewrite_wanted = true,
+            Input::Rewrite => {
+                let is_under_way = |(p, _): &(Pending, _)| matches!(p, Pending::Rewrite);
+                self.rewrite_wanted |= !self.writes.values().any(is_under_way);
+            }
             Input::Tick => self.tick(now, out),
         }
         self.maybe_rewrite(out);

@@ -47,12 +47,11 @@ impl Handler<FindEpochEnd> for LeaderActor {
 
     fn handle(&mut self, find: FindEpochEnd, _ctx: &mut Context<Self>) {
         let Some(open) = &self.state else { return };
-        // Readers see no further than the high watermark.
-        let end = open.leader.ends().high_watermark;
-        let found = open.leader.knows_the_reign(find.current_epoch).map(|()| {
-            let within = |(epoch, offset): (_, callboard_common::Offset)| (epoch, offset.min(end));
-            open.log.epochs().end_of(find.epoch, end).map(within)
-        });
+        // Not the high watermark, as in Kafka: after a change of leaders it may be less than what readers have seen, who
+        // would take that for records that are gone.
+        let end = open.leader.ends().log_end;
+        let known = open.leader.knows_the_reign(find.current_epoch);
+        let found = known.map(|()| open.log.epochs().end_of(find.epoch, end));
         drop(find.reply.send(found));
     }
 }

@@ -59,6 +59,17 @@ pub struct Ends {
     pub high_watermark: Offset,
     /// Offset after the last record.
     pub log_end: Offset,
+    /// Offset after the last record of earlier reigns. Below it the high watermark may be less than what was told of it
+    /// then: this leader heard of it by the way (KIP-207).
+    pub reign_start: Offset,
+}
+
+impl Ends {
+    /// Whether all is known that earlier reigns committed.
+    #[must_use]
+    pub fn have_caught_up(&self) -> bool {
+        self.high_watermark >= self.reign_start
+    }
 }
 
 /// Why the shell could not append; the log is as before.
@@ -213,6 +224,7 @@ impl Leader {
                 false => high_watermark.clamp(log_start, log_end),
             },
             log_end,
+            reign_start: log_end,
         };
         let mut leader = Self {
             epoch,

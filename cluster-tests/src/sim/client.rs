@@ -7,6 +7,7 @@ use callboard_broker::controller::MetadataImage;
 use callboard_common::record::{Batch, BatchBuilder, Compression};
 use callboard_common::{LeaderEpoch, Offset, TopicName, TopicPartition, Uuid};
 
+use super::committer::Committer;
 use super::event::{Event, Message, NotFetched, NotProduced, OfClient, Place};
 use super::hub::Hub;
 use super::leading::is_out_of_order;
@@ -14,7 +15,7 @@ use super::plan::{HEALED, MS};
 use super::truth::number_of;
 
 /// A question is asked again after this.
-const PATIENCE: u64 = 1_500 * MS;
+pub(super) const PATIENCE: u64 = 1_500 * MS;
 /// Batches of one partition under way.
 const IN_FLIGHT: usize = 4;
 /// Between two fetches of one partition.
@@ -22,8 +23,8 @@ const FETCH_PAUSE: u64 = 150 * MS;
 
 /// What both kinds of client know of the cluster.
 #[derive(Debug)]
-struct View {
-    client: usize,
+pub(super) struct View {
+    pub(super) client: usize,
     image: Arc<MetadataImage>,
     topic: TopicName,
     /// The topic of this name that is written or read.
@@ -33,7 +34,7 @@ struct View {
 }
 
 impl View {
-    fn new(client: usize, topic: TopicName) -> Self {
+    pub(super) fn new(client: usize, topic: TopicName) -> Self {
         Self {
             client,
             image: Arc::default(),
@@ -45,7 +46,7 @@ impl View {
     }
 
     /// The node that leads a partition, as far as is known, with its reign.
-    fn leader(&self, number: i32) -> Option<(usize, LeaderEpoch, Uuid)> {
+    pub(super) fn leader(&self, number: i32) -> Option<(usize, LeaderEpoch, Uuid)> {
         let topic = self.image.topics.get(&self.topic)?;
         let partition = topic.partitions.get(usize::try_from(number).ok()?)?;
         Some((partition.leader?.0 as usize - 1, partition.epoch, topic.id))
@@ -56,7 +57,7 @@ impl View {
     }
 
     /// Asks some node who leads.
-    fn refresh(&mut self, hub: &mut Hub) {
+    pub(super) fn refresh(&mut self, hub: &mut Hub) {
         let node = hub.random.below(hub.plan.nodes as u64) as usize;
         hub.send(
             Place::Client(self.client),
@@ -66,7 +67,7 @@ impl View {
     }
 
     /// Takes newer metadata; whether the topic is another one of its name: what was meant for the old one is gone with it.
-    fn described(&mut self, image: Arc<MetadataImage>) -> bool {
+    pub(super) fn described(&mut self, image: Arc<MetadataImage>) -> bool {
         // A node may be behind.
         if image.applied >= self.image.applied {
             self.image = image;
@@ -79,7 +80,7 @@ impl View {
         is_another
     }
 
-    fn question(&mut self) -> u64 {
+    pub(super) fn question(&mut self) -> u64 {
         self.next_question += 1;
         self.next_question
     }
@@ -379,13 +380,15 @@ impl Consumer {
     }
 }
 
-/// One or the other.
+/// One of them.
 #[derive(Debug)]
 pub enum Client {
     /// Writes.
     Producer(Producer),
     /// Reads.
     Consumer(Consumer),
+    /// Commits.
+    Committer(Committer),
 }
 
 impl Client {
@@ -404,6 +407,8 @@ impl Client {
                     c.view.refresh(hub);
                 }
             }
+            (Self::Committer(c), OfClient::Act | OfClient::Retry) => c.act(hub),
+            (Self::Committer(c), OfClient::Unanswered(id)) => c.unanswered(hub, id),
         }
     }
 
@@ -414,6 +419,8 @@ impl Client {
             (Self::Consumer(c), Message::Described(image)) => c.described(image),
             (Self::Producer(p), Message::Produced { id, result }) => p.produced(hub, id, result),
             (Self::Consumer(c), Message::Fetched { id, result }) => c.fetched(hub, id, result),
+            (Self::Committer(c), Message::Described(image)) => c.described(image),
+            (Self::Committer(c), Message::Answered { id, answer }) => c.answered(hub, id, answer),
             (
                 _,
                 Message::Raft(..)
@@ -425,6 +432,8 @@ impl Client {
                 | Message::Produced { .. }
                 | Message::Fetch { .. }
                 | Message::Fetched { .. }
+                | Message::Ask { .. }
+                | Message::Answered { .. }
                 | Message::Metadata,
             ) => {}
         }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callboard_broker::controller::raft_wire::RaftMessage;
 use callboard_broker::controller::{Member, MetadataImage, Outcome, Proposal, Refusal};
+use callboard_broker::coordinator::{Answer, Question};
 use callboard_broker::leader::ProduceError;
 use callboard_broker::peer::protocol::{Part, PartitionPosition};
 use callboard_common::record::Batch;
-use callboard_common::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
+use callboard_common::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicPartition, Uuid};
 
 use super::plan::Fault;
 
@@ -98,6 +99,22 @@ pub enum Message {
         /// Batches, the reign, the log's start and its high watermark.
         result: Result<(Bytes, i64, i64), NotFetched>,
     },
+    /// A client asks the coordinator of its group.
+    Ask {
+        /// Names the question.
+        id: u64,
+        /// The topic of the offsets, as the client knows it.
+        topic_id: Uuid,
+        /// What.
+        question: Box<Question>,
+    },
+    /// What it answers.
+    Answered {
+        /// The question.
+        id: u64,
+        /// The answer, or why there is none.
+        answer: Result<Answer, ErrorCode>,
+    },
     /// A client wants to know who leads.
     Metadata,
     /// Who leads.
@@ -139,6 +156,8 @@ pub enum OfPartition {
     Restart,
     /// It tells others again that its log is damaged.
     Lose,
+    /// Its coordinator's deadline has come.
+    Groups,
     /// The follower of this node may be fed again, or told the high watermark.
     Feed(usize),
 }
@@ -265,6 +284,8 @@ impl fmt::Display for Message {
                 ..
             } => write!(f, "fetch {id} of {partition} from {from}"),
             Self::Fetched { id, .. } => write!(f, "fetched {id}"),
+            Self::Ask { id, question, .. } => write!(f, "ask {id}: {question:?}"),
+            Self::Answered { id, answer } => write!(f, "answered {id}: {answer:?}"),
             Self::Metadata => write!(f, "metadata?"),
             Self::Described(image) => write!(f, "metadata {}", image.applied),
             Self::Propose { id, proposal, .. } => write!(f, "propose {id}: {proposal:.200?}"),

@@ -50,6 +50,8 @@ impl Ord for Item {
 pub struct Coverage {
     /// Records that were acknowledged.
     pub acknowledged: u64,
+    /// Commits of groups that were acknowledged.
+    pub commits: u64,
     /// Faults that took effect.
     pub faults: u64,
     /// Leaders that began a reign.

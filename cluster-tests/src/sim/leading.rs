@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use callboard_broker::coordinator::{Question, WriteId};
 use callboard_broker::leader::{
     Acks, Effect, Effects, FetchError, Input, IsrChange, Leader, ProduceError, Refused, Ticket,
 };
@@ -13,6 +14,7 @@ use callboard_common::record::producers::SequenceError;
 use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Offset};
 
 use super::event::{Message, NotFetched, NotProduced, OfPartition, Place};
+use super::groups::{Groups, Work};
 use super::plan::MS;
 use super::replica::{Ask, Background, Cx, Files};
 use super::syncing::Syncing;
@@ -27,6 +29,7 @@ const FETCH_BYTES: u32 = 16 << 10;
 enum Caller {
     Producer(Place, u64, Vec<u64>),
     Reader(Place, u64),
+    Coordinator(WriteId),
     Nobody,
 }
 
@@ -45,6 +48,10 @@ pub struct Leading {
     armed: Option<Monotonic>,
     /// The newest incarnation of each follower that was heard of.
     heard: BTreeMap<BrokerId, i64>,
+    /// The coordinator, if the partition is of the offsets.
+    groups: Option<Groups>,
+    /// What it is to hear of its writes.
+    written: Vec<(WriteId, Result<Offset, ProduceError>)>,
 }
 
 /// What a follower is told at once.
@@ -61,7 +68,7 @@ pub enum Fed {
 impl Leading {
     /// Over a log that was just opened.
     #[must_use]
-    pub fn new(log: Log, leader: Leader) -> Self {
+    pub fn new(log: Log, leader: Leader, groups: Option<Groups>) -> Self {
         Self {
             log,
             leader,
@@ -71,6 +78,8 @@ impl Leading {
             syncing: Syncing::default(),
             armed: None,
             heard: BTreeMap::new(),
+            groups,
+            written: Vec::new(),
         }
     }
 
@@ -165,6 +174,87 @@ impl Leading {
         cx: &mut Cx<'_>,
         input: Input,
     ) -> Result<(), StorageError> {
+        self.advance(files, cx, input)?;
+        self.coordinate(files, cx, |_, _| {})
+    }
+
+    /// A client asks the coordinator something.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn ask(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        asker: (Place, u64),
+        question: Question,
+    ) -> Result<(), StorageError> {
+        self.coordinate(files, cx, |groups, cx| groups.ask(cx, asker, question))
+    }
+
+    /// The coordinator does something, and then what follows of it and of what it hears.
+    ///
+    /// # Errors
+    ///
+    /// As [`Leading::produce`].
+    pub fn coordinate(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        act: impl FnOnce(&mut Groups, &mut Cx<'_>),
+    ) -> Result<(), StorageError> {
+        // While it works nothing that its leader does makes it work once more.
+        let Some(mut groups) = self.groups.take() else {
+            return Ok(());
+        };
+        act(&mut groups, cx);
+        let worked = self.work_for(&mut groups, files, cx);
+        self.groups = Some(groups);
+        worked
+    }
+
+    fn work_for(
+        &mut self,
+        groups: &mut Groups,
+        files: &Files,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), StorageError> {
+        loop {
+            groups.replay(cx, &self.log, &self.leader.ends());
+            for (write, result) in std::mem::take(&mut self.written) {
+                groups.written(cx, write, result);
+            }
+            match groups.work() {
+                Some(Work::Append(write, batch)) => {
+                    let (ticket, epoch) =
+                        (self.ticket(Caller::Coordinator(write)), self.leader.epoch());
+                    let acks = Acks::All;
+                    let input = Input::Produce {
+                        ticket,
+                        batch,
+                        acks,
+                        epoch,
+                    };
+                    self.advance(files, cx, input)?;
+                }
+                Some(Work::DeleteBefore(offset)) => {
+                    self.delete_records(files, cx, offset.get())?;
+                }
+                None if self.written.is_empty() => break,
+                None => {}
+            }
+        }
+        groups.arm(files, cx);
+        Ok(())
+    }
+
+    fn advance(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        input: Input,
+    ) -> Result<(), StorageError> {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             self.leader.step(cx.now(), input, &mut self.effects);
@@ -220,7 +310,6 @@ impl Leading {
         }
     }
 
-    #[expect(clippy::too_many_lines, reason = "a row of cases, each a few lines")]
     fn perform(
         &mut self,
         files: &Files,
@@ -240,17 +329,7 @@ impl Leading {
             }
             Effect::Sync => self.syncing.want(&mut self.log, files, cx),
             Effect::Acknowledge(ticket, result) => {
-                if let Some(Caller::Producer(to, id, numbers)) = self.callers.remove(&ticket) {
-                    if let Ok(appended) = &result {
-                        let of = (files.topic_id, &files.key);
-                        cx.hub
-                            .truth
-                            .acknowledges(cx.node, of, appended.base, &numbers);
-                    }
-                    let result = result.map(|a| a.base).map_err(NotProduced::Refused);
-                    cx.hub
-                        .send(Place::Node(cx.node), to, Message::Produced { id, result });
-                }
+                self.acknowledge(files, cx, ticket, result.map(|a| a.base));
             }
             Effect::Read {
                 ticket,
@@ -322,6 +401,28 @@ impl Leading {
         }
         let log_start = self.log.log_start();
         Ok(Some(Input::StartAdvanced { log_start }))
+    }
+
+    fn acknowledge(
+        &mut self,
+        files: &Files,
+        cx: &mut Cx<'_>,
+        ticket: Ticket,
+        result: Result<Offset, ProduceError>,
+    ) {
+        match self.callers.remove(&ticket) {
+            Some(Caller::Producer(to, id, numbers)) => {
+                if let Ok(base) = result {
+                    let of = (files.topic_id, &files.key);
+                    cx.hub.truth.acknowledges(cx.node, of, base, &numbers);
+                }
+                let result = result.map_err(NotProduced::Refused);
+                let message = Message::Produced { id, result };
+                cx.hub.send(Place::Node(cx.node), to, message);
+            }
+            Some(Caller::Coordinator(write)) => self.written.push((write, result)),
+            Some(Caller::Reader(..) | Caller::Nobody) | None => {}
+        }
     }
 
     fn answer_reader(&mut self, cx: &mut Cx<'_>, ticket: Ticket, bytes: Result<Bytes, NotFetched>) {
@@ -477,9 +578,12 @@ impl Leading {
                     let result = Err(NotFetched::NotLeader);
                     (to, Message::Fetched { id, result })
                 }
-                Caller::Nobody => continue,
+                Caller::Coordinator(_) | Caller::Nobody => continue,
             };
             cx.hub.send(Place::Node(cx.node), to, message);
+        }
+        if let Some(groups) = &mut self.groups {
+            groups.dismiss(cx);
         }
     }
 }

@@ -7,9 +7,11 @@
 //! Sources: FoundationDB's simulation; TigerBeetle's VOPR (faults, then everything heals and must become live).
 
 pub mod client;
+pub mod committer;
 pub mod durable;
 pub mod event;
 pub mod following;
+pub mod groups;
 pub mod hub;
 pub mod leading;
 pub mod node;

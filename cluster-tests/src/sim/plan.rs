@@ -156,6 +156,8 @@ pub struct Plan {
     pub pace: Micros,
     /// Longest value.
     pub value_bytes: u64,
+    /// Whether groups commit.
+    pub groups: bool,
     /// What goes wrong, in order.
     pub faults: Vec<Fault>,
 }
@@ -193,6 +195,7 @@ impl Plan {
             sync: *r.pick(&[(50, 200), (500, 3_000), (1_000, 40_000)]),
             pace: r.between(70, 160) * MS,
             value_bytes: *r.pick(&[16, 100, 300]),
+            groups: Random::new(seed, "groups").percent(60),
             faults: Vec::new(),
         };
         plan.draw_faults();

@@ -10,10 +10,11 @@ use callboard_broker::storage::log::{Opened, Removal, Snapshot};
 use callboard_broker::storage::{Log, LogFiles, StorageError};
 use callboard_broker::supervision::{RestartLimit, Restarts, Verdict};
 use callboard_broker::topic_config::TopicConfig;
-use callboard_common::{BrokerId, LeaderEpoch, Now, Offset, TopicPartition, Uuid};
+use callboard_common::{BrokerId, LeaderEpoch, Now, Offset, TopicName, TopicPartition, Uuid};
 
 use super::event::{Event, OfNode, OfPartition};
 use super::following::{Following, Then};
+use super::groups::Groups;
 use super::hub::Hub;
 use super::leading::Leading;
 use super::plan::{MS, Micros, SECOND};
@@ -275,7 +276,9 @@ impl Replica {
             producers,
             Replication::new(now.monotonic, self.me, image, alive, log.log_end()),
         );
-        self.state = State::Leading(Box::new(Leading::new(log, leader)));
+        let keeps_offsets = self.files.key.topic == TopicName::consumer_offsets();
+        let groups = keeps_offsets.then(Groups::default);
+        self.state = State::Leading(Box::new(Leading::new(log, leader, groups)));
         if self.image.epoch > epoch {
             return self.reopen(cx, self.image.epoch);
         }
@@ -479,6 +482,9 @@ impl Replica {
                 }
             }
             OfPartition::Deadline => self.act(cx, |leading, files, cx| leading.deadline(files, cx)),
+            OfPartition::Groups => self.act(cx, |leading, files, cx| {
+                leading.coordinate(files, cx, |groups, cx| groups.deadline(cx))
+            }),
             OfPartition::Retry => self.follow(cx, |following, files, cx| {
                 following.step(files, cx, FollowerInput::Retry)
             }),

@@ -176,6 +176,7 @@ impl Report {
             (&mut sum.elections, c.elections),
             (&mut sum.truncations, c.truncations),
             (&mut sum.isr_shrinks, c.isr_shrinks),
+            (&mut sum.commits, c.commits),
             (&mut sum.recoveries, c.recoveries),
             (&mut sum.quorum_leaders, c.quorum_leaders),
             (&mut sum.images, c.images),
@@ -200,8 +201,14 @@ impl Report {
     #[must_use]
     pub fn is_covered(&self) -> bool {
         let c = &self.coverage;
-        [c.elections, c.truncations, c.isr_shrinks, c.recoveries]
-            .iter()
-            .all(|n| *n > 0)
+        [
+            c.elections,
+            c.truncations,
+            c.isr_shrinks,
+            c.recoveries,
+            c.commits,
+        ]
+        .iter()
+        .all(|n| *n > 0)
     }
 }

@@ -152,7 +152,8 @@ impl Running {
     pub fn delete_records(&mut self, hub: &mut Hub) {
         let mut led = Vec::new();
         for (partition, replica) in &mut self.partitions {
-            if replica.leading().is_some() {
+            // What a coordinator keeps is its own.
+            if !partition.topic.is_internal() && replica.leading().is_some() {
                 led.push(partition.clone());
             }
         }

@@ -4,7 +4,7 @@ use callboard_broker::controller::Input;
 use callboard_broker::controller::Ticket;
 use callboard_broker::leader::Ends;
 use callboard_broker::peer::protocol::What;
-use callboard_common::{BrokerId, TopicPartition, Uuid};
+use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 
 use super::{Feed, LEADER_PAUSE, Purpose, Running};
 use crate::sim::event::{Lane, Message, NotFetched, NotProduced, OfNode, OfPartition, Place};
@@ -97,9 +97,31 @@ impl Running {
                 });
             }
             (
+                Message::Ask {
+                    id,
+                    topic_id,
+                    question,
+                },
+                client,
+            ) => {
+                let partition = TopicPartition::new(TopicName::consumer_offsets(), 0);
+                let at = self.now_of(&partition);
+                if !self.leads(hub, &partition, topic_id) {
+                    let answer = Err(ErrorCode::NotCoordinator);
+                    let message = Message::Answered { id, answer };
+                    return hub.send(Place::Node(self.node), client, message);
+                }
+                self.with(hub, at, |replica, cx| {
+                    replica.act(cx, |leading, files, cx| {
+                        leading.ask(files, cx, (client, id), *question)
+                    });
+                });
+            }
+            (
                 Message::Propose { .. }
                 | Message::Produced { .. }
                 | Message::Fetched { .. }
+                | Message::Answered { .. }
                 | Message::Described(_)
                 | Message::Position(..)
                 | Message::Part(..),
@@ -172,6 +194,8 @@ impl Running {
             | Message::Produced { .. }
             | Message::Fetch { .. }
             | Message::Fetched { .. }
+            | Message::Ask { .. }
+            | Message::Answered { .. }
             | Message::Metadata
             | Message::Described(_) => {}
         }

@@ -88,9 +88,11 @@ impl World {
             .iter()
             .map(|c| match c {
                 Client::Producer(p) => p.unacknowledged(),
-                Client::Consumer(_) => 0,
+                Client::Consumer(_) | Client::Committer(_) => 0,
             })
             .sum();
+        self.judge_committers();
+        let topics = self.topics();
         let (truth, rotten) = (&mut self.hub.truth, &self.hub.rotten);
         if waiting > 0 {
             truth.violate(|| {
@@ -100,7 +102,6 @@ impl World {
                 )
             });
         }
-        let partitions = self.hub.plan.partitions;
         let mut said = Vec::new();
         for (node, machine) in self.machines.iter().enumerate() {
             let Some(running) = &machine.running else {
@@ -118,20 +119,38 @@ impl World {
                 node + 1,
                 running.image.applied
             ));
-            let Some(topic) = running.image.topics.get(&self.topic) else {
-                continue;
-            };
-            for (number, partition) in topic.numbered() {
-                if partition.isr.len() < partition.replicas.len() || partition.leader.is_none() {
-                    truth.violate(|| format!("A25: {}-{number} is not whole in the end, as node {} sees it: {partition:?}", self.topic, node + 1));
+            for (name, _) in &topics {
+                let topic = running.image.topics.get(name);
+                for (number, partition) in topic.into_iter().flat_map(|t| t.numbered()) {
+                    if partition.isr.len() < partition.replicas.len() || partition.leader.is_none()
+                    {
+                        truth.violate(|| format!("A25: {name}-{number} is not whole in the end, as node {} sees it: {partition:?}", node + 1));
+                    }
                 }
             }
             running.compare(truth, rotten.contains(&node));
         }
         said.iter().for_each(|line| self.hub.remember(line));
-        for number in 0..partitions {
-            let partition = TopicPartition::new(self.topic.clone(), number);
-            self.judge_partition(&partition);
+        for (name, partitions) in topics {
+            for number in 0..partitions {
+                let partition = TopicPartition::new(name.clone(), number);
+                self.judge_partition(&partition);
+            }
+        }
+    }
+
+    /// A25: groups hear how far they are when everything has healed.
+    fn judge_committers(&mut self) {
+        for client in &self.clients {
+            let Client::Committer(committer) = client else {
+                continue;
+            };
+            let told_at = committer.told_at;
+            if told_at < HEALED + 5 * SECOND {
+                self.hub.truth.violate(|| {
+                    format!("A25: a group was told last at {told_at} us what it has committed")
+                });
+            }
         }
     }
 

@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use callboard_broker::controller::{Command, MetadataImage};
 use callboard_broker::storage::disk::SimulatedDisk;
-use callboard_common::{BrokerId, TopicName, Uuid};
+use callboard_common::{BrokerId, TopicName, TopicPartition, Uuid};
 
 use crate::sim::client::{Client, Consumer, Producer};
+use crate::sim::committer::Committer;
 use crate::sim::event::{Event, OfClient, OfNode, OfPartition, Place};
 use crate::sim::hub::{Coverage, Hub};
 use crate::sim::node::{Running, Start};
 use crate::sim::plan::{END, Fault, HEALED, MS, Micros, Plan, SECOND, What};
 use judging::OpenLog;
 
-/// Producers, then consumers.
+/// Producers, then consumers, then those who commit.
 const PRODUCERS: usize = 2;
 const CONSUMERS: usize = 1;
+const COMMITTERS: usize = 2;
 /// More events than this in a minute are a storm.
 const EVENTS_MAX: u64 = 400_000;
 /// So many acknowledged records make a seed count.
@@ -111,12 +113,17 @@ impl World {
         let producers = (0..PRODUCERS).map(|c| Client::Producer(Producer::new(c, topic.clone())));
         let consumers = PRODUCERS..PRODUCERS + CONSUMERS;
         let consumers = consumers.map(|c| Client::Consumer(Consumer::new(c, topic.clone())));
-        let clients = producers.chain(consumers).collect();
+        let committers = if plan.groups { COMMITTERS } else { 0 };
+        let committers = (0..committers).map(|c| {
+            let of = TopicPartition::new(topic.clone(), 0);
+            Client::Committer(Committer::new(PRODUCERS + CONSUMERS + c, of))
+        });
+        let clients: Vec<Client> = producers.chain(consumers).chain(committers).collect();
         let mut hub = Hub::new(plan);
         for node in 0..machines.len() {
             hub.after(MS * node as u64, Event::Start(node));
         }
-        for client in 0..PRODUCERS + CONSUMERS {
+        for client in 0..clients.len() {
             hub.after(3 * SECOND, Event::Client(client, OfClient::Act));
         }
         for fault in hub.plan.faults.clone() {
@@ -199,7 +206,7 @@ impl World {
             if std::mem::take(&mut self.hub.truth.moved) {
                 (0..self.machines.len()).for_each(|n| self.judge_durable(n));
             }
-            self.want_topic(node);
+            self.want_topics(node);
         }
     }
 
@@ -342,11 +349,23 @@ impl World {
         }
     }
 
-    /// Creates the topic when all nodes are there for the first time, and whenever it is not there.
-    fn want_topic(&mut self, node: usize) {
+    /// The topics that must be there, with their partitions.
+    fn topics(&self) -> Vec<(TopicName, i32)> {
+        let offsets = self
+            .hub
+            .plan
+            .groups
+            .then(|| (TopicName::consumer_offsets(), 1));
+        let orders = (self.topic.clone(), self.hub.plan.partitions);
+        [orders].into_iter().chain(offsets).collect()
+    }
+
+    /// Creates the topics when all nodes are there for the first time, and whenever one is not there.
+    fn want_topics(&mut self, node: usize) {
         if self.hub.now < self.topic_due {
             return;
         }
+        let topics = self.topics();
         let Some(running) = &mut self.machines[node].running else {
             return;
         };
@@ -356,23 +375,27 @@ impl World {
         } else {
             self.hub.plan.replicas
         };
-        if alive < enough || running.image.topics.contains_key(&self.topic) {
+        let is_missing = |(topic, _): &(TopicName, i32)| !running.image.topics.contains_key(topic);
+        let missing: Vec<(TopicName, i32)> = topics.into_iter().filter(is_missing).collect();
+        if alive < enough || missing.is_empty() {
             return;
         }
         self.topic_due = self.hub.now + 2 * SECOND;
-        self.topics_made += 1;
-        let place = |p: i32| {
-            let node = |n: usize| BrokerId(((p as usize + n) % nodes) as i32 + 1);
-            (0..self.hub.plan.replicas).map(node).collect()
-        };
-        let min_isr = self.hub.plan.min_isr.to_string();
-        let command = Command::PlaceTopic {
-            name: self.topic.clone(),
-            id: Uuid([self.topics_made; 16]),
-            replicas: (0..self.hub.plan.partitions).map(place).collect(),
-            configs: BTreeMap::from([("min.insync.replicas".to_owned(), min_isr)]),
-        };
-        running.command(&mut self.hub, command);
+        for (name, partitions) in missing {
+            self.topics_made += 1;
+            let place = |p: i32| {
+                let node = |n: usize| BrokerId(((p as usize + n) % nodes) as i32 + 1);
+                (0..self.hub.plan.replicas).map(node).collect()
+            };
+            let min_isr = self.hub.plan.min_isr.to_string();
+            let command = Command::PlaceTopic {
+                name,
+                id: Uuid([self.topics_made; 16]),
+                replicas: (0..partitions).map(place).collect(),
+                configs: BTreeMap::from([("min.insync.replicas".to_owned(), min_isr)]),
+            };
+            running.command(&mut self.hub, command);
+        }
     }
 
     /// Nothing goes wrong any more, and what is down starts. A partition that has given up is started with its node.

@@ -1,0 +1,172 @@
+//! A client that commits how far it is and asks how far it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use callboard_broker::controller::MetadataImage;
+use callboard_broker::coordinator::state::Commit;
+use callboard_broker::coordinator::{Answer, Question};
+use callboard_common::kafka::Text;
+use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
+
+use super::client::{PATIENCE, View};
+use super::event::{Event, Message, OfClient, Place};
+use super::hub::Hub;
+use super::plan::{HEALED, MS, Micros};
+
+/// Between two questions.
+const PAUSE: Micros = 120 * MS;
+
+/// What was asked, and is not answered.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// To commit this.
+    Commit(i64),
+    /// What is committed, when this was known to be.
+    Offset(Option<i64>),
+}
+
+/// Commits rising offsets under a group of its own.
+#[derive(Debug)]
+pub struct Committer {
+    view: View,
+    of: TopicPartition,
+    next: i64,
+    /// What is known to be committed.
+    known: Option<i64>,
+    /// Commits of which nothing certain was heard.
+    uncertain: BTreeSet<i64>,
+    asked: BTreeMap<u64, Asked>,
+    /// When it was told how far it is.
+    pub told_at: Micros,
+}
+
+impl Committer {
+    /// Has committed nothing yet of a partition.
+    #[must_use]
+    pub fn new(client: usize, of: TopicPartition) -> Self {
+        Self {
+            view: View::new(client, TopicName::consumer_offsets()),
+            of,
+            next: 0,
+            known: None,
+            uncertain: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            told_at: 0,
+        }
+    }
+
+    fn group(&self) -> Text {
+        Text::from(format!("group-{}", self.view.client))
+    }
+
+    /// Asks something, if nothing is asked.
+    pub fn act(&mut self, hub: &mut Hub) {
+        let client = self.view.client;
+        let pause = PAUSE / 2 + hub.random.below(PAUSE);
+        hub.after(pause, Event::Client(client, OfClient::Act));
+        if !self.asked.is_empty() {
+            return;
+        }
+        let Some((node, _, topic_id)) = self.view.leader(0) else {
+            return self.view.refresh(hub);
+        };
+        let (question, asked) = match hub.now < HEALED && hub.random.percent(60) {
+            true => self.commit(),
+            false => self.offset(),
+        };
+        let id = self.view.question();
+        let _none = self.asked.insert(id, asked);
+        let message = Message::Ask {
+            id,
+            topic_id,
+            question: Box::new(question),
+        };
+        hub.send(Place::Client(client), Place::Node(node), message);
+        hub.after(PATIENCE, Event::Client(client, OfClient::Unanswered(id)));
+    }
+
+    fn commit(&mut self) -> (Question, Asked) {
+        self.next += 1;
+        let commit = Commit {
+            group: self.group(),
+            generation: -1,
+            member: Text::default(),
+            instance: None,
+            offsets: vec![(
+                self.of.clone(),
+                Offset::new(self.next),
+                None,
+                Text::default(),
+            )],
+        };
+        (Question::Commit(commit), Asked::Commit(self.next))
+    }
+
+    fn offset(&self) -> (Question, Asked) {
+        let (group, partitions) = (self.group(), Some(vec![self.of.clone()]));
+        let question = Question::Offsets { group, partitions };
+        (question, Asked::Offset(self.known))
+    }
+
+    /// Metadata came.
+    pub fn described(&mut self, image: Arc<MetadataImage>) {
+        let _is_another_topic: bool = self.view.described(image);
+    }
+
+    /// A coordinator answers, or a node that is none.
+    pub fn answered(&mut self, hub: &mut Hub, id: u64, answer: Result<Answer, ErrorCode>) {
+        let Some(asked) = self.asked.remove(&id) else {
+            return;
+        };
+        match (asked, answer) {
+            (Asked::Commit(offset), Ok(Answer::Committed(errors)))
+                if errors == [ErrorCode::None] =>
+            {
+                self.known = Some(offset);
+                hub.coverage.commits += 1;
+            }
+            (Asked::Offset(known), Ok(Answer::Offsets(offsets))) => {
+                let told = offsets.first().and_then(|(_, o)| o.as_ref());
+                self.judge(hub, known, told.map(|o| o.offset.get()));
+            }
+            (Asked::Commit(_) | Asked::Offset(_), _) => {
+                self.uncertain(asked);
+                self.view.refresh(hub);
+            }
+        }
+    }
+
+    fn uncertain(&mut self, asked: Asked) {
+        if let Asked::Commit(offset) = asked {
+            let _new = self.uncertain.insert(offset);
+        }
+    }
+
+    /// A question was not answered for long.
+    pub fn unanswered(&mut self, hub: &mut Hub, id: u64) {
+        if let Some(asked) = self.asked.remove(&id) {
+            self.uncertain(asked);
+            self.view.refresh(hub);
+        }
+    }
+
+    /// I16: what was acknowledged is answered, until something later was committed.
+    fn judge(&mut self, hub: &mut Hub, known: Option<i64>, told: Option<i64>) {
+        self.told_at = hub.now;
+        let is_right = match told {
+            Some(told) => {
+                told >= known.unwrap_or(0) && told <= self.next || self.uncertain.contains(&told)
+            }
+            None => known.is_none(),
+        };
+        if !is_right {
+            let group = self.group();
+            hub.truth.violate(|| {
+                format!(
+                    "I16: {group} is told that {told:?} is committed, {known:?} was known to be"
+                )
+            });
+        }
+    }
+}
