@@ -56,11 +56,15 @@ pub enum Bug {
     EpochsNotCut,
     /// A coordinator takes over only what its leader knows to be committed.
     GroupsReplayedToHighWatermark,
+    /// Readers are told that a reign ended at the high watermark.
+    ReignEndsAtHighWatermark,
+    /// Whoever is no member any more may still commit.
+    GoneMemberCommits,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::AckBeforeFollowerSync,
         Self::AckBeforeOwnSync,
         Self::SkippedEpochCheck,
@@ -87,6 +91,8 @@ impl Bug {
         Self::RemovedBeforeStart,
         Self::EpochsNotCut,
         Self::GroupsReplayedToHighWatermark,
+        Self::ReignEndsAtHighWatermark,
+        Self::GoneMemberCommits,
     ];
 }
 

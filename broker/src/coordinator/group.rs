@@ -61,6 +61,8 @@ pub(super) struct Group {
     pub(super) changed_at: Timestamp,
     /// The leader's assignment is on its way to the log.
     pub(super) assigning: bool,
+    /// What the log says of the group, whatever has begun since.
+    pub(super) durable: Option<GroupValue>,
 }
 
 impl Group {
@@ -79,12 +81,14 @@ impl Group {
             initial_wait_ends: None,
             changed_at: now,
             assigning: false,
+            durable: None,
         }
     }
 
     /// A group as its last record says; sessions begin at `now`.
     pub(super) fn restore(value: GroupValue, now: Monotonic) -> Self {
         let mut group = Self::new(Timestamp(value.changed_at));
+        group.durable = Some(value.clone());
         let ms = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
         for m in value.members {
             let protocol = value.protocol.clone().unwrap_or_default();

@@ -2,7 +2,6 @@
 
 use callboard_common::{ErrorCode, Now, Offset, TopicPartition};
 
-use super::group::GroupState;
 use super::io::{Answer, Effect, Effects, WriteId};
 use super::offsets::CommittedOffset;
 use super::records::GroupRecord;
@@ -13,6 +12,7 @@ impl Coordinator {
         let Some((pending, records)) = self.writes.remove(&write) else {
             return;
         };
+        self.note_durable(&records);
         match pending {
             Pending::Commit { ticket, answers } => {
                 for record in records {
@@ -47,6 +47,17 @@ impl Coordinator {
                 }
             }
             Pending::Rewrite => out.push_back(Effect::DeleteBefore(base)),
+        }
+    }
+
+    /// What the log says of groups now. A rewrite says the same again.
+    fn note_durable(&mut self, records: &[GroupRecord]) {
+        for record in records {
+            if let GroupRecord::Group { group, value } = record
+                && let Some(group) = self.groups.get_mut(group)
+            {
+                group.durable.clone_from(value);
+            }
         }
     }
 
@@ -96,12 +107,10 @@ impl Coordinator {
         self.rewrite_wanted = false;
         let mut records = Vec::new();
         for (name, group) in &self.groups {
-            let durable = group.state == GroupState::Stable || group.state == GroupState::Empty;
-            if durable && !group.protocol_type.is_empty() {
-                let value = Some(group.value(&group.assignments()));
+            if let Some(durable) = &group.durable {
                 records.push(GroupRecord::Group {
                     group: name.clone(),
-                    value,
+                    value: Some(durable.clone()),
                 });
             }
             let offset =

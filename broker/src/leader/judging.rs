@@ -19,6 +19,13 @@ impl Leader {
         }
     }
 
+    /// Whether this is one of the replicas, as far as is known here. One that knows newer metadata than this leader is not
+    /// yet: it must be heard again later, or it would never be in sync if it is idle.
+    #[must_use]
+    pub fn is_replica(&self, broker: BrokerId) -> bool {
+        self.replication.is_replica(broker)
+    }
+
     /// Whether a replica is in sync, as far as is known here.
     #[must_use]
     pub fn is_in_sync(&self, replica: BrokerId) -> bool {

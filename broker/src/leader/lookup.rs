@@ -1,14 +1,41 @@
 //! What a leader looks up in its log: records by time, ends of reigns.
 
 use actix::prelude::*;
+use callboard_common::{LeaderEpoch, Offset};
 
 use super::actor::LeaderActor;
 use super::error::FetchError;
 use super::messages::{FindEpochEnd, FindTimestamp, Found};
+use super::state::Leader;
+use crate::planted::{self, Bug};
 use crate::storage::StorageError;
+use crate::storage::leader_epochs::LeaderEpochs;
 
 /// The most that a look-up by time decompresses of one batch.
 const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
+
+/// Where a reign ended, and which: the one asked for, or the last before it (KIP-279). Who has read records of that reign
+/// beyond its end has read what is gone (KIP-320). `current` is the reign that the reader takes for the newest.
+///
+/// # Errors
+///
+/// [`FetchError::Fenced`], [`FetchError::UnknownEpoch`], and [`FetchError::LeaderStopped`] of a leader that does not serve.
+pub fn reign_end(
+    leader: &Leader,
+    epochs: &LeaderEpochs,
+    current: Option<LeaderEpoch>,
+    asked: LeaderEpoch,
+) -> Result<Option<(LeaderEpoch, Offset)>, FetchError> {
+    leader.knows_the_reign(current)?;
+    let ends = leader.ends();
+    // Not the high watermark, as in Kafka: after a change of leaders it may be less than what readers have seen, who would
+    // take that for records that are gone.
+    let end = match planted::is(Bug::ReignEndsAtHighWatermark) {
+        true => ends.high_watermark,
+        false => ends.log_end,
+    };
+    Ok(epochs.end_of(asked, end))
+}
 
 impl Handler<FindTimestamp> for LeaderActor {
     type Result = ();
@@ -47,11 +74,8 @@ impl Handler<FindEpochEnd> for LeaderActor {
 
     fn handle(&mut self, find: FindEpochEnd, _ctx: &mut Context<Self>) {
         let Some(open) = &self.state else { return };
-        // Not the high watermark, as in Kafka: after a change of leaders it may be less than what readers have seen, who
-        // would take that for records that are gone.
-        let end = open.leader.ends().log_end;
-        let known = open.leader.knows_the_reign(find.current_epoch);
-        let found = known.map(|()| open.log.epochs().end_of(find.epoch, end));
+        let epochs = open.log.epochs();
+        let found = reign_end(&open.leader, epochs, find.current_epoch, find.epoch);
         drop(find.reply.send(found));
     }
 }

@@ -30,6 +30,7 @@ mod upkeep;
 
 pub use actor::LeaderActor;
 pub use error::{FetchError, ProduceError};
+pub use lookup::reign_end;
 pub use opening::LeaderStart;
 pub use replication::{IsrChange, Replication};
 pub use state::{Acks, Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};

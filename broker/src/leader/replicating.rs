@@ -89,7 +89,7 @@ impl Handler<Replicate> for LeaderActor {
         }
         let Some(open) = &self.state else { return };
         let (epoch, log_start) = (open.leader.epoch(), open.log.log_start());
-        let answer = if replicate.epoch != epoch {
+        let answer = if replicate.epoch != epoch || !open.leader.is_replica(replicate.replica) {
             Some(Replicated::Fenced(epoch))
         } else if replicate.end < log_start {
             let producers = open.leader.producers().up_to(log_start.get());

@@ -108,6 +108,12 @@ impl Replication {
         is_whole && self.alive.get(&replica) == Some(&broker_epoch)
     }
 
+    /// Whether this is one of the replicas, as far as is known here.
+    #[must_use]
+    pub fn is_replica(&self, broker: BrokerId) -> bool {
+        self.partition.replicas.contains(&broker)
+    }
+
     /// Whether a replica is in sync, as far as is known here.
     #[must_use]
     pub fn is_in_sync(&self, replica: BrokerId) -> bool {
@@ -148,7 +154,7 @@ impl Replication {
         (end, synced): (Offset, Offset),
         log_end: Offset,
     ) -> bool {
-        let known = self.partition.replicas.contains(&replica);
+        let known = self.is_replica(replica);
         let alive = self.alive.get(&replica);
         // A newer one than is known here is only not known yet.
         let is_gone = alive.is_some_and(|alive| broker_epoch < *alive);

@@ -11,6 +11,7 @@ use super::committer::Committer;
 use super::event::{Event, Message, NotFetched, NotProduced, OfClient, Place};
 use super::hub::Hub;
 use super::leading::is_out_of_order;
+use super::member::Member;
 use super::plan::{HEALED, MS};
 use super::truth::number_of;
 
@@ -279,6 +280,12 @@ pub struct Consumer {
     view: View,
     positions: BTreeMap<i32, i64>,
     asked: BTreeMap<u64, i32>,
+    /// The reign of what was read last.
+    last: BTreeMap<i32, LeaderEpoch>,
+    /// The reigns of all partitions, when it was told last.
+    reigns: Vec<LeaderEpoch>,
+    /// The reign whose leader has what was read.
+    agreed: BTreeMap<i32, LeaderEpoch>,
 }
 
 impl Consumer {
@@ -289,15 +296,23 @@ impl Consumer {
             view: View::new(client, topic),
             positions: BTreeMap::new(),
             asked: BTreeMap::new(),
+            last: BTreeMap::new(),
+            reigns: Vec::new(),
+            agreed: BTreeMap::new(),
         }
     }
 
     fn act(&mut self, hub: &mut Hub) {
         let client = self.view.client;
         hub.after(FETCH_PAUSE, Event::Client(client, OfClient::Act));
-        if self.view.topic_id.is_none() {
-            return self.view.refresh(hub);
+        match self.view.topic_id {
+            Some(_) => self.fetch(hub),
+            None => self.view.refresh(hub),
         }
+    }
+
+    fn fetch(&mut self, hub: &mut Hub) {
+        let client = self.view.client;
         for number in 0..hub.plan.partitions {
             if self.asked.values().any(|n| *n == number) {
                 continue;
@@ -308,22 +323,68 @@ impl Consumer {
             };
             let id = self.view.question();
             let _none = self.asked.insert(id, number);
-            let message = Message::Fetch {
-                id,
-                partition: self.view.of(number),
-                topic_id,
-                from: self.positions.get(&number).copied().unwrap_or(0),
-                epoch,
+            let partition = self.view.of(number);
+            let agreed = !hub.plan.groups || self.agreed.get(&number) == Some(&epoch);
+            let message = match self.last.get(&number).filter(|_| !agreed) {
+                Some(last) => Message::ReignEnd {
+                    id,
+                    partition,
+                    topic_id,
+                    current: epoch,
+                    asked: *last,
+                },
+                None => Message::Fetch {
+                    id,
+                    partition,
+                    topic_id,
+                    from: self.positions.get(&number).copied().unwrap_or(0),
+                    epoch,
+                },
             };
             hub.send(Place::Client(client), Place::Node(node), message);
             hub.after(PATIENCE, Event::Client(client, OfClient::Unanswered(id)));
         }
     }
 
-    fn described(&mut self, image: Arc<MetadataImage>) {
+    fn described(&mut self, hub: &mut Hub, image: Arc<MetadataImage>) {
         if self.view.described(image) {
             self.positions.clear();
             self.asked.clear();
+            self.last.clear();
+            self.agreed.clear();
+        }
+        // New leaders are asked at once, before they have heard of their followers.
+        let numbers = 0..hub.plan.partitions;
+        let reigns: Option<Vec<LeaderEpoch>> = numbers
+            .map(|n| self.view.leader(n).map(|(_, epoch, _)| epoch))
+            .collect();
+        if let Some(reigns) = reigns.filter(|r| hub.plan.groups && self.reigns != *r) {
+            self.reigns = reigns;
+            self.fetch(hub);
+        }
+    }
+
+    /// I8: what was read is there in every reign (KIP-320).
+    fn reign_ended(
+        &mut self,
+        hub: &mut Hub,
+        id: u64,
+        result: Result<Option<(LeaderEpoch, Offset)>, NotFetched>,
+    ) {
+        let Some(number) = self.asked.remove(&id) else {
+            return;
+        };
+        let Ok(told) = result else {
+            return self.view.refresh(hub);
+        };
+        let at = self.positions.get(&number).copied().unwrap_or(0);
+        if let Some((epoch, end)) = told.filter(|(_, end)| end.get() < at) {
+            hub.truth.violate(|| {
+                format!("I8: a consumer has read up to {at} of partition {number}, and is told that reign {epoch} ended at {end}")
+            });
+        }
+        if let Some((_, epoch, _)) = self.view.leader(number) {
+            let _before = self.agreed.insert(number, epoch);
         }
     }
 
@@ -365,6 +426,8 @@ impl Consumer {
                             .shows((topic_id, &partition), record.offset, shown);
                     }
                     *position = next;
+                    let epoch = LeaderEpoch(batch.header().leader_epoch);
+                    let _before = self.last.insert(number, epoch);
                 }
             }
             Err(NotFetched::OutOfRange(start, committed)) => {
@@ -389,6 +452,8 @@ pub enum Client {
     Consumer(Consumer),
     /// Commits.
     Committer(Committer),
+    /// Shares partitions with others.
+    Member(Member),
 }
 
 impl Client {
@@ -409,6 +474,8 @@ impl Client {
             }
             (Self::Committer(c), OfClient::Act | OfClient::Retry) => c.act(hub),
             (Self::Committer(c), OfClient::Unanswered(id)) => c.unanswered(hub, id),
+            (Self::Member(m), OfClient::Act | OfClient::Retry) => m.act(hub),
+            (Self::Member(m), OfClient::Unanswered(id)) => m.unanswered(hub, id),
         }
     }
 
@@ -416,11 +483,16 @@ impl Client {
     pub fn message(&mut self, hub: &mut Hub, message: Message) {
         match (self, message) {
             (Self::Producer(p), Message::Described(image)) => p.described(image),
-            (Self::Consumer(c), Message::Described(image)) => c.described(image),
+            (Self::Consumer(c), Message::Described(image)) => c.described(hub, image),
             (Self::Producer(p), Message::Produced { id, result }) => p.produced(hub, id, result),
             (Self::Consumer(c), Message::Fetched { id, result }) => c.fetched(hub, id, result),
+            (Self::Consumer(c), Message::ReignEnded { id, result }) => {
+                c.reign_ended(hub, id, result);
+            }
             (Self::Committer(c), Message::Described(image)) => c.described(image),
             (Self::Committer(c), Message::Answered { id, answer }) => c.answered(hub, id, answer),
+            (Self::Member(m), Message::Described(image)) => m.described(image),
+            (Self::Member(m), Message::Answered { id, answer }) => m.answered(hub, id, answer),
             (
                 _,
                 Message::Raft(..)
@@ -432,6 +504,8 @@ impl Client {
                 | Message::Produced { .. }
                 | Message::Fetch { .. }
                 | Message::Fetched { .. }
+                | Message::ReignEnd { .. }
+                | Message::ReignEnded { .. }
                 | Message::Ask { .. }
                 | Message::Answered { .. }
                 | Message::Metadata,

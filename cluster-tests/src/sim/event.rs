@@ -99,6 +99,26 @@ pub enum Message {
         /// Batches, the reign, the log's start and its high watermark.
         result: Result<(Bytes, i64, i64), NotFetched>,
     },
+    /// A client wants to know where a reign ended.
+    ReignEnd {
+        /// Names the question.
+        id: u64,
+        /// Of which partition.
+        partition: TopicPartition,
+        /// The topic, as the client knows it.
+        topic_id: Uuid,
+        /// The reign that it takes for the newest.
+        current: LeaderEpoch,
+        /// The reign of what it has read last.
+        asked: LeaderEpoch,
+    },
+    /// Where it did.
+    ReignEnded {
+        /// The question.
+        id: u64,
+        /// The reign, and the offset after its last record.
+        result: Result<Option<(LeaderEpoch, Offset)>, NotFetched>,
+    },
     /// A client asks the coordinator of its group.
     Ask {
         /// Names the question.
@@ -284,6 +304,8 @@ impl fmt::Display for Message {
                 ..
             } => write!(f, "fetch {id} of {partition} from {from}"),
             Self::Fetched { id, .. } => write!(f, "fetched {id}"),
+            Self::ReignEnd { id, asked, .. } => write!(f, "end {id} of reign {asked}"),
+            Self::ReignEnded { id, result } => write!(f, "ended {id}: {result:?}"),
             Self::Ask { id, question, .. } => write!(f, "ask {id}: {question:?}"),
             Self::Answered { id, answer } => write!(f, "answered {id}: {answer:?}"),
             Self::Metadata => write!(f, "metadata?"),

@@ -1,6 +1,7 @@
 //! A coordinator's core over the partition that its node leads, with the duties of its actor.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use callboard_broker::coordinator::replay::{Replay, batches};
 use callboard_broker::coordinator::{
@@ -75,7 +76,11 @@ impl Groups {
 
     fn open(&mut self, cx: &mut Cx<'_>) {
         let replay = std::mem::take(&mut self.replay);
-        let mut core = Coordinator::new(GroupConfig::default(), cx.now());
+        let config = GroupConfig {
+            session_timeout_min: Duration::from_secs(1),
+            ..GroupConfig::default()
+        };
+        let mut core = Coordinator::new(config, cx.now());
         for record in replay.records {
             core.replay(cx.now(), record);
         }

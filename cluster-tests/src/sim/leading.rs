@@ -500,6 +500,9 @@ impl Leading {
         if epoch > position.epoch {
             return Ok(Fed::Part(self.part(position, What::NotLeader)));
         }
+        if !self.leader.is_replica(replica) {
+            return Ok(Fed::Later);
+        }
         if self.leader.ends().in_doubt.is_some() {
             let compared = Input::Compared {
                 replica,

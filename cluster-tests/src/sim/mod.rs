@@ -14,6 +14,7 @@ pub mod following;
 pub mod groups;
 pub mod hub;
 pub mod leading;
+pub mod member;
 pub mod node;
 pub mod plan;
 pub mod random;

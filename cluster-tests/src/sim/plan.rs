@@ -156,7 +156,7 @@ pub struct Plan {
     pub pace: Micros,
     /// Longest value.
     pub value_bytes: u64,
-    /// Whether groups commit.
+    /// Whether groups commit, and readers look where reigns ended. What was found before there were any stays as it was.
     pub groups: bool,
     /// What goes wrong, in order.
     pub faults: Vec<Fault>,

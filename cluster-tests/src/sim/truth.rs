@@ -6,6 +6,7 @@ use bytes::Bytes;
 use callboard_broker::controller::MetadataImage;
 use callboard_broker::controller::records::bincode_config;
 use callboard_broker::storage::{Log, ReadMode};
+use callboard_common::kafka::Text;
 use callboard_common::record::batch::checksum;
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
@@ -54,6 +55,30 @@ struct Partition {
     unread: bool,
 }
 
+/// What members of the one group were told.
+#[derive(Debug)]
+pub struct Group {
+    /// Who has a partition in a generation.
+    owners: BTreeMap<(i32, i32), Text>,
+    /// The newest generation that anybody has partitions in.
+    pub newest: i32,
+    /// What is known to be committed, by partition.
+    pub committed: BTreeMap<i32, i64>,
+    /// In which generation that was.
+    committed_in: BTreeMap<i32, i32>,
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            owners: BTreeMap::new(),
+            newest: -1,
+            committed: BTreeMap::new(),
+            committed_in: BTreeMap::new(),
+        }
+    }
+}
+
 /// The start of a process, and the start of an actor in it.
 pub type Life = (u64, u64);
 
@@ -67,6 +92,8 @@ pub struct Truth {
     terms: BTreeMap<u64, BrokerId>,
     /// Versions of partitions that a leader's proposal changed.
     altered: BTreeSet<(Uuid, i32, i32)>,
+    /// The group whose members share the partitions.
+    pub group: Group,
     /// Whether more was committed, or others are in sync, since it was looked at last.
     pub moved: bool,
     /// What was found first.
@@ -350,6 +377,37 @@ impl Truth {
                 format!("I8: a consumer reads record {number} at {offset} of {partition}, committed is {found:?}")
             });
         }
+    }
+
+    /// I17: a member has partitions in a generation: nobody else has them.
+    pub fn assigned(&mut self, (generation, member): (i32, &Text), partitions: &[i32]) {
+        self.group.newest = self.group.newest.max(generation);
+        for number in partitions {
+            let owner = self.group.owners.entry((generation, *number));
+            let owner = owner.or_insert_with(|| member.clone()).clone();
+            if owner != *member {
+                self.violate(|| {
+                    format!("I17: {owner} and {member} have partition {number} in generation {generation}")
+                });
+            }
+        }
+    }
+
+    /// I16: a commit of a member was acknowledged; when it was asked for, `newest` was the newest generation.
+    pub fn group_commits(&mut self, (number, offset): (i32, i64), generation: i32, newest: i32) {
+        if generation < newest {
+            self.violate(|| {
+                format!("I16: {offset} of partition {number} is committed in generation {generation}, asked for when {newest} had begun")
+            });
+        }
+        let group = &mut self.group;
+        let before = group.committed_in.insert(number, generation);
+        if let Some(before) = before.filter(|before| *before > generation) {
+            // Acknowledged late: what the next owner has committed follows it.
+            let _same = group.committed_in.insert(number, before);
+            return;
+        }
+        let _before = group.committed.insert(number, offset);
     }
 
     /// I19: equal entries give equal images everywhere.

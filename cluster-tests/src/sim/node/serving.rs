@@ -2,7 +2,7 @@
 
 use callboard_broker::controller::Input;
 use callboard_broker::controller::Ticket;
-use callboard_broker::leader::Ends;
+use callboard_broker::leader::{Ends, reign_end};
 use callboard_broker::peer::protocol::What;
 use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 
@@ -97,6 +97,26 @@ impl Running {
                 });
             }
             (
+                Message::ReignEnd {
+                    id,
+                    partition,
+                    topic_id,
+                    current,
+                    asked,
+                },
+                client,
+            ) => {
+                let leads = self.leads(hub, &partition, topic_id);
+                let replica = self.partitions.get_mut(&partition).filter(|_| leads);
+                let leading = replica.and_then(Replica::leading);
+                let result = leading.ok_or(NotFetched::NotLeader).and_then(|(_, l)| {
+                    reign_end(&l.leader, l.log.epochs(), Some(current), asked)
+                        .map_err(|_| NotFetched::NotLeader)
+                });
+                let message = Message::ReignEnded { id, result };
+                hub.send(Place::Node(self.node), client, message);
+            }
+            (
                 Message::Ask {
                     id,
                     topic_id,
@@ -121,6 +141,7 @@ impl Running {
                 Message::Propose { .. }
                 | Message::Produced { .. }
                 | Message::Fetched { .. }
+                | Message::ReignEnded { .. }
                 | Message::Answered { .. }
                 | Message::Described(_)
                 | Message::Position(..)
@@ -194,6 +215,8 @@ impl Running {
             | Message::Produced { .. }
             | Message::Fetch { .. }
             | Message::Fetched { .. }
+            | Message::ReignEnd { .. }
+            | Message::ReignEnded { .. }
             | Message::Ask { .. }
             | Message::Answered { .. }
             | Message::Metadata

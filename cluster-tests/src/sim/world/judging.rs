@@ -1,11 +1,12 @@
 //! What is judged from outside of all nodes, when power goes and in the end.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use callboard_broker::storage::Disk as _;
 use callboard_broker::storage::checkpoint::Checkpoints;
-use callboard_common::{BrokerId, Offset, TopicPartition};
+use callboard_common::{BrokerId, Offset, TopicName, TopicPartition};
 
 use super::World;
 use crate::sim::client::Client;
@@ -88,10 +89,10 @@ impl World {
             .iter()
             .map(|c| match c {
                 Client::Producer(p) => p.unacknowledged(),
-                Client::Consumer(_) | Client::Committer(_) => 0,
+                Client::Consumer(_) | Client::Committer(_) | Client::Member(_) => 0,
             })
             .sum();
-        self.judge_committers();
+        self.judge_groups();
         let topics = self.topics();
         let (truth, rotten) = (&mut self.hub.truth, &self.hub.rotten);
         if waiting > 0 {
@@ -139,8 +140,33 @@ impl World {
         }
     }
 
-    /// A25: groups hear how far they are when everything has healed.
-    fn judge_committers(&mut self) {
+    /// A25: groups hear how far they are when everything has healed, and members share all partitions.
+    fn judge_groups(&mut self) {
+        // A cluster whose only voter was wiped before others came is none.
+        if !self
+            .newest
+            .topics
+            .contains_key(&TopicName::consumer_offsets())
+        {
+            return;
+        }
+        let mut generations = BTreeSet::new();
+        let (mut members, mut owned) = (0, Vec::new());
+        for client in &self.clients {
+            if let Client::Member(member) = client {
+                members += 1;
+                let (generation, partitions) = member.works().unwrap_or((-1, &[]));
+                let _new = generations.insert(generation);
+                owned.extend_from_slice(partitions);
+            }
+        }
+        owned.sort_unstable();
+        let all: Vec<i32> = (0..self.hub.plan.partitions).collect();
+        if members > 0 && (generations.len() > 1 || owned != all) {
+            self.hub.truth.violate(|| {
+                format!("A25: members share {owned:?} in generations {generations:?} in the end")
+            });
+        }
         for client in &self.clients {
             let Client::Committer(committer) = client else {
                 continue;

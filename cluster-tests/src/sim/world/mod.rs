@@ -14,14 +14,16 @@ use crate::sim::client::{Client, Consumer, Producer};
 use crate::sim::committer::Committer;
 use crate::sim::event::{Event, OfClient, OfNode, OfPartition, Place};
 use crate::sim::hub::{Coverage, Hub};
+use crate::sim::member::Member;
 use crate::sim::node::{Running, Start};
 use crate::sim::plan::{END, Fault, HEALED, MS, Micros, Plan, SECOND, What};
 use judging::OpenLog;
 
-/// Producers, then consumers, then those who commit.
+/// Producers, then consumers, then those who commit, then the members of a group.
 const PRODUCERS: usize = 2;
 const CONSUMERS: usize = 1;
 const COMMITTERS: usize = 2;
+const MEMBERS: usize = 3;
 /// More events than this in a minute are a storm.
 const EVENTS_MAX: u64 = 400_000;
 /// So many acknowledged records make a seed count.
@@ -113,12 +115,17 @@ impl World {
         let producers = (0..PRODUCERS).map(|c| Client::Producer(Producer::new(c, topic.clone())));
         let consumers = PRODUCERS..PRODUCERS + CONSUMERS;
         let consumers = consumers.map(|c| Client::Consumer(Consumer::new(c, topic.clone())));
-        let committers = if plan.groups { COMMITTERS } else { 0 };
-        let committers = (0..committers).map(|c| {
+        let mut clients: Vec<Client> = producers.chain(consumers).collect();
+        if plan.groups {
             let of = TopicPartition::new(topic.clone(), 0);
-            Client::Committer(Committer::new(PRODUCERS + CONSUMERS + c, of))
-        });
-        let clients: Vec<Client> = producers.chain(consumers).chain(committers).collect();
+            for _ in 0..COMMITTERS {
+                let committer = Committer::new(clients.len(), of.clone());
+                clients.push(Client::Committer(committer));
+            }
+            for _ in 0..MEMBERS {
+                clients.push(Client::Member(Member::new(clients.len(), topic.clone())));
+            }
+        }
         let mut hub = Hub::new(plan);
         for node in 0..machines.len() {
             hub.after(MS * node as u64, Event::Start(node));
