@@ -28,13 +28,14 @@ pub fn reign_end(
 ) -> Result<Option<(LeaderEpoch, Offset)>, FetchError> {
     leader.knows_the_reign(current)?;
     let ends = leader.ends();
-    // Not the high watermark, as in Kafka: after a change of leaders it may be less than what readers have seen, who would
-    // take that for records that are gone.
-    let end = match planted::is(Bug::ReignEndsAtHighWatermark) {
+    // Not up to the high watermark only, as in Kafka: after a change of leaders it may be less than what readers have seen, who
+    // would take that for records that are gone.
+    let limit = match planted::is(Bug::ReignEndsAtHighWatermark) {
         true => ends.high_watermark,
         false => ends.log_end,
     };
-    Ok(epochs.end_of(asked, end))
+    let within = |(epoch, end): (LeaderEpoch, Offset)| (epoch, end.min(limit));
+    Ok(epochs.end_of(asked, ends.log_end).map(within))
 }
 
 impl Handler<FindTimestamp> for LeaderActor {

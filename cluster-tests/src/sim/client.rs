@@ -21,6 +21,8 @@ pub(super) const PATIENCE: u64 = 1_500 * MS;
 const IN_FLIGHT: usize = 4;
 /// Between two fetches of one partition.
 const FETCH_PAUSE: u64 = 150 * MS;
+/// Whoever waits for a new leader asks again after this.
+const HUNT_PAUSE: u64 = 5 * MS;
 
 /// What both kinds of client know of the cluster.
 #[derive(Debug)]
@@ -284,6 +286,8 @@ pub struct Consumer {
     last: BTreeMap<i32, LeaderEpoch>,
     /// The reigns of all partitions, when it was told last.
     reigns: Vec<LeaderEpoch>,
+    /// Whether a leader has died, and no other is known yet.
+    hunts: bool,
     /// The reign whose leader has what was read.
     agreed: BTreeMap<i32, LeaderEpoch>,
 }
@@ -298,6 +302,7 @@ impl Consumer {
             asked: BTreeMap::new(),
             last: BTreeMap::new(),
             reigns: Vec::new(),
+            hunts: false,
             agreed: BTreeMap::new(),
         }
     }
@@ -359,8 +364,21 @@ impl Consumer {
             .map(|n| self.view.leader(n).map(|(_, epoch, _)| epoch))
             .collect();
         if let Some(reigns) = reigns.filter(|r| hub.plan.groups && self.reigns != *r) {
-            self.reigns = reigns;
+            (self.reigns, self.hunts) = (reigns, false);
             self.fetch(hub);
+        }
+        if self.hunts {
+            let retry = Event::Client(self.view.client, OfClient::Retry);
+            hub.after(HUNT_PAUSE, retry);
+        }
+    }
+
+    fn died(&mut self, hub: &mut Hub, node: usize) {
+        let leads = |n: i32| self.view.leader(n).is_some_and(|(at, _, _)| at == node);
+        self.asked.retain(|_, n| !leads(*n));
+        self.hunts = hub.plan.groups && (0..hub.plan.partitions).any(leads);
+        if self.hunts {
+            self.view.refresh(hub);
         }
     }
 
@@ -466,7 +484,10 @@ impl Client {
                 p.pump(hub);
             }
             (Self::Producer(p), OfClient::Unanswered(id)) => p.unanswered(hub, id),
-            (Self::Consumer(c), OfClient::Act | OfClient::Retry) => c.act(hub),
+            (Self::Consumer(c), OfClient::Act) => c.act(hub),
+            (Self::Consumer(c), OfClient::Retry) => c.view.refresh(hub),
+            (Self::Consumer(c), OfClient::Died(node)) => c.died(hub, node),
+            (Self::Producer(_) | Self::Committer(_) | Self::Member(_), OfClient::Died(_)) => {}
             (Self::Consumer(c), OfClient::Unanswered(id)) => {
                 if c.asked.remove(&id).is_some() {
                     c.view.refresh(hub);

@@ -214,6 +214,8 @@ pub enum OfClient {
     Retry,
     /// A question was not answered for long.
     Unanswered(u64),
+    /// The process of a node has ended: its connections are reset.
+    Died(usize),
 }
 
 /// What happens.

@@ -42,6 +42,8 @@ pub struct Groups {
     /// Nothing while the partition is replayed.
     core: Option<Coordinator>,
     replay: Replay,
+    /// Whether the log cannot be read: somebody else is to lead.
+    is_damaged: bool,
     effects: Effects,
     waiting: BTreeMap<Ticket, (Place, u64)>,
     next_ticket: u64,
@@ -53,8 +55,12 @@ pub struct Groups {
 
 impl Groups {
     /// Takes over what the partition holds, once that can be known.
-    pub fn replay(&mut self, cx: &mut Cx<'_>, log: &Log, ends: &Ends) {
-        while self.core.is_none() && Replay::is_possible(ends) {
+    ///
+    /// # Errors
+    ///
+    /// The offset from which on the log is damaged; it is told once.
+    pub fn replay(&mut self, cx: &mut Cx<'_>, log: &Log, ends: &Ends) -> Result<(), Offset> {
+        while self.core.is_none() && !self.is_damaged && Replay::is_possible(ends) {
             let (from, to) = (self.replay.next(ends), ends.high_watermark);
             let bytes = match from < to {
                 true => log
@@ -68,10 +74,13 @@ impl Groups {
             match bytes.and_then(|bytes| self.replay.take(bytes, ends)) {
                 Ok(false) => {}
                 Ok(true) => self.open(cx),
-                // It is damaged: somebody else will lead.
-                Err(_) => return,
+                Err(_) => {
+                    self.is_damaged = true;
+                    return Err(self.replay.next(ends));
+                }
             }
         }
+        Ok(())
     }
 
     fn open(&mut self, cx: &mut Cx<'_>) {

@@ -221,7 +221,9 @@ impl Leading {
         cx: &mut Cx<'_>,
     ) -> Result<(), StorageError> {
         loop {
-            groups.replay(cx, &self.log, &self.leader.ends());
+            if let Err(offset) = groups.replay(cx, &self.log, &self.leader.ends()) {
+                self.damaged(files, cx, offset);
+            }
             for (write, result) in std::mem::take(&mut self.written) {
                 groups.written(cx, write, result);
             }

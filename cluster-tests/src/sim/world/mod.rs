@@ -330,6 +330,12 @@ impl World {
             self.judge_starts(node, &open);
         }
         self.machines[node].paused_until = 0;
+        if self.hub.plan.groups && !power {
+            for client in 0..self.clients.len() {
+                let died = Event::Client(client, OfClient::Died(node));
+                self.hub.after(MS, died);
+            }
+        }
         for other in (0..self.machines.len()).filter(|n| *n != node) {
             self.hub.close_lane(node, other);
             self.hub.close_lane(other, node);

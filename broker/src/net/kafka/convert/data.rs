@@ -309,11 +309,16 @@ pub(super) fn list_offsets(request: ListOffsetsRequest) -> Converted {
     )
 }
 
-pub(super) fn listed_offsets(response: Response) -> Message {
+pub(super) fn listed_offsets(response: Response, version: i16) -> Message {
     let listed = expect::<ListedOffsets>(response).unwrap_or(ListedOffsets { topics: Vec::new() });
+    // Older clients do not know the error (KIP-207).
+    let error = |error: ErrorCode| match error == ErrorCode::OffsetNotAvailable && version < 5 {
+        true => ErrorCode::LeaderNotAvailable,
+        false => error,
+    };
     let partition = |p: &ListedOffset| ListOffsetsPartitionResponse {
         partition_index: p.partition,
-        error_code: p.error.number(),
+        error_code: error(p.error).number(),
         timestamp: p.timestamp.unwrap_or(-1),
         offset: p.offset.map_or(-1, Offset::get),
         leader_epoch: epoch_number(p.epoch),

@@ -239,7 +239,7 @@ pub(super) fn response(
         }
         Answering::Produce { acks_none: false } => data::produced(response, leaders),
         Answering::Fetch { kind, sessions } => data::fetched(response, kind, &sessions, leaders),
-        Answering::ListOffsets => data::listed_offsets(response),
+        Answering::ListOffsets => data::listed_offsets(response, version),
         Answering::Metadata => topics::described(response, version),
         Answering::CommitOffsets => offsets::committed(response),
         Answering::FetchOffsets => offsets::fetched(response, version),
