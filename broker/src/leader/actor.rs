@@ -8,6 +8,7 @@ use callboard_common::record::Batch;
 use callboard_common::{Monotonic, Offset};
 use slog::{debug, error, info, warn};
 
+use super::ends::Ends;
 use super::error::{FetchError, ProduceError};
 use super::messages::Reply;
 pub use super::messages::{
@@ -15,7 +16,7 @@ pub use super::messages::{
     Produce, Replicate, Replicated, UpdateReplicas,
 };
 use super::opening::{LeaderStart, Loss};
-use super::state::{Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
+use super::state::{Appended, Effect, Effects, Input, Leader, Refused, Ticket};
 use super::syncing::Syncing;
 use crate::storage::error::unless_full;
 use crate::storage::{Log, ReadMode, StorageError};

@@ -4,8 +4,9 @@ use callboard_common::record::producers::{Sequence, SequenceError};
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{BrokerId, LeaderEpoch, Now, Offset};
 
+use super::ends::Ends;
 use super::error::{FetchError, ProduceError};
-use super::state::{Acks, Effect, Effects, Ends, Leader, Pending, Refused, Ticket};
+use super::state::{Acks, Effect, Effects, Leader, Pending, Refused, Ticket};
 use crate::planted::{self, Bug};
 
 /// So many producers are remembered whose batches were refused for the time being.

@@ -8,8 +8,9 @@ use callboard_common::record::Batch;
 use callboard_common::{BrokerId, LeaderEpoch, Offset};
 use tokio::sync::oneshot;
 
+use super::ends::Ends;
 use super::error::{FetchError, ProduceError};
-use super::state::{Acks, Appended, Ends};
+use super::state::{Acks, Appended};
 use crate::controller::PartitionImage;
 use crate::supervision::Permit;
 use crate::topic_config::TopicConfig;

@@ -16,6 +16,7 @@
 
 pub mod actor;
 mod delayed;
+mod ends;
 mod error;
 mod judging;
 mod lookup;
@@ -29,8 +30,9 @@ mod syncing;
 mod upkeep;
 
 pub use actor::LeaderActor;
+pub use ends::Ends;
 pub use error::{FetchError, ProduceError};
 pub use lookup::reign_end;
 pub use opening::LeaderStart;
 pub use replication::{IsrChange, Replication};
-pub use state::{Acks, Appended, Effect, Effects, Ends, Input, Leader, Refused, Ticket};
+pub use state::{Acks, Appended, Effect, Effects, Input, Leader, Refused, Ticket};

@@ -11,8 +11,9 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::watch;
 
 use super::actor::{LeaderActor, Open};
+use super::ends::Ends;
 use super::replication::{IsrChange, Replication};
-use super::state::{Effects, Ends, Leader};
+use super::state::{Effects, Leader};
 use super::syncing::Syncing;
 use crate::controller::PartitionImage;
 use crate::metrics::Metrics;
