@@ -91,28 +91,23 @@ impl Directory {
         self.changes.subscribe()
     }
 
-    /// Shows leaders that were started and hides those that were stopped.
-    pub fn update_leaders(
-        &self,
-        started: Vec<(TopicPartition, LeaderRef)>,
-        stopped: &[TopicPartition],
-    ) {
-        if started.is_empty() && stopped.is_empty() {
+    /// Shows leaders that were started and hides those that were stopped. Whoever waits for a change is woken by each call,
+    /// and each copies the maps of its topics: many at once cost little more than one.
+    pub fn update_leaders(&self, changed: BTreeMap<TopicPartition, Option<LeaderRef>>) {
+        if changed.is_empty() {
             return;
         }
         let _one_at_a_time = self.writing.lock();
         let mut leaders = Leaders::clone(&self.leaders.load());
-        for partition in stopped {
-            if let Some(topic) = leaders.get_mut(&partition.topic) {
-                drop(Arc::make_mut(topic).remove(&partition.partition));
-                if topic.is_empty() {
-                    drop(leaders.remove(&partition.topic));
-                }
+        for (TopicPartition { topic, partition }, leader) in changed {
+            let of_topic = Arc::make_mut(leaders.entry(topic.clone()).or_default());
+            match leader {
+                Some(leader) => drop(of_topic.insert(partition, leader)),
+                None => drop(of_topic.remove(&partition)),
             }
-        }
-        for (partition, leader) in started {
-            let topic = leaders.entry(partition.topic).or_default();
-            drop(Arc::make_mut(topic).insert(partition.partition, leader));
+            if of_topic.is_empty() {
+                drop(leaders.remove(&topic));
+            }
         }
         self.leaders.store(Arc::new(leaders));
         self.changes.send_modify(|version| *version += 1);

@@ -17,6 +17,7 @@ use crate::controller::ControllerActor;
 use crate::controller::actor::Published;
 use crate::coordinator::actor::Stop;
 use crate::coordinator::{CoordinatorActor, GroupConfig};
+use crate::directory::LeaderRef;
 use crate::follower::FollowerActor;
 use crate::leader::LeaderActor;
 use crate::leader::actor::{Close, Configure, UpdateReplicas};
@@ -88,6 +89,11 @@ struct Closed {
     partition: TopicPartition,
 }
 
+/// What can be done for many partitions at once is due.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Settle;
+
 /// Who does a duty.
 #[derive(Clone, Debug)]
 pub(super) enum Doer {
@@ -129,6 +135,12 @@ pub struct ReplicasActor {
     ending: BTreeMap<TopicPartition, After>,
     pub(super) coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
     closing: bool,
+    /// Leaders to be shown in the directory, or hidden there.
+    shown: BTreeMap<TopicPartition, Option<LeaderRef>>,
+    /// Logs that were closed, for another duty.
+    reopened: Vec<(TopicPartition, Role)>,
+    /// Whether a [`Settle`] is on its way.
+    settles: bool,
 }
 
 impl ReplicasActor {
@@ -146,6 +158,27 @@ impl ReplicasActor {
             ending: BTreeMap::new(),
             coordinators: BTreeMap::new(),
             closing: false,
+            shown: BTreeMap::new(),
+            reopened: Vec::new(),
+            settles: false,
+        }
+    }
+
+    /// Shows a leader, or hides one, together with others of which is known soon.
+    pub(super) fn show(
+        &mut self,
+        partition: TopicPartition,
+        leader: Option<LeaderRef>,
+        ctx: &mut Context<Self>,
+    ) {
+        drop(self.shown.insert(partition, leader));
+        self.settle_soon(ctx);
+    }
+
+    /// After all that is in the mailbox: of thousands of partitions each would cost as much as all of them.
+    fn settle_soon(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.settles, true) {
+            ctx.notify(Settle);
         }
     }
 
@@ -207,11 +240,9 @@ impl ReplicasActor {
     /// Ends a duty; when the log is closed, something else happens to it.
     fn end(&mut self, partition: TopicPartition, after: After, ctx: &mut Context<Self>) {
         self.stop_coordinator(&partition);
-        let hidden = std::slice::from_ref(&partition);
-        self.start
-            .shared
-            .directory
-            .update_leaders(Vec::new(), hidden);
+        if matches!(self.doers.get(&partition), Some(Doer::Leader(_))) {
+            self.show(partition.clone(), None, ctx);
+        }
         if let Some(ending) = self.ending.get_mut(&partition) {
             *ending = after;
             return;
@@ -343,12 +374,14 @@ impl Actor for ReplicasActor {
         });
         let _stream = ctx.add_stream(changes);
         self.follow(ctx);
+        self.settle_soon(ctx);
     }
 }
 
 impl Supervised for ReplicasActor {
     fn restarting(&mut self, _ctx: &mut Context<Self>) {
         // Leaders that run go on running; they are known by their addresses.
+        self.settles = false;
     }
 }
 
@@ -408,9 +441,26 @@ impl Handler<Closed> for ReplicasActor {
 
     fn handle(&mut self, Closed { partition }: Closed, ctx: &mut Context<Self>) {
         match self.ending.remove(&partition) {
-            Some(After::Start(role)) if !self.closing => self.prepare(vec![(partition, role)], ctx),
+            Some(After::Start(role)) if !self.closing => {
+                self.reopened.push((partition, role));
+                self.settle_soon(ctx);
+            }
             Some(After::Delete(topic_id)) => self.delete(&partition, topic_id),
             Some(After::Start(_) | After::Rest) | None => {}
+        }
+    }
+}
+
+impl Handler<Settle> for ReplicasActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Settle, ctx: &mut Context<Self>) {
+        self.settles = false;
+        let shown = std::mem::take(&mut self.shown);
+        self.start.shared.directory.update_leaders(shown);
+        let reopened = std::mem::take(&mut self.reopened);
+        if !self.closing {
+            self.prepare(reopened, ctx);
         }
     }
 }
@@ -418,7 +468,7 @@ impl Handler<Closed> for ReplicasActor {
 impl Handler<GaveUp> for ReplicasActor {
     type Result = ();
 
-    fn handle(&mut self, gave_up: GaveUp, _ctx: &mut Context<Self>) {
+    fn handle(&mut self, gave_up: GaveUp, ctx: &mut Context<Self>) {
         let GaveUp { partition, error } = gave_up;
         if self.closing || !self.doers.contains_key(&partition) {
             return;
@@ -428,10 +478,7 @@ impl Handler<GaveUp> for ReplicasActor {
             "topic" => %partition.topic, "partition" => partition.partition, "error" => error);
         self.stop_coordinator(&partition);
         drop(self.doers.remove(&partition));
-        self.start
-            .shared
-            .directory
-            .update_leaders(Vec::new(), &[partition]);
+        self.show(partition, None, ctx);
     }
 }
 

@@ -122,10 +122,7 @@ impl ReplicasActor {
             ends: ends.subscribe(),
             topic_id: role.topic_id,
         };
-        self.start
-            .shared
-            .directory
-            .update_leaders(vec![(partition.clone(), leader)], &[]);
+        self.show(partition.clone(), Some(leader), ctx);
         if partition.topic == TopicName::consumer_offsets() {
             self.start_coordinator(partition, ctx);
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,8 +90,17 @@ impl OpenFiles {
     /// Lets go of all files below a directory.
     pub fn forget_below(&self, dir: &Path) {
         let mut cache = self.cache.lock();
-        cache.files.retain(|path, _| !path.starts_with(dir));
-        cache.by_use.retain(|_, path| !path.starts_with(dir));
+        // Paths are in the order of their components: what lies below a directory stands together.
+        let from = (Bound::Included(dir), Bound::Unbounded);
+        let below = cache.files.range::<Path, _>(from);
+        let below = below.take_while(|(path, _)| path.starts_with(dir));
+        let below: Vec<(PathBuf, u64)> = below
+            .map(|(path, (_, used))| (path.clone(), *used))
+            .collect();
+        for (path, used) in below {
+            drop(cache.files.remove(&path));
+            drop(cache.by_use.remove(&used));
+        }
     }
 
     /// How many files the cache holds open.
@@ -123,5 +133,22 @@ mod tests {
         let names: Vec<_> = cache.files.keys().map(|p| p.to_str().unwrap()).collect();
         assert_eq!(names, ["/d/a", "/d/c"]);
         assert_eq!(cache.by_use.len(), 2);
+    }
+
+    #[test]
+    fn what_lies_below_a_directory_is_let_go_and_its_neighbours_are_not() {
+        let disk = MemoryDisk::default();
+        for dir in ["/t-1", "/t-1/x", "/t-10", "/t-2"] {
+            disk.create_dir(Path::new(dir)).expect("created");
+        }
+        let open = OpenFiles::new(Arc::new(disk), 10);
+        for name in ["/t-1/a", "/t-1/x/b", "/t-10/c", "/t-2/d", "/t-1.log"] {
+            drop(open.file(Path::new(name), true).expect("opened"));
+        }
+        open.forget_below(Path::new("/t-1"));
+        let cache = open.cache.lock();
+        let names: Vec<_> = cache.files.keys().map(|p| p.to_str().unwrap()).collect();
+        assert_eq!(names, ["/t-1.log", "/t-10/c", "/t-2/d"]);
+        assert_eq!(cache.by_use.len(), 3);
     }
 }
