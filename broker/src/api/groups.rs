@@ -56,6 +56,11 @@ impl Api {
         if leader.is_some_and(|leader| leader != self.shared().broker) || self.is_cut_off() {
             return Err(ErrorCode::NotCoordinator);
         }
+        let now = self.shared().clock.now().monotonic;
+        let reads = matches!(question, Question::Offsets { .. });
+        if reads && self.0.published.may_be_replaced(now) {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
         let coordinator = self
             .shared()
             .directory

@@ -250,9 +250,10 @@ impl ControllerActor {
         let Some(open) = &mut self.state else { return };
         let now = self.start.clock.now();
         open.controller.step(now, input, &mut open.effects);
-        let contact = open.controller.contact(now.monotonic);
-        self.start.published.note_contact(contact);
+        let contact = open.controller.contact();
         self.perform_all(ctx);
+        // After what was decided is shown.
+        self.start.published.note_contact(contact);
     }
 
     fn perform_all(&mut self, ctx: &mut Context<Self>) {

@@ -15,6 +15,7 @@ mod appended;
 mod applying;
 mod balancer;
 mod brokers;
+mod contact;
 pub mod image;
 pub mod kafka_metadata;
 mod liveness;

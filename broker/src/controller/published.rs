@@ -34,6 +34,9 @@ pub struct Published {
 /// So long a node serves what it leads and coordinates without hearing of the quorum. It is longer than others wait before
 /// they take its place, and bounds how old an answer can be.
 const LEASE: Duration = Duration::from_secs(3);
+/// Nobody takes its place earlier than this after its last contact. It is half a session: a leader of the quorum that is cut off
+/// together with this node answers for up to a second more, and its successor begins no earlier than half a second after.
+const READ_LEASE: Duration = Duration::from_millis(500);
 
 impl Published {
     /// Nothing is known yet.
@@ -50,6 +53,14 @@ impl Published {
     pub fn is_cut_off(&self, now: Monotonic) -> bool {
         let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
         self.has_peers && now.since(contact) > LEASE && !planted::is(Bug::StaleLeaderServes)
+    }
+
+    /// Whether others may have this node's place by now, if it is cut off. What would be wrong if it were old, such as what a
+    /// group has committed, is not answered then.
+    #[must_use]
+    pub fn may_be_replaced(&self, now: Monotonic) -> bool {
+        let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
+        self.has_peers && now.since(contact) > READ_LEASE && !planted::is(Bug::StaleLeaderServes)
     }
 
     /// Nodes that count as alive and whose tripwire has broken: the metadata is about to say that they are dead, or their

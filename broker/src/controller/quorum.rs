@@ -150,11 +150,11 @@ impl Controller {
     /// When the quorum was last known to be there: since then nobody can have taken this node's place unless it was
     /// told so.
     #[must_use]
-    pub fn contact(&self, now: Monotonic) -> Monotonic {
-        // Who leads steps down when a majority is silent (check-quorum).
+    pub fn contact(&self) -> Monotonic {
+        // Who has led and does not lead any more was silent for a majority: what counts is whom it has heard since.
         match self.leads() {
-            true => now,
-            false => self.leader_heard,
+            true => self.contact.led(),
+            false => self.contact.last(),
         }
     }
 

@@ -79,7 +79,7 @@ pub struct RaftMessage {
     pub reject: bool,
     /// Where the logs may agree.
     pub reject_hint: u64,
-    /// Whether an election is a transfer.
+    /// Whether an election is a transfer; of a heartbeat, see [`RaftMessage::tell`].
     pub context: Vec<u8>,
     /// Preference in elections.
     pub priority: i64,
@@ -229,6 +229,44 @@ pub struct Known {
 }
 
 impl RaftMessage {
+    fn is(&self, kind: MessageType) -> bool {
+        self.kind == kind as u8
+    }
+
+    /// Makes a heartbeat say what its sender knows to be committed, which by itself it says only as far as its receiver has it,
+    /// and what the receiver's last answer was stamped with.
+    pub fn tell(&mut self, committed: u64, stamp: Option<u64>) {
+        if self.is(MessageType::MsgHeartbeat)
+            && let Some(stamp) = stamp
+        {
+            self.context = [committed.to_be_bytes(), stamp.to_be_bytes()].concat();
+        }
+    }
+
+    /// What a heartbeat tells: what is committed, and the stamp of its receiver's last answer.
+    #[must_use]
+    pub fn told(&self) -> Option<(u64, u64)> {
+        let (committed, stamp) = self.context.split_first_chunk::<8>()?;
+        let stamp = u64::from_be_bytes(stamp.try_into().ok()?);
+        let told = (u64::from_be_bytes(*committed), stamp);
+        self.is(MessageType::MsgHeartbeat).then_some(told)
+    }
+
+    /// Stamps the answer to a heartbeat.
+    pub fn put_stamp(&mut self, stamp: u64) {
+        if self.is(MessageType::MsgHeartbeatResponse) {
+            self.context = stamp.to_be_bytes().to_vec();
+        }
+    }
+
+    /// The stamp of the answer to a heartbeat.
+    #[must_use]
+    pub fn stamp(&self) -> Option<u64> {
+        let stamp = <[u8; 8]>::try_from(&*self.context).ok()?;
+        let answers = self.is(MessageType::MsgHeartbeatResponse);
+        answers.then_some(u64::from_be_bytes(stamp))
+    }
+
     /// raft-rs' form, if nothing in it can make raft-rs panic. `term_of` tells the term of an entry of the receiver.
     ///
     /// # Errors
@@ -274,7 +312,12 @@ impl RaftMessage {
         }
         (m.request_snapshot, m.reject, m.reject_hint) =
             (self.request_snapshot, self.reject, self.reject_hint);
-        (m.context, m.priority) = (self.context.into(), self.priority);
+        m.priority = self.priority;
+        // Those of heartbeats and their answers are ours.
+        let ours = [MessageType::MsgHeartbeat, MessageType::MsgHeartbeatResponse];
+        if !ours.contains(&kind) {
+            m.context = self.context.into();
+        }
         Ok(m)
     }
 

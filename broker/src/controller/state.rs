@@ -13,6 +13,7 @@ use raft::eraftpb::{Entry, HardState, Message, MessageType};
 use raft::{Config, RawNode, StateRole, Storage};
 
 use super::balancer::{Balancer, Policy};
+use super::contact::Contact;
 use super::image::MetadataImage;
 use super::liveness::Liveness;
 use super::quorum_storage::QuorumStorage;
@@ -195,7 +196,9 @@ pub struct Controller {
     pub(super) succeeds: bool,
     pub(super) liveness: Liveness,
     /// When the leader of the quorum was heard of last.
-    pub(super) leader_heard: Monotonic,
+    pub(super) contact: Contact,
+    /// With what other members stamped their answers last.
+    stamps: BTreeMap<u64, u64>,
     pub(super) balancer: Balancer,
     pub(super) led: Led,
     /// State of the numbers that election timeouts are drawn from.
@@ -282,7 +285,8 @@ impl Controller {
             contacts: BTreeMap::new(),
             succeeds: false,
             liveness: Liveness::default(),
-            leader_heard: now.monotonic,
+            contact: Contact::new(now.monotonic),
+            stamps: BTreeMap::new(),
             balancer: Balancer::default(),
             led: Led::default(),
             random: me.raft_id(),
@@ -332,6 +336,7 @@ impl Controller {
     ///
     /// Panics if an entry that was committed is not one of our commands: the metadata is then of a newer version.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
+        self.contact.pass(now.monotonic);
         match input {
             Input::Propose(ticket, proposal) => {
                 let until = now.monotonic.after(LEADER_PATIENCE);
@@ -348,6 +353,10 @@ impl Controller {
         }
         self.draw_timeout();
         self.drain(now, out);
+        self.contact.renew(self.image.applied);
+        if self.leads() {
+            self.contact.lead();
+        }
     }
 
     pub(super) fn leads(&self) -> bool {
@@ -448,6 +457,7 @@ impl Controller {
         if from != raft_id(&sender.directory) {
             return slog::warn!(self.logger, "message of the quorum is not its sender's"; "from" => from, "broker" => %sender.broker);
         }
+        let (told, stamp) = (message.told(), message.stamp());
         let checked = message.into_raft(known, |index| raft.raft_log.term(index).ok());
         match checked {
             Ok(message) => {
@@ -460,8 +470,13 @@ impl Controller {
                 if let Err(error) = self.node.step(message) {
                     slog::debug!(self.logger, "message of the quorum is not taken"; "error" => %error);
                 }
-                if from == self.node.raft.leader_id {
-                    self.leader_heard = now.monotonic;
+                if let Some(stamp) = stamp {
+                    let _before = self.stamps.insert(from, stamp);
+                }
+                if from == self.node.raft.leader_id
+                    && let Some((committed, stamp)) = told
+                {
+                    self.contact.tell(stamp, committed);
                 }
             }
             Err(error) => {
@@ -504,7 +519,10 @@ impl Controller {
     }
 
     fn send(&self, messages: Vec<RaftMessage>, out: &mut Effects) {
-        for message in messages {
+        let committed = self.node.raft.raft_log.committed;
+        for mut message in messages {
+            message.tell(committed, self.stamps.get(&message.to).copied());
+            message.put_stamp(self.contact.stamp());
             // Who joins knows nobody but those who speak to it.
             let member = self
                 .image

@@ -1,6 +1,6 @@
 //! A client that commits how far it is and asks how far it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use callboard_broker::controller::MetadataImage;
@@ -30,12 +30,11 @@ enum Asked {
 #[derive(Debug)]
 pub struct Committer {
     view: View,
+    group: Text,
+    /// Whether it only asks how far others are.
+    watches: bool,
     of: TopicPartition,
     next: i64,
-    /// What is known to be committed.
-    known: Option<i64>,
-    /// Commits of which nothing certain was heard.
-    uncertain: BTreeSet<i64>,
     asked: BTreeMap<u64, Asked>,
     /// When it was told how far it is.
     pub told_at: Micros,
@@ -44,20 +43,16 @@ pub struct Committer {
 impl Committer {
     /// Has committed nothing yet of a partition.
     #[must_use]
-    pub fn new(client: usize, of: TopicPartition) -> Self {
+    pub fn new(client: usize, (group, watches): (Text, bool), of: TopicPartition) -> Self {
         Self {
             view: View::new(client, TopicName::consumer_offsets()),
+            group,
+            watches,
             of,
             next: 0,
-            known: None,
-            uncertain: BTreeSet::new(),
             asked: BTreeMap::new(),
             told_at: 0,
         }
-    }
-
-    fn group(&self) -> Text {
-        Text::from(format!("group-{}", self.view.client))
     }
 
     /// Asks something, if nothing is asked.
@@ -71,9 +66,9 @@ impl Committer {
         let Some((node, _, topic_id)) = self.view.leader(0) else {
             return self.view.refresh(hub);
         };
-        let (question, asked) = match hub.now < HEALED && hub.random.percent(60) {
+        let (question, asked) = match hub.now < HEALED && hub.random.percent(60) && !self.watches {
             true => self.commit(),
-            false => self.offset(),
+            false => self.offset(hub),
         };
         let id = self.view.question();
         let _none = self.asked.insert(id, asked);
@@ -89,7 +84,7 @@ impl Committer {
     fn commit(&mut self) -> (Question, Asked) {
         self.next += 1;
         let commit = Commit {
-            group: self.group(),
+            group: self.group.clone(),
             generation: -1,
             member: Text::default(),
             instance: None,
@@ -103,10 +98,11 @@ impl Committer {
         (Question::Commit(commit), Asked::Commit(self.next))
     }
 
-    fn offset(&self) -> (Question, Asked) {
-        let (group, partitions) = (self.group(), Some(vec![self.of.clone()]));
+    fn offset(&self, hub: &Hub) -> (Question, Asked) {
+        let (group, partitions) = (self.group.clone(), Some(vec![self.of.clone()]));
+        let known = hub.truth.committed.get(&self.group).copied();
         let question = Question::Offsets { group, partitions };
-        (question, Asked::Offset(self.known))
+        (question, Asked::Offset(known))
     }
 
     /// Metadata came.
@@ -123,7 +119,7 @@ impl Committer {
             (Asked::Commit(offset), Ok(Answer::Committed(errors)))
                 if errors == [ErrorCode::None] =>
             {
-                self.known = Some(offset);
+                let _before = hub.truth.committed.insert(self.group.clone(), offset);
                 hub.coverage.commits += 1;
             }
             (Asked::Offset(known), Ok(Answer::Offsets(offsets))) => {
@@ -131,23 +127,22 @@ impl Committer {
                 self.judge(hub, known, told.map(|o| o.offset.get()));
             }
             (Asked::Commit(_) | Asked::Offset(_), _) => {
-                self.uncertain(asked);
-                self.view.refresh(hub);
+                self.uncertain(hub, asked);
             }
         }
     }
 
-    fn uncertain(&mut self, asked: Asked) {
+    fn uncertain(&mut self, hub: &mut Hub, asked: Asked) {
         if let Asked::Commit(offset) = asked {
-            let _new = self.uncertain.insert(offset);
+            let _new = hub.truth.uncertain.insert((self.group.clone(), offset));
         }
+        self.view.refresh(hub);
     }
 
     /// A question was not answered for long.
     pub fn unanswered(&mut self, hub: &mut Hub, id: u64) {
         if let Some(asked) = self.asked.remove(&id) {
-            self.uncertain(asked);
-            self.view.refresh(hub);
+            self.uncertain(hub, asked);
         }
     }
 
@@ -156,12 +151,13 @@ impl Committer {
         self.told_at = hub.now;
         let is_right = match told {
             Some(told) => {
-                told >= known.unwrap_or(0) && told <= self.next || self.uncertain.contains(&told)
+                let late = (self.group.clone(), told);
+                told >= known.unwrap_or(0) || hub.truth.uncertain.contains(&late)
             }
             None => known.is_none(),
         };
         if !is_right {
-            let group = self.group();
+            let group = &self.group;
             hub.truth.violate(|| {
                 format!(
                     "I16: {group} is told that {told:?} is committed, {known:?} was known to be"

@@ -92,6 +92,10 @@ pub struct Truth {
     terms: BTreeMap<u64, BrokerId>,
     /// Versions of partitions that a leader's proposal changed.
     altered: BTreeSet<(Uuid, i32, i32)>,
+    /// What groups without members are known to have committed.
+    pub committed: BTreeMap<Text, i64>,
+    /// Their commits of which nothing certain was heard: they may be done late.
+    pub uncertain: BTreeSet<(Text, i64)>,
     /// The group whose members share the partitions.
     pub group: Group,
     /// Whether more was committed, or others are in sync, since it was looked at last.

@@ -274,8 +274,7 @@ impl Running {
             return;
         };
         controller.step(now, input, &mut self.effects);
-        self.published
-            .note_contact(controller.contact(now.monotonic));
+        self.published.note_contact(controller.contact());
         self.settle(hub);
     }
 

@@ -2,6 +2,7 @@
 
 use callboard_broker::controller::Input;
 use callboard_broker::controller::Ticket;
+use callboard_broker::coordinator::Question;
 use callboard_broker::leader::{Ends, reign_end};
 use callboard_broker::peer::protocol::What;
 use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
@@ -126,7 +127,10 @@ impl Running {
             ) => {
                 let partition = TopicPartition::new(TopicName::consumer_offsets(), 0);
                 let at = self.now_of(&partition);
-                if !self.leads(hub, &partition, topic_id) {
+                let now = hub.clock(self.skew_ms).monotonic;
+                let reads = matches!(*question, Question::Offsets { .. });
+                let is_old = reads && self.published.may_be_replaced(now);
+                if is_old || !self.leads(hub, &partition, topic_id) {
                     let answer = Err(ErrorCode::NotCoordinator);
                     let message = Message::Answered { id, answer };
                     return hub.send(Place::Node(self.node), client, message);

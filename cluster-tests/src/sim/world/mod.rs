@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use callboard_broker::controller::{Command, MetadataImage};
 use callboard_broker::storage::disk::SimulatedDisk;
+use callboard_common::kafka::Text;
 use callboard_common::{BrokerId, TopicName, TopicPartition, Uuid};
 
 use crate::sim::client::{Client, Consumer, Producer};
@@ -118,8 +119,10 @@ impl World {
         let mut clients: Vec<Client> = producers.chain(consumers).collect();
         if plan.groups {
             let of = TopicPartition::new(topic.clone(), 0);
-            for _ in 0..COMMITTERS {
-                let committer = Committer::new(clients.len(), of.clone());
+            for number in 0..COMMITTERS {
+                // The second asks how far the first is.
+                let committer = (Text::from("alone"), number > 0);
+                let committer = Committer::new(clients.len(), committer, of.clone());
                 clients.push(Client::Committer(committer));
             }
             for _ in 0..MEMBERS {

@@ -1,0 +1,110 @@
+//! When a member last knew all that the quorum had decided, and the quorum knew of the member; pure.
+
+use std::time::Duration;
+
+use callboard_common::Monotonic;
+
+use super::liveness::SESSION;
+
+/// Time passes in smaller steps than this, or the process hangs.
+const HANG: Duration = Duration::from_millis(300);
+
+/// See the module. To hear of the quorum is not enough: who was cut off hears of it again before it hears what was decided
+/// meanwhile, perhaps that others have its place; and a process that hung reads what was sent long ago. So a member stamps its
+/// answers with its time, its leader sends the stamp back with what is committed, and what counts is the stamp: nobody judges
+/// a member earlier than a session after it.
+#[derive(Debug)]
+pub(super) struct Contact {
+    now: Monotonic,
+    last: Monotonic,
+    /// The same while it leads the quorum itself.
+    led: Monotonic,
+    /// When it went on after it had hung.
+    woke: Option<Monotonic>,
+    /// The stamp that came back, and what was committed then, which is not all applied here yet. The first of those counts:
+    /// while more is committed all the time, later ones would never be reached.
+    told: Option<(Monotonic, u64)>,
+}
+
+impl Contact {
+    /// A member that starts now.
+    pub(super) fn new(now: Monotonic) -> Self {
+        Self {
+            now,
+            last: now,
+            led: now,
+            woke: None,
+            told: None,
+        }
+    }
+
+    /// It is later now.
+    pub(super) fn pass(&mut self, now: Monotonic) {
+        if now.since(self.now) > HANG {
+            self.woke = Some(now);
+        }
+        self.now = now;
+    }
+
+    /// It leads the quorum itself: it would step down if a majority were silent (check-quorum), unless it has just hung.
+    pub(super) fn lead(&mut self) {
+        if self.woke.is_none_or(|woke| self.now.since(woke) > SESSION) {
+            self.led = self.now;
+        }
+    }
+
+    /// With what an answer is stamped, in milliseconds.
+    pub(super) fn stamp(&self) -> u64 {
+        self.now.0.as_millis() as u64
+    }
+
+    /// The leader of the quorum has an answer that was stamped so, and says that entries up to `committed` are committed.
+    pub(super) fn tell(&mut self, stamp: u64, committed: u64) {
+        let at = Monotonic(Duration::from_millis(stamp));
+        // A stamp of an earlier life, or somebody's invention.
+        if at <= self.now {
+            let _first = self.told.get_or_insert((at, committed));
+        }
+    }
+
+    /// Entries up to `applied` are known here.
+    pub(super) fn renew(&mut self, applied: u64) {
+        if let Some((at, _)) = self.told.take_if(|(_, committed)| *committed <= applied) {
+            self.last = self.last.max(at);
+        }
+    }
+
+    /// Until then nothing was decided that is not known here.
+    pub(super) fn last(&self) -> Monotonic {
+        self.last
+    }
+
+    /// The same of a member that leads the quorum.
+    pub(super) fn led(&self) -> Monotonic {
+        self.led
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hears_of_the_quorum_has_contact_when_it_knows_what_was_decided() {
+        let at = |ms| Monotonic(Duration::from_millis(ms));
+        let mut contact = Contact::new(at(0));
+        contact.pass(at(1000));
+        contact.tell(100, 7);
+        contact.renew(6);
+        assert_eq!(contact.last(), at(0));
+        contact.tell(200, 9);
+        contact.renew(7);
+        assert_eq!(contact.last(), at(100), "the first that was told counts");
+        contact.tell(300, 9);
+        contact.renew(9);
+        assert_eq!(contact.last(), at(300));
+        contact.tell(5000, 9);
+        contact.renew(9);
+        assert_eq!(contact.last(), at(300), "that time has not come");
+    }
+}
