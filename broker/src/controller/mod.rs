@@ -30,6 +30,7 @@ pub mod raft_wire;
 pub mod records;
 pub mod recovery;
 mod state;
+mod talking;
 
 pub use actor::ControllerActor;
 pub use appended::Appended;

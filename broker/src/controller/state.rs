@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use callboard_common::{BrokerId, Monotonic, Now, Uuid};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, HardState, Message, MessageType};
+use raft::eraftpb::{Entry, HardState, Message};
 use raft::{Config, RawNode, StateRole, Storage};
 
 use super::balancer::{Balancer, Policy};
@@ -17,7 +17,7 @@ use super::contact::Contact;
 use super::image::MetadataImage;
 use super::liveness::Liveness;
 use super::quorum_storage::QuorumStorage;
-use super::raft_wire::{Known, Quorum, RaftMessage};
+use super::raft_wire::{Quorum, RaftMessage};
 use super::records::{Command, Member, Outcome, Refusal, encode};
 use crate::planted::{self, Bug};
 
@@ -195,10 +195,10 @@ pub struct Controller {
     /// Whether this member asks for votes without waiting, because the leader is dead.
     pub(super) succeeds: bool,
     pub(super) liveness: Liveness,
-    /// When the leader of the quorum was heard of last.
+    /// Until when all that the quorum decided is known here.
     pub(super) contact: Contact,
     /// With what other members stamped their answers last.
-    stamps: BTreeMap<u64, u64>,
+    pub(super) stamps: BTreeMap<u64, u64>,
     pub(super) balancer: Balancer,
     pub(super) led: Led,
     /// State of the numbers that election timeouts are drawn from.
@@ -445,46 +445,6 @@ impl Controller {
         }
     }
 
-    fn message(&mut self, now: Now, sender: Member, message: RaftMessage) {
-        let raft = &self.node.raft;
-        let known = Known {
-            id: self.me.raft_id(),
-            term: raft.term,
-            last_index: raft.raft_log.last_index(),
-            committed: raft.raft_log.committed,
-        };
-        let from = message.from;
-        if from != raft_id(&sender.directory) {
-            return slog::warn!(self.logger, "message of the quorum is not its sender's"; "from" => from, "broker" => %sender.broker);
-        }
-        let (told, stamp) = (message.told(), message.stamp());
-        let checked = message.into_raft(known, |index| raft.raft_log.term(index).ok());
-        match checked {
-            Ok(message) => {
-                self.liveness.heard(from, now.monotonic);
-                let _before = self.contacts.insert(from, sender);
-                let asks_to_lead = message.get_msg_type() == MessageType::MsgTimeoutNow;
-                if asks_to_lead && self.image_is_pending() {
-                    return;
-                }
-                if let Err(error) = self.node.step(message) {
-                    slog::debug!(self.logger, "message of the quorum is not taken"; "error" => %error);
-                }
-                if let Some(stamp) = stamp {
-                    let _before = self.stamps.insert(from, stamp);
-                }
-                if from == self.node.raft.leader_id
-                    && let Some((committed, stamp)) = told
-                {
-                    self.contact.tell(stamp, committed);
-                }
-            }
-            Err(error) => {
-                slog::warn!(self.logger, "message of the quorum is refused"; "from" => from, "error" => %error);
-            }
-        }
-    }
-
     fn tick(&mut self, now: Now, out: &mut Effects) {
         // While an image that was taken is not counted yet, Raft cannot look at what is behind it, as it does before it
         // asks for votes.
@@ -515,23 +475,6 @@ impl Controller {
         for command in self.balancer.plan(now.monotonic, &self.image) {
             self.propose_here(None, &command, out);
             self.balancer.planned_until = self.node.raft.raft_log.last_index();
-        }
-    }
-
-    fn send(&self, messages: Vec<RaftMessage>, out: &mut Effects) {
-        let committed = self.node.raft.raft_log.committed;
-        for mut message in messages {
-            message.tell(committed, self.stamps.get(&message.to).copied());
-            message.put_stamp(self.contact.stamp());
-            // Who joins knows nobody but those who speak to it.
-            let member = self
-                .image
-                .members
-                .get(&message.to)
-                .or(self.contacts.get(&message.to));
-            if let Some(member) = member {
-                out.push_back(Effect::Send(member.clone(), Box::new(message)));
-            }
         }
     }
 

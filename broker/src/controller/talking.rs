@@ -1,0 +1,69 @@
+//! What members of the quorum say to each other.
+
+use callboard_common::Now;
+use raft::eraftpb::MessageType;
+
+use super::raft_wire::{Known, RaftMessage};
+use super::records::Member;
+use super::state::{Controller, Effect, Effects, raft_id};
+
+impl Controller {
+    /// Another member says something.
+    pub(super) fn message(&mut self, now: Now, sender: Member, message: RaftMessage) {
+        let raft = &self.node.raft;
+        let known = Known {
+            id: self.me.raft_id(),
+            term: raft.term,
+            last_index: raft.raft_log.last_index(),
+            committed: raft.raft_log.committed,
+        };
+        let from = message.from;
+        if from != raft_id(&sender.directory) {
+            return slog::warn!(self.logger, "message of the quorum is not its sender's"; "from" => from, "broker" => %sender.broker);
+        }
+        let (told, stamp) = (message.told(), message.stamp());
+        let checked = message.into_raft(known, |index| raft.raft_log.term(index).ok());
+        match checked {
+            Ok(message) => {
+                self.liveness.heard(from, now.monotonic);
+                let _before = self.contacts.insert(from, sender);
+                let asks_to_lead = message.get_msg_type() == MessageType::MsgTimeoutNow;
+                if asks_to_lead && self.image_is_pending() {
+                    return;
+                }
+                if let Err(error) = self.node.step(message) {
+                    slog::debug!(self.logger, "message of the quorum is not taken"; "error" => %error);
+                }
+                if let Some(stamp) = stamp {
+                    let _before = self.stamps.insert(from, stamp);
+                }
+                if from == self.node.raft.leader_id
+                    && let Some((committed, stamp)) = told
+                {
+                    self.contact.tell(stamp, committed);
+                }
+            }
+            Err(error) => {
+                slog::warn!(self.logger, "message of the quorum is refused"; "from" => from, "error" => %error);
+            }
+        }
+    }
+
+    /// Says something to other members.
+    pub(super) fn send(&self, messages: Vec<RaftMessage>, out: &mut Effects) {
+        let committed = self.node.raft.raft_log.committed;
+        for mut message in messages {
+            message.tell(committed, self.stamps.get(&message.to).copied());
+            message.put_stamp(self.contact.stamp());
+            // Who joins knows nobody but those who speak to it.
+            let member = self
+                .image
+                .members
+                .get(&message.to)
+                .or(self.contacts.get(&message.to));
+            if let Some(member) = member {
+                out.push_back(Effect::Send(member.clone(), Box::new(message)));
+            }
+        }
+    }
+}
