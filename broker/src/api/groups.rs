@@ -57,8 +57,7 @@ impl Api {
             return Err(ErrorCode::NotCoordinator);
         }
         let now = self.shared().clock.now().monotonic;
-        let reads = matches!(question, Question::Offsets { .. });
-        if reads && self.0.published.may_be_replaced(now) {
+        if question.reads_offsets() && self.0.published.may_be_replaced(now) {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
         let coordinator = self

@@ -51,16 +51,19 @@ impl Published {
     /// Whether this node has not heard of the quorum for longer than its lease: others may have its place.
     #[must_use]
     pub fn is_cut_off(&self, now: Monotonic) -> bool {
-        let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
-        self.has_peers && now.since(contact) > LEASE && !planted::is(Bug::StaleLeaderServes)
+        self.has_outlived(LEASE, now)
     }
 
     /// Whether others may have this node's place by now, if it is cut off. What would be wrong if it were old, such as what a
     /// group has committed, is not answered then.
     #[must_use]
     pub fn may_be_replaced(&self, now: Monotonic) -> bool {
+        self.has_outlived(READ_LEASE, now)
+    }
+
+    fn has_outlived(&self, lease: Duration, now: Monotonic) -> bool {
         let contact = Monotonic(Duration::from_millis(self.contact_ms.load(Relaxed)));
-        self.has_peers && now.since(contact) > READ_LEASE && !planted::is(Bug::StaleLeaderServes)
+        self.has_peers && now.since(contact) > lease && !planted::is(Bug::StaleLeaderServes)
     }
 
     /// Nodes that count as alive and whose tripwire has broken: the metadata is about to say that they are dead, or their

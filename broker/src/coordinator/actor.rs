@@ -12,7 +12,8 @@ use futures::future::BoxFuture;
 use slog::{Logger, error, info, warn};
 use tokio::sync::oneshot;
 
-use super::replay::{Replay, batches};
+use super::records::batches;
+use super::replay::Replay;
 use super::state::{
     Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId,
 };

@@ -103,6 +103,14 @@ pub enum Question {
     },
 }
 
+impl Question {
+    /// Whether the answer says what is committed: one that is old would be wrong.
+    #[must_use]
+    pub fn reads_offsets(&self) -> bool {
+        matches!(self, Self::Offsets { .. })
+    }
+}
+
 /// What a coordinator answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(

@@ -7,7 +7,7 @@ use callboard_common::kafka::messages::{
 };
 use callboard_common::kafka::{Codec, DecodeError, Decoder, Encoder, Message, Text};
 use callboard_common::protocol::groups::Blob;
-use callboard_common::record::Record;
+use callboard_common::record::{Batch, BatchBuilder, Compression, Record};
 use callboard_common::{LeaderEpoch, Offset, TopicName, TopicPartition};
 
 use super::offsets::CommittedOffset;
@@ -15,6 +15,8 @@ use super::offsets::CommittedOffset;
 /// Kafka's brokers of every supported version read these versions.
 const OFFSET_VALUE_VERSION: i16 = 3;
 const GROUP_VALUE_VERSION: i16 = 3;
+/// A batch of records is closed beyond this size; far below `max.message.bytes`.
+const BATCH_BYTES: usize = 256 << 10;
 
 /// A change of the coordinator's durable state; no value is a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,6 +255,25 @@ fn read_group(bytes: Bytes) -> Result<GroupValue, GroupRecordError> {
         changed_at: value.current_state_timestamp,
         members: value.members.into_iter().map(member).collect(),
     })
+}
+
+/// Packs records into batches, stamped with `now` in milliseconds.
+#[must_use]
+pub fn batches(records: &[GroupRecord], now: i64) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    let mut open = BatchBuilder::new(Compression::None);
+    for record in records {
+        let (key, value) = record.encode();
+        open.push(now, Some(&key), value.as_deref(), &[]);
+        if open.size_bytes() > BATCH_BYTES {
+            batches
+                .push(std::mem::replace(&mut open, BatchBuilder::new(Compression::None)).build());
+        }
+    }
+    if open.count() > 0 {
+        batches.push(open.build());
+    }
+    batches
 }
 
 #[cfg(test)]

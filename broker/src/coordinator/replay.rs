@@ -2,14 +2,12 @@
 
 use bytes::Bytes;
 use callboard_common::Offset;
-use callboard_common::record::{Batch, BatchBuilder, Compression};
+use callboard_common::record::Batch;
 
 use super::records::GroupRecord;
 use crate::leader::Ends;
 use crate::planted::{self, Bug};
 
-/// A batch of records is closed beyond this size; far below `max.message.bytes`.
-const BATCH_BYTES: usize = 256 << 10;
 /// Nothing of ours is larger when decompressed, whatever the topic holds.
 const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
 
@@ -71,23 +69,4 @@ impl Replay {
         }
         Ok(false)
     }
-}
-
-/// Packs records into batches, stamped with `now` in milliseconds.
-#[must_use]
-pub fn batches(records: &[GroupRecord], now: i64) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let mut open = BatchBuilder::new(Compression::None);
-    for record in records {
-        let (key, value) = record.encode();
-        open.push(now, Some(&key), value.as_deref(), &[]);
-        if open.size_bytes() > BATCH_BYTES {
-            batches
-                .push(std::mem::replace(&mut open, BatchBuilder::new(Compression::None)).build());
-        }
-    }
-    if open.count() > 0 {
-        batches.push(open.build());
-    }
-    batches
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use callboard_broker::controller::MetadataImage;
 use callboard_common::record::{Batch, BatchBuilder, Compression};
-use callboard_common::{LeaderEpoch, Offset, TopicName, TopicPartition, Uuid};
+use callboard_common::{LeaderEpoch, Offset, TopicName};
 
 use super::committer::Committer;
 use super::event::{Event, Message, NotFetched, NotProduced, OfClient, Place};
@@ -14,80 +14,14 @@ use super::leading::is_out_of_order;
 use super::member::Member;
 use super::plan::{HEALED, MS};
 use super::truth::number_of;
+use super::view::{PATIENCE, View};
 
-/// A question is asked again after this.
-pub(super) const PATIENCE: u64 = 1_500 * MS;
 /// Batches of one partition under way.
 const IN_FLIGHT: usize = 4;
 /// Between two fetches of one partition.
 const FETCH_PAUSE: u64 = 150 * MS;
 /// Whoever waits for a new leader asks again after this.
 const HUNT_PAUSE: u64 = 5 * MS;
-
-/// What both kinds of client know of the cluster.
-#[derive(Debug)]
-pub(super) struct View {
-    pub(super) client: usize,
-    image: Arc<MetadataImage>,
-    topic: TopicName,
-    /// The topic of this name that is written or read.
-    topic_id: Option<Uuid>,
-    next_question: u64,
-    asks_metadata: bool,
-}
-
-impl View {
-    pub(super) fn new(client: usize, topic: TopicName) -> Self {
-        Self {
-            client,
-            image: Arc::default(),
-            topic,
-            topic_id: None,
-            next_question: 0,
-            asks_metadata: false,
-        }
-    }
-
-    /// The node that leads a partition, as far as is known, with its reign.
-    pub(super) fn leader(&self, number: i32) -> Option<(usize, LeaderEpoch, Uuid)> {
-        let topic = self.image.topics.get(&self.topic)?;
-        let partition = topic.partitions.get(usize::try_from(number).ok()?)?;
-        Some((partition.leader?.0 as usize - 1, partition.epoch, topic.id))
-    }
-
-    fn of(&self, number: i32) -> TopicPartition {
-        TopicPartition::new(self.topic.clone(), number)
-    }
-
-    /// Asks some node who leads.
-    pub(super) fn refresh(&mut self, hub: &mut Hub) {
-        let node = hub.random.below(hub.plan.nodes as u64) as usize;
-        hub.send(
-            Place::Client(self.client),
-            Place::Node(node),
-            Message::Metadata,
-        );
-    }
-
-    /// Takes newer metadata; whether the topic is another one of its name: what was meant for the old one is gone with it.
-    pub(super) fn described(&mut self, image: Arc<MetadataImage>) -> bool {
-        // A node may be behind.
-        if image.applied >= self.image.applied {
-            self.image = image;
-        }
-        let topic_id = self.image.topics.get(&self.topic).map(|t| t.id);
-        let is_another = topic_id.is_some() && topic_id != self.topic_id;
-        if is_another {
-            self.topic_id = topic_id;
-        }
-        is_another
-    }
-
-    pub(super) fn question(&mut self) -> u64 {
-        self.next_question += 1;
-        self.next_question
-    }
-}
 
 #[derive(Debug)]
 struct Sent {

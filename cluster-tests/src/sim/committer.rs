@@ -9,10 +9,10 @@ use callboard_broker::coordinator::{Answer, Question};
 use callboard_common::kafka::Text;
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 
-use super::client::{PATIENCE, View};
-use super::event::{Event, Message, OfClient, Place};
+use super::event::{Event, OfClient};
 use super::hub::Hub;
 use super::plan::{HEALED, MS, Micros};
+use super::view::{PATIENCE, View};
 
 /// Between two questions.
 const PAUSE: Micros = 120 * MS;
@@ -70,15 +70,8 @@ impl Committer {
             true => self.commit(),
             false => self.offset(hub),
         };
-        let id = self.view.question();
+        let id = self.view.ask(hub, (node, topic_id), question, PATIENCE);
         let _none = self.asked.insert(id, asked);
-        let message = Message::Ask {
-            id,
-            topic_id,
-            question: Box::new(question),
-        };
-        hub.send(Place::Client(client), Place::Node(node), message);
-        hub.after(PATIENCE, Event::Client(client, OfClient::Unanswered(id)));
     }
 
     fn commit(&mut self) -> (Question, Asked) {

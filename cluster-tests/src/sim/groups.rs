@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use callboard_broker::coordinator::replay::{Replay, batches};
+use callboard_broker::coordinator::records::batches;
+use callboard_broker::coordinator::replay::Replay;
 use callboard_broker::coordinator::{
     Answer, Coordinator, Effect, Effects, GroupConfig, Input, Question, Ticket, WriteId,
 };
@@ -215,10 +216,6 @@ impl Groups {
     pub fn arm(&mut self, files: &Files, cx: &mut Cx<'_>) {
         let Some(core) = &self.core else { return };
         let deadline = core.next_deadline();
-        if self.armed != Some(deadline) {
-            self.armed = Some(deadline);
-            let wait = (deadline.0.as_micros() as u64).saturating_sub(cx.hub.now);
-            files.later(cx, wait, OfPartition::Groups);
-        }
+        files.arm(cx, &mut self.armed, deadline, OfPartition::Groups);
     }
 }

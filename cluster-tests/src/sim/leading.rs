@@ -108,16 +108,18 @@ impl Leading {
             .into_iter()
             .filter_map(|r| number(r.value))
             .collect();
-        let ticket = self.ticket(Caller::Producer(from, id, numbers));
-        let epoch = self.leader.epoch();
-        let acks = Acks::All;
-        let input = Input::Produce {
-            ticket,
-            batch,
-            acks,
-            epoch,
-        };
+        let input = self.append(batch, Caller::Producer(from, id, numbers));
         self.step(files, cx, input)
+    }
+
+    /// Somebody wants a batch appended.
+    fn append(&mut self, batch: Batch, caller: Caller) -> Input {
+        Input::Produce {
+            ticket: self.ticket(caller),
+            batch,
+            acks: Acks::All,
+            epoch: self.leader.epoch(),
+        }
     }
 
     /// A consumer wants what follows an offset.
@@ -229,15 +231,7 @@ impl Leading {
             }
             match groups.work() {
                 Some(Work::Append(write, batch)) => {
-                    let (ticket, epoch) =
-                        (self.ticket(Caller::Coordinator(write)), self.leader.epoch());
-                    let acks = Acks::All;
-                    let input = Input::Produce {
-                        ticket,
-                        batch,
-                        acks,
-                        epoch,
-                    };
+                    let input = self.append(batch, Caller::Coordinator(write));
                     self.advance(files, cx, input)?;
                 }
                 Some(Work::DeleteBefore(offset)) => {
@@ -289,12 +283,7 @@ impl Leading {
 
     fn arm(&mut self, files: &Files, cx: &mut Cx<'_>) {
         let deadline = self.leader.next_deadline();
-        if self.armed != Some(deadline) {
-            self.armed = Some(deadline);
-            let at = deadline.0.as_micros() as u64;
-            let wait = at.saturating_sub(cx.hub.now);
-            files.later(cx, wait, OfPartition::Deadline);
-        }
+        files.arm(cx, &mut self.armed, deadline, OfPartition::Deadline);
     }
 
     /// The core's deadline has come.

@@ -13,10 +13,10 @@ use callboard_common::protocol::groups::{
 };
 use callboard_common::{ErrorCode, Offset, TopicName, TopicPartition};
 
-use super::client::{PATIENCE, View};
-use super::event::{Event, Message, OfClient, Place};
+use super::event::{Event, OfClient};
 use super::hub::Hub;
 use super::plan::{HEALED, MS, Micros};
+use super::view::{PATIENCE, View};
 
 /// The group of all members.
 const GROUP: &str = "team";
@@ -120,16 +120,8 @@ impl Member {
             Asked::Join | Asked::Sync(_) => 2 * PATIENCE,
             Asked::Heartbeat | Asked::Offsets(_) | Asked::Commit(..) | Asked::Leave => PATIENCE,
         };
-        let id = self.view.question();
+        let id = self.view.ask(hub, (node, topic_id), question, patience);
         self.asked = Some((id, asked));
-        let question = Box::new(question);
-        let message = Message::Ask {
-            id,
-            topic_id,
-            question,
-        };
-        hub.send(Place::Client(client), Place::Node(node), message);
-        hub.after(patience, Event::Client(client, OfClient::Unanswered(id)));
     }
 
     fn next(&mut self, hub: &mut Hub) -> (Question, Asked) {

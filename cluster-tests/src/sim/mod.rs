@@ -22,4 +22,5 @@ pub mod replica;
 pub mod runner;
 pub mod syncing;
 pub mod truth;
+mod view;
 pub mod world;

@@ -10,7 +10,9 @@ use callboard_broker::storage::log::{Opened, Removal, Snapshot};
 use callboard_broker::storage::{Log, LogFiles, StorageError};
 use callboard_broker::supervision::{RestartLimit, Restarts, Verdict};
 use callboard_broker::topic_config::TopicConfig;
-use callboard_common::{BrokerId, LeaderEpoch, Now, Offset, TopicName, TopicPartition, Uuid};
+use callboard_common::{
+    BrokerId, LeaderEpoch, Monotonic, Now, Offset, TopicName, TopicPartition, Uuid,
+};
 
 use super::event::{Event, OfNode, OfPartition};
 use super::following::{Following, Then};
@@ -97,6 +99,20 @@ impl Files {
     pub fn later(&self, cx: &mut Cx<'_>, wait: Micros, what: OfPartition) {
         let event = OfNode::Partition(self.key.clone(), self.incarnation, what);
         cx.hub.after(wait, Event::Node(cx.node, cx.life, event));
+    }
+
+    /// Arms a core's deadline, unless it is armed already.
+    pub fn arm(
+        &self,
+        cx: &mut Cx<'_>,
+        armed: &mut Option<Monotonic>,
+        deadline: Monotonic,
+        what: OfPartition,
+    ) {
+        if armed.replace(deadline) != Some(deadline) {
+            let wait = (deadline.0.as_micros() as u64).saturating_sub(cx.hub.now);
+            self.later(cx, wait, what);
+        }
     }
 
     /// Something begins to run beside the actor.

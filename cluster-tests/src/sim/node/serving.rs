@@ -2,7 +2,6 @@
 
 use callboard_broker::controller::Input;
 use callboard_broker::controller::Ticket;
-use callboard_broker::coordinator::Question;
 use callboard_broker::leader::{Ends, reign_end};
 use callboard_broker::peer::protocol::What;
 use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
@@ -128,8 +127,7 @@ impl Running {
                 let partition = TopicPartition::new(TopicName::consumer_offsets(), 0);
                 let at = self.now_of(&partition);
                 let now = hub.clock(self.skew_ms).monotonic;
-                let reads = matches!(*question, Question::Offsets { .. });
-                let is_old = reads && self.published.may_be_replaced(now);
+                let is_old = question.reads_offsets() && self.published.may_be_replaced(now);
                 if is_old || !self.leads(hub, &partition, topic_id) {
                     let answer = Err(ErrorCode::NotCoordinator);
                     let message = Message::Answered { id, answer };

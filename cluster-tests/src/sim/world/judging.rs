@@ -93,7 +93,6 @@ impl World {
             })
             .sum();
         self.judge_groups();
-        let topics = self.topics();
         let (truth, rotten) = (&mut self.hub.truth, &self.hub.rotten);
         if waiting > 0 {
             truth.violate(|| {
@@ -120,7 +119,7 @@ impl World {
                 node + 1,
                 running.image.applied
             ));
-            for (name, _) in &topics {
+            for (name, _) in &self.topics {
                 let topic = running.image.topics.get(name);
                 for (number, partition) in topic.into_iter().flat_map(|t| t.numbered()) {
                     if partition.isr.len() < partition.replicas.len() || partition.leader.is_none()
@@ -132,7 +131,7 @@ impl World {
             running.compare(truth, rotten.contains(&node));
         }
         said.iter().for_each(|line| self.hub.remember(line));
-        for (name, partitions) in topics {
+        for (name, partitions) in self.topics.clone() {
             for number in 0..partitions {
                 let partition = TopicPartition::new(name.clone(), number);
                 self.judge_partition(&partition);

@@ -78,6 +78,8 @@ pub struct World {
     machines: Vec<Machine>,
     clients: Vec<Client>,
     topic: TopicName,
+    /// The topics that must be there, with their partitions.
+    topics: Vec<(TopicName, i32)>,
     topics_made: u8,
     /// The newest metadata that any node has seen.
     newest: Arc<MetadataImage>,
@@ -129,6 +131,10 @@ impl World {
                 clients.push(Client::Member(Member::new(clients.len(), topic.clone())));
             }
         }
+        let mut topics = vec![(topic.clone(), plan.partitions)];
+        if plan.groups {
+            topics.push((TopicName::consumer_offsets(), 1));
+        }
         let mut hub = Hub::new(plan);
         for node in 0..machines.len() {
             hub.after(MS * node as u64, Event::Start(node));
@@ -145,6 +151,7 @@ impl World {
             machines,
             clients,
             topic,
+            topics,
             topics_made: 0,
             newest: Arc::default(),
             topic_due: 0,
@@ -365,23 +372,11 @@ impl World {
         }
     }
 
-    /// The topics that must be there, with their partitions.
-    fn topics(&self) -> Vec<(TopicName, i32)> {
-        let offsets = self
-            .hub
-            .plan
-            .groups
-            .then(|| (TopicName::consumer_offsets(), 1));
-        let orders = (self.topic.clone(), self.hub.plan.partitions);
-        [orders].into_iter().chain(offsets).collect()
-    }
-
     /// Creates the topics when all nodes are there for the first time, and whenever one is not there.
     fn want_topics(&mut self, node: usize) {
         if self.hub.now < self.topic_due {
             return;
         }
-        let topics = self.topics();
         let Some(running) = &mut self.machines[node].running else {
             return;
         };
@@ -392,7 +387,8 @@ impl World {
             self.hub.plan.replicas
         };
         let is_missing = |(topic, _): &(TopicName, i32)| !running.image.topics.contains_key(topic);
-        let missing: Vec<(TopicName, i32)> = topics.into_iter().filter(is_missing).collect();
+        let missing = self.topics.iter().filter(|t| is_missing(t));
+        let missing: Vec<(TopicName, i32)> = missing.cloned().collect();
         if alive < enough || missing.is_empty() {
             return;
         }
