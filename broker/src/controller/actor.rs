@@ -12,7 +12,7 @@ use slog::{Drain, Logger, error, warn};
 use tokio::sync::oneshot;
 
 use super::balancer::Policy;
-use super::log_file::MetadataLog;
+use super::log_file::{MetadataLog, RESERVE_BYTES};
 pub use super::published::Published;
 use super::quorum::QuorumView;
 use super::raft_wire::RaftMessage;
@@ -195,7 +195,7 @@ impl ControllerActor {
             start
                 .runtime
                 .background()
-                .ask(move || MetadataLog::open(disk, &dir))
+                .ask(move || MetadataLog::open(disk, &dir, RESERVE_BYTES))
                 .await
         };
         ctx.wait(opening.into_actor(self).map(|opened, actor, ctx| {

@@ -26,7 +26,8 @@ const SNAPSHOT: &str = "metadata.image";
 /// What images were called before partitions had replicas.
 const OLD_SNAPSHOT: &str = "metadata.snapshot";
 const RESERVE: &str = "metadata.reserve";
-const RESERVE_BYTES: usize = 4 << 20;
+/// Kept free for metadata when the disk is full.
+pub const RESERVE_BYTES: usize = 4 << 20;
 /// Frames are as large as a write of Raft at most.
 const FRAME_LIMIT_BYTES: usize = 64 << 20;
 const LOG_LIMIT_BYTES: u64 = 1 << 30;
@@ -38,6 +39,7 @@ pub struct MetadataLog {
     dir: PathBuf,
     file: Arc<dyn File>,
     end: u64,
+    reserve_bytes: usize,
 }
 
 /// What was found on disk.
@@ -118,12 +120,16 @@ fn holds_a_frame(bytes: &[u8]) -> bool {
 }
 
 impl MetadataLog {
-    /// Opens or creates the log of a data directory. Blocks.
+    /// Opens or creates the log of a data directory, with so much kept free for it. Blocks.
     ///
     /// # Errors
     ///
     /// [`StorageError::Contradiction`] if it is damaged before its end.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Self, Restored), StorageError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        reserve_bytes: usize,
+    ) -> Result<(Self, Restored), StorageError> {
         let path = dir.join(LOG);
         let saved = Self::read_snapshot(&*disk, dir)?;
         let file = disk
@@ -163,6 +169,7 @@ impl MetadataLog {
             dir: dir.to_owned(),
             file,
             end: whole as u64,
+            reserve_bytes,
         };
         log.refill_reserve();
         log.disk
@@ -302,8 +309,8 @@ impl MetadataLog {
         let fill = || -> io::Result<()> {
             let file = self.disk.create(&path)?;
             let size = file.size()?;
-            if size < RESERVE_BYTES as u64 {
-                file.write_at(&[&vec![0; RESERVE_BYTES - size as usize]], size)?;
+            if size < self.reserve_bytes as u64 {
+                file.write_at(&[&vec![0; self.reserve_bytes - size as usize]], size)?;
             }
             Ok(())
         };
@@ -327,7 +334,7 @@ mod tests {
     }
 
     fn open(disk: &SimulatedDisk) -> Result<(MetadataLog, Restored), StorageError> {
-        MetadataLog::open(Arc::new(disk.clone()), Path::new(DIR))
+        MetadataLog::open(Arc::new(disk.clone()), Path::new(DIR), RESERVE_BYTES)
     }
 
     fn write(n: u8) -> Persisted {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::builder::StartError;
 use super::cluster::{FORMS, JOINS};
 use super::prepare::lock;
-use crate::controller::log_file::{self, MetadataLog};
+use crate::controller::log_file::{self, MetadataLog, RESERVE_BYTES};
 use crate::controller::recovery::{self, Remains};
 use crate::storage::StorageError;
 use crate::storage::disk::{Disk, RealDisk, replace_whole};
@@ -40,7 +40,7 @@ fn open(dir: &Path) -> Result<(MetadataLog, MetaProperties, Remains), StartError
     };
     let meta = MetaProperties::read(&RealDisk, dir)?;
     let meta = meta.ok_or_else(|| contradiction("it is no data directory of a node".into()))?;
-    let (log, restored) = MetadataLog::open(Arc::new(RealDisk), dir)?;
+    let (log, restored) = MetadataLog::open(Arc::new(RealDisk), dir, RESERVE_BYTES)?;
     let remains = recovery::remains(restored).map_err(|e| contradiction(e.to_string()))?;
     Ok((log, meta, remains))
 }

@@ -48,7 +48,7 @@ pub(super) fn copy_in(content: &mut Vec<u8>, parts: &[&[u8]], at: u64) {
 }
 
 /// The names directly below `dir`.
-pub(super) fn children<'a>(dir: &Path, paths: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
+fn children<'a>(dir: &Path, paths: impl Iterator<Item = &'a PathBuf>) -> Vec<String> {
     let mut names: Vec<String> = paths
         .filter(|p| p.parent() == Some(dir))
         .filter_map(|p| p.file_name()?.to_str().map(str::to_owned))
@@ -58,7 +58,7 @@ pub(super) fn children<'a>(dir: &Path, paths: impl Iterator<Item = &'a PathBuf>)
 }
 
 /// The same path with the directory `from` in front replaced by `to`.
-pub(super) fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
+fn moved(path: &Path, from: &Path, to: &Path) -> Option<PathBuf> {
     let below = path.strip_prefix(from).ok()?;
     Some(if below.as_os_str().is_empty() {
         to.to_owned()

@@ -5,6 +5,7 @@
 //! whole or not at all; after a failed sync anything may be true of the bytes that it covered.
 
 mod memory;
+mod name;
 mod real;
 mod simulated;
 

@@ -5,14 +5,16 @@
 //! that fails marks the sectors clean without copying them: programs go on seeing bytes that the medium does
 //! not have, as Linux shows them (RELIABILITY, section 0).
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::memory::{children, copy_in, copy_out, moved};
+use super::memory::{copy_in, copy_out};
+use super::name::Name;
 use super::{Disk, File};
 
 const SECTOR_BYTES: u64 = 512;
@@ -22,15 +24,18 @@ struct Inode {
     seen: Vec<u8>,
     medium: Vec<u8>,
     dirty: BTreeSet<u64>,
+    /// Whether the two may differ; a sync that failed says so for ever.
+    differs: bool,
+    lied: bool,
 }
 
 #[derive(Debug)]
 struct World {
     random: u64,
-    names: BTreeMap<PathBuf, u64>,
-    durable_names: BTreeMap<PathBuf, u64>,
-    dirs: BTreeSet<PathBuf>,
-    durable_dirs: BTreeSet<PathBuf>,
+    names: BTreeMap<Name, u64>,
+    durable_names: BTreeMap<Name, u64>,
+    dirs: BTreeSet<Name>,
+    durable_dirs: BTreeSet<Name>,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     capacity_bytes: u64,
@@ -95,6 +100,9 @@ impl World {
     }
 
     fn tear(&mut self, number: u64) {
+        if !self.inode(number).differs {
+            return;
+        }
         let mut inode = self.inodes.remove(&number).expect("inodes are only added");
         let dirty = std::mem::take(&mut inode.dirty);
         // A size that grew is kept as far as sectors made it; a size that shrank is kept or not.
@@ -108,7 +116,8 @@ impl World {
                 copy_in(&mut inode.medium, &[&inode.seen[from..to]], from as u64);
             }
         }
-        inode.seen = inode.medium.clone();
+        inode.seen.clone_from(&inode.medium);
+        (inode.differs, inode.lied) = (false, false);
         drop(self.inodes.insert(number, inode));
     }
 }
@@ -139,13 +148,13 @@ impl SimulatedDisk {
         let mut world = self.0.lock();
         world.power_until = u64::MAX;
         let (seen, durable) = (world.names.clone(), world.durable_names.clone());
-        let paths: BTreeSet<_> = seen.keys().chain(durable.keys()).cloned().collect();
-        for path in paths {
-            let (new, old) = (seen.get(&path).copied(), durable.get(&path).copied());
+        let names: BTreeSet<_> = seen.keys().chain(durable.keys()).cloned().collect();
+        for name in names {
+            let (new, old) = (seen.get(&name).copied(), durable.get(&name).copied());
             let kept = if new == old || world.coin() { new } else { old };
             match kept {
-                Some(inode) => drop(world.durable_names.insert(path, inode)),
-                None => drop(world.durable_names.remove(&path)),
+                Some(inode) => drop(world.durable_names.insert(name, inode)),
+                None => drop(world.durable_names.remove(&name)),
             }
         }
         let all: Vec<u64> = world.inodes.keys().copied().collect();
@@ -156,7 +165,7 @@ impl SimulatedDisk {
         let dirs = world.dirs.clone();
         world
             .names
-            .retain(|path, _| path.parent().is_some_and(|p| dirs.contains(p)));
+            .retain(|name, _| name.parent().is_some_and(|p| dirs.contains(p)));
         world.durable_names = world.names.clone();
     }
 
@@ -212,7 +221,7 @@ impl SimulatedDisk {
     /// Panics if there is no such file or byte.
     pub fn rot(&self, path: &Path, at: u64, mask: u8) {
         let mut world = self.0.lock();
-        let number = world.names[path];
+        let number = world.names[&Name::from(path)];
         let inode = world.inode(number);
         inode.seen[at as usize] ^= mask;
         if let Some(byte) = inode.medium.get_mut(at as usize) {
@@ -223,16 +232,17 @@ impl SimulatedDisk {
 
 impl Disk for SimulatedDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let name = Name::from(path);
         let mut world = self.0.lock();
-        if !world.names.contains_key(path) {
+        if !world.names.contains_key(&name) {
             world.change()?;
-            if !path.parent().is_some_and(|p| world.dirs.contains(p)) {
+            if !name.parent().is_some_and(|p| world.dirs.contains(p)) {
                 return Err(io::ErrorKind::NotFound.into());
             }
             let number = world.next_inode;
             world.next_inode += 1;
             drop(world.inodes.insert(number, Inode::default()));
-            let _before = world.names.insert(path.to_owned(), number);
+            let _before = world.names.insert(name, number);
         }
         drop(world);
         self.open(path)
@@ -243,7 +253,7 @@ impl Disk for SimulatedDisk {
             .0
             .lock()
             .names
-            .get(path)
+            .get(&Name::from(path))
             .ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimulatedFile {
             world: self.0.clone(),
@@ -254,96 +264,104 @@ impl Disk for SimulatedDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
         world.change()?;
-        let _gone = world.names.remove(path);
+        let _gone = world.names.remove(&Name::from(path));
         Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
         world.change()?;
-        if let Some(inode) = world.names.remove(from) {
-            let _replaced = world.names.insert(to.to_owned(), inode);
+        let (from, to) = (Name::from(from), Name::from(to));
+        if let Some(inode) = world.names.remove(&from) {
+            let _replaced = world.names.insert(to, inode);
             return Ok(());
         }
-        if !world.dirs.contains(from) {
+        if !world.dirs.contains(&from) {
             return Err(io::ErrorKind::NotFound.into());
         }
         // Directories are renamed with what is in them, at once and durably: no code relies on less.
-        let rename = |paths: &BTreeMap<PathBuf, u64>| {
-            paths
-                .iter()
-                .map(|(p, i)| (moved(p, from, to).unwrap_or_else(|| p.clone()), *i))
-                .collect()
+        let rename = |names: &BTreeMap<Name, u64>| {
+            let moved = |(name, inode): (&Name, &u64)| (name.moved(&from, &to), *inode);
+            names.iter().map(moved).collect()
         };
         (world.names, world.durable_names) = (rename(&world.names), rename(&world.durable_names));
-        let rename = |dirs: &BTreeSet<PathBuf>| {
-            dirs.iter()
-                .map(|d| moved(d, from, to).unwrap_or_else(|| d.clone()))
-                .collect()
-        };
+        let rename = |dirs: &BTreeSet<Name>| dirs.iter().map(|d| d.moved(&from, &to)).collect();
         (world.dirs, world.durable_dirs) = (rename(&world.dirs), rename(&world.durable_dirs));
         Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let dir = Name::from(dir);
         let world = self.0.lock();
-        if !world.dirs.contains(dir) {
+        if !world.dirs.contains(&dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(children(dir, world.names.keys().chain(&world.dirs)))
+        let inside = dir.inside();
+        let names = world.names.range(inside.clone()..).map(|(name, _)| name);
+        let names = names.take_while(|n| n.begins_with(&inside));
+        let dirs = world.dirs.range(inside.clone()..);
+        let dirs = dirs.take_while(|d| d.begins_with(&inside));
+        let children = names
+            .chain(dirs)
+            .filter(|n| n.parent() == Some(dir.borrow()));
+        let mut names: Vec<_> = children.filter_map(Name::last).map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
         world.change()?;
-        world.dirs.extend(dir.ancestors().map(Path::to_owned));
+        let dir = Name::from(dir);
+        world.dirs.extend(dir.ancestors());
         // The root is there before anything else.
-        let roots: Vec<_> = dir
-            .ancestors()
-            .filter(|a| a.parent().is_none_or(|p| p.parent().is_none()))
-            .collect();
-        world
-            .durable_dirs
-            .extend(roots.into_iter().map(Path::to_owned));
+        let roots = dir.ancestors().filter(|a| a.depth() <= 1);
+        world.durable_dirs.extend(roots);
         Ok(())
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
         world.change()?;
-        world.names.retain(|path, _| !path.starts_with(dir));
-        world.dirs.retain(|path| !path.starts_with(dir));
+        let dir = Name::from(dir);
+        world.names.retain(|name, _| !name.is_within(&dir));
+        world.dirs.retain(|name| !name.is_within(&dir));
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.0.lock();
         world.change()?;
-        let inside = |path: &Path| path.parent() == Some(dir);
+        let dir = Name::from(dir);
+        let inside = dir.inside();
+        let is_child = |name: &Name| name.parent() == Some(dir.borrow());
         let World {
             names,
             durable_names,
+            dirs,
+            durable_dirs,
             ..
         } = &mut *world;
-        let below = |path: &PathBuf| path.starts_with(dir);
-        let durable = durable_names.range(dir.to_owned()..);
-        let durable = durable.map(|(p, _)| p).take_while(|p| below(p));
-        let gone: Vec<PathBuf> = durable
-            .filter(|p| inside(p) && !names.contains_key(*p))
+        let below = |name: &Name| name.begins_with(&inside);
+        let durable = durable_names.range(inside.clone()..);
+        let durable = durable.map(|(name, _)| name).take_while(|name| below(name));
+        let gone: Vec<Name> = durable
+            .filter(|name| is_child(name) && !names.contains_key(*name))
             .cloned()
             .collect();
-        for path in gone {
-            let _gone = durable_names.remove(&path);
+        for name in gone {
+            let _gone = durable_names.remove(&name);
         }
-        let there = names.range(dir.to_owned()..);
-        for (path, inode) in there.take_while(|(p, _)| below(p)) {
-            if inside(path) && durable_names.get(path) != Some(inode) {
-                let _before = durable_names.insert(path.clone(), *inode);
+        let there = names.range(inside.clone()..);
+        for (name, inode) in there.take_while(|(name, _)| below(name)) {
+            if is_child(name) && durable_names.get(name) != Some(inode) {
+                let _before = durable_names.insert(name.clone(), *inode);
             }
         }
-        let dirs: BTreeSet<_> = world.dirs.iter().filter(|d| inside(d)).cloned().collect();
-        world.durable_dirs.retain(|path| !inside(path));
-        world.durable_dirs.extend(dirs);
+        durable_dirs.retain(|name| !is_child(name));
+        let there = dirs.range(inside.clone()..);
+        let there = there.take_while(|name| below(name));
+        durable_dirs.extend(there.filter(|name| is_child(name)).cloned());
         Ok(())
     }
 }
@@ -379,17 +397,23 @@ impl File for SimulatedFile {
         };
         let inode = world.inode(self.inode);
         let grows = (at + length).saturating_sub(inode.seen.len() as u64);
+        // What lies between the old end and the first byte is zeros, and as new as the bytes are.
+        let from = at.min(inode.seen.len() as u64);
         let fits = if grows <= room {
             length
         } else {
             length - (grows - room).min(length)
         };
-        let bytes = parts.concat();
-        copy_in(&mut inode.seen, &[&bytes[..fits as usize]], at);
+        inode.differs = true;
+        if fits == length {
+            copy_in(&mut inode.seen, parts, at);
+        } else {
+            copy_in(&mut inode.seen, &[&parts.concat()[..fits as usize]], at);
+        }
         if fits > 0 {
             inode
                 .dirty
-                .extend(at / SECTOR_BYTES..=(at + fits - 1) / SECTOR_BYTES);
+                .extend(from / SECTOR_BYTES..=(at + fits - 1) / SECTOR_BYTES);
         }
         // As the real one, it writes what fits before it says that the rest does not.
         if fits < length {
@@ -403,6 +427,13 @@ impl File for SimulatedFile {
         let mut world = self.world.lock();
         world.change()?;
         let inode = world.inode(self.inode);
+        let before = inode.seen.len() as u64;
+        inode.differs |= before != size;
+        if before < size {
+            inode
+                .dirty
+                .extend(before / SECTOR_BYTES..=(size - 1) / SECTOR_BYTES);
+        }
         inode.seen.resize(size as usize, 0);
         Ok(())
     }
@@ -412,11 +443,14 @@ impl File for SimulatedFile {
         world.change()?;
         if world.failing_syncs > 0 {
             world.failing_syncs -= 1;
-            world.inode(self.inode).dirty.clear();
+            let inode = world.inode(self.inode);
+            inode.dirty.clear();
+            inode.lied = true;
             return Err(eio());
         }
         world.syncs += 1;
         let inode = world.inode(self.inode);
+        inode.differs = inode.lied;
         inode.medium.truncate(inode.seen.len());
         for sector in std::mem::take(&mut inode.dirty) {
             let from = (sector * SECTOR_BYTES) as usize;

@@ -31,6 +31,8 @@ use crate::sim::replica::{Ask, Cx, Replica};
 
 /// The data directory.
 pub const DATA: &str = "/data";
+/// Kept free for metadata: less than a node keeps, because zeros take the simulator's time.
+const RESERVE_BYTES: usize = 64 << 10;
 /// Between two attempts to come in.
 const COME_PAUSE: u64 = 100 * MS;
 /// A question to another node is given up after this.
@@ -216,7 +218,7 @@ impl Running {
         self.effects.clear();
         self.writes.clear();
         self.writing = None;
-        let opened = MetadataLog::open(self.disk.clone(), Path::new(DATA));
+        let opened = MetadataLog::open(self.disk.clone(), Path::new(DATA), RESERVE_BYTES);
         let (log, restored) = opened.map_err(|e| e.to_string())?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let now = hub.clock(self.skew_ms);
