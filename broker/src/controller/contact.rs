@@ -16,14 +16,37 @@ const HANG: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Contact {
     now: Monotonic,
-    last: Monotonic,
-    /// The same while it leads the quorum itself.
-    led: Monotonic,
+    heard: Knowledge,
+    /// The same while it leads the quorum itself: others may have written what its own disk has not, and what is committed so
+    /// is not applied here.
+    led: Knowledge,
     /// When it went on after it had hung.
     woke: Option<Monotonic>,
-    /// The stamp that came back, and what was committed then, which is not all applied here yet. The first of those counts:
-    /// while more is committed all the time, later ones would never be reached.
+}
+
+/// Until when all that was decided is known here.
+#[derive(Debug)]
+struct Knowledge {
+    last: Monotonic,
+    /// A time, and what was committed then, which is not all applied here yet. The first of those counts: while more is committed
+    /// all the time, later ones would never be reached.
     told: Option<(Monotonic, u64)>,
+}
+
+impl Knowledge {
+    fn new(last: Monotonic) -> Self {
+        Self { last, told: None }
+    }
+
+    fn tell(&mut self, at: Monotonic, committed: u64) {
+        let _first = self.told.get_or_insert((at, committed));
+    }
+
+    fn renew(&mut self, applied: u64) {
+        if let Some((at, _)) = self.told.take_if(|(_, committed)| *committed <= applied) {
+            self.last = self.last.max(at);
+        }
+    }
 }
 
 impl Contact {
@@ -31,10 +54,9 @@ impl Contact {
     pub(super) fn new(now: Monotonic) -> Self {
         Self {
             now,
-            last: now,
-            led: now,
+            heard: Knowledge::new(now),
+            led: Knowledge::new(now),
             woke: None,
-            told: None,
         }
     }
 
@@ -46,10 +68,11 @@ impl Contact {
         self.now = now;
     }
 
-    /// It leads the quorum itself: it would step down if a majority were silent (check-quorum), unless it has just hung.
-    pub(super) fn lead(&mut self) {
+    /// It leads the quorum itself, where entries up to `committed` are committed: it would step down if a majority were silent
+    /// (check-quorum), unless it has just hung.
+    pub(super) fn lead(&mut self, committed: u64) {
         if self.woke.is_none_or(|woke| self.now.since(woke) > SESSION) {
-            self.led = self.now;
+            self.led.tell(self.now, committed);
         }
     }
 
@@ -63,25 +86,24 @@ impl Contact {
         let at = Monotonic(Duration::from_millis(stamp));
         // A stamp of an earlier life, or somebody's invention.
         if at <= self.now {
-            let _first = self.told.get_or_insert((at, committed));
+            self.heard.tell(at, committed);
         }
     }
 
     /// Entries up to `applied` are known here.
     pub(super) fn renew(&mut self, applied: u64) {
-        if let Some((at, _)) = self.told.take_if(|(_, committed)| *committed <= applied) {
-            self.last = self.last.max(at);
-        }
+        self.heard.renew(applied);
+        self.led.renew(applied);
     }
 
     /// Until then nothing was decided that is not known here.
     pub(super) fn last(&self) -> Monotonic {
-        self.last
+        self.heard.last
     }
 
     /// The same of a member that leads the quorum.
     pub(super) fn led(&self) -> Monotonic {
-        self.led
+        self.led.last
     }
 }
 
@@ -106,5 +128,24 @@ mod tests {
         contact.tell(5000, 9);
         contact.renew(9);
         assert_eq!(contact.last(), at(300), "that time has not come");
+    }
+
+    #[test]
+    fn who_leads_the_quorum_may_know_less_than_what_others_have_written() {
+        let at = |ms| Monotonic(Duration::from_millis(ms));
+        let mut contact = Contact::new(at(0));
+        for (now, committed, applied, led) in [
+            (100, 7, 7, 100),
+            (200, 8, 7, 100),
+            (300, 9, 7, 100),
+            (400, 9, 8, 200),
+            (500, 9, 9, 500),
+            (600, 9, 9, 600),
+        ] {
+            contact.pass(at(now));
+            contact.lead(committed);
+            contact.renew(applied);
+            assert_eq!(contact.led(), at(led), "at {now} ms");
+        }
     }
 }

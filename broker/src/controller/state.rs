@@ -353,10 +353,10 @@ impl Controller {
         }
         self.draw_timeout();
         self.drain(now, out);
-        self.contact.renew(self.image.applied);
         if self.leads() {
-            self.contact.lead();
+            self.contact.lead(self.node.raft.raft_log.committed);
         }
+        self.contact.renew(self.image.applied);
     }
 
     pub(super) fn leads(&self) -> bool {

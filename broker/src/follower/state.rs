@@ -61,7 +61,7 @@ pub struct Follower {
     epoch: LeaderEpoch,
     position: Position,
     high_watermark: Offset,
-    /// What the leader said to be committed, whether it is here or not.
+    /// Below it lies all that the leader or those before it have committed, whether it is here or not.
     told: Option<Offset>,
     log_start: Offset,
     producers: ProducerTable,
@@ -91,7 +91,7 @@ impl Follower {
         self.high_watermark
     }
 
-    /// Whether all that the leader has committed is durable here.
+    /// Whether all that was committed is durable here.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.told.is_some_and(|told| self.position.synced >= told)
@@ -129,7 +129,8 @@ impl Follower {
             // It will be told what is true by its own metadata.
             What::TooOld(..) | What::NotLeader => return out.push_back(Effect::Wait),
         }
-        self.told = self.told.max(Some(part.high_watermark));
+        let bound = part.high_watermark.max(part.reign_start);
+        self.told = self.told.max(Some(bound));
         let known = part.high_watermark.min(self.position.end);
         self.high_watermark = self.high_watermark.max(known);
         let start = part.log_start.min(self.high_watermark);
@@ -201,6 +202,7 @@ mod tests {
             epoch: EPOCH,
             high_watermark: Offset::new(4),
             log_start: Offset::ZERO,
+            reign_start: Offset::ZERO,
             what,
         }
     }
@@ -240,6 +242,23 @@ mod tests {
         assert_eq!(f.high_watermark(), Offset::new(4));
         let effects = step(&mut f, Input::Synced(Offset::new(6)));
         assert!(matches!(effects[..], [Effect::Report(p)] if p.synced.get() == 6));
+    }
+
+    /// A new leader does not know at once what those before it have committed.
+    #[test]
+    fn who_lacks_what_earlier_reigns_may_have_committed_is_not_whole() {
+        let mut f = follower();
+        assert!(!f.is_whole(), "it has heard nothing");
+        let told = |reign_start| Part {
+            high_watermark: Offset::ZERO,
+            reign_start: Offset::new(reign_start),
+            ..part(What::HighWatermark)
+        };
+        assert_eq!(step(&mut f, Input::Sent(told(3))), []);
+        assert!(!f.is_whole());
+        let mut f = follower();
+        assert_eq!(step(&mut f, Input::Sent(told(2))), []);
+        assert!(f.is_whole());
     }
 
     #[test]

@@ -455,6 +455,7 @@ impl Feed {
             epoch: position.epoch,
             high_watermark: committed.high_watermark,
             log_start: committed.log_start,
+            reign_start: committed.reign_start,
             what,
         };
         match self.parts.send(part).await {

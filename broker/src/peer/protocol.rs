@@ -109,6 +109,9 @@ pub struct Part {
     pub high_watermark: Offset,
     /// The leader's first record.
     pub log_start: Offset,
+    /// The end of the leader's log when its reign began: what earlier reigns committed lies below, whether or not the leader
+    /// knows that it is committed.
+    pub reign_start: Offset,
     /// The rest.
     pub what: What,
 }
@@ -241,6 +244,7 @@ mod tests {
             epoch: LeaderEpoch(5),
             high_watermark: Offset::new(300),
             log_start: Offset::new(1),
+            reign_start: Offset::new(250),
             what,
         }
     }
@@ -286,6 +290,9 @@ mod tests {
         assert_eq!(body, expected);
         let diverged = Parts(vec![part(What::Diverged(LeaderEpoch(4), Offset::new(8)))]);
         let body = hex(&encode(&diverged).expect("it is small"));
-        assert_eq!(body, "0107070707070707070707070707070707040afb580202020810");
+        assert_eq!(
+            body,
+            "0107070707070707070707070707070707040afb580202fbf401020810"
+        );
     }
 }

@@ -556,6 +556,7 @@ impl Leading {
             epoch: position.epoch,
             high_watermark: ends.high_watermark,
             log_start: ends.log_start,
+            reign_start: ends.reign_start,
             what,
         })
     }

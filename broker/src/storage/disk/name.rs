@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(moved("/ab"), Name::from(Path::new("/ab")));
         assert_eq!(moved("/a").parent(), Some(&b"\0x"[..]));
         assert_eq!(moved("/a").last(), Some("y"));
-        let depths = moved("/a").ancestors().map(|a| a.depth());
-        assert_eq!(depths.collect::<Vec<_>>(), [0, 1, 2]);
+        let depths: Vec<_> = to.ancestors().map(|a| a.depth()).collect();
+        assert_eq!(depths, [0, 1, 2]);
     }
 }
