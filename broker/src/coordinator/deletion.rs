@@ -69,7 +69,10 @@ impl Coordinator {
             match record {
                 GroupRecord::Offset { .. } => self.apply_offset(now.wall, record),
                 // Who has joined meanwhile stays; the next assignment writes the group anew.
-                GroupRecord::Group { group, .. } => self.forget_if_unused(&group),
+                GroupRecord::Group { group, .. } if self.is_unused(&group) => {
+                    drop(self.groups.remove(&group));
+                }
+                GroupRecord::Group { .. } => {}
             }
         }
     }

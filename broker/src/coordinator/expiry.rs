@@ -23,7 +23,7 @@ impl Coordinator {
         }
         if self.expire_at <= now.monotonic {
             self.expire_at = now.monotonic.after(EXPIRY_INTERVAL);
-            self.expire_offsets(now, out);
+            self.expire(now, out);
         }
     }
 
@@ -81,23 +81,44 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn forget_if_unused(&mut self, name: &Text) {
+    /// Whether nobody needs a group: it has no members, and no offsets, nor will it have any when what is on its way is durable.
+    pub(super) fn is_unused(&self, name: &Text) -> bool {
+        let of_it = |record: &GroupRecord| matches!(record, GroupRecord::Offset { group, value: Some(_), .. } if group == name);
+        let commits = |(pending, records): &(Pending, Vec<GroupRecord>)| {
+            matches!(pending, Pending::Commit { .. }) && records.iter().any(of_it)
+        };
         let unused = |g: &Group| {
             g.state == GroupState::Empty
                 && g.offsets.is_empty()
                 && g.promised.is_empty()
                 && g.members.is_empty()
         };
-        if self.groups.get(name).is_some_and(unused) {
+        self.groups.get(name).is_some_and(unused) && !self.writes.values().any(commits)
+    }
+
+    /// Forgets a group that nobody needs and of which nothing was written. One that had members keeps its generation until
+    /// [`Coordinator::expire`]: who comes soon is not to get the same one again.
+    pub(super) fn forget_if_unused(&mut self, name: &Text) {
+        let is_new = |g: &Group| g.generation == 0;
+        if self.groups.get(name).is_some_and(is_new) && self.is_unused(name) {
             drop(self.groups.remove(name));
         }
     }
 
-    /// Offsets of groups without members go when they are old enough.
-    pub(super) fn expire_offsets(&mut self, now: Now, out: &mut Effects) {
+    /// Offsets of groups without members go when they are old enough, and groups that nobody needs.
+    pub(super) fn expire(&mut self, now: Now, out: &mut Effects) {
         let keep = i64::try_from(self.config.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         let oldest = now.wall.0.saturating_sub(keep);
+        let mut unused: Vec<Text> = self.groups.keys().cloned().collect();
+        unused.retain(|name| self.is_unused(name));
         let mut records = Vec::new();
+        for name in unused {
+            drop(self.groups.remove(&name));
+            records.push(GroupRecord::Group {
+                group: name,
+                value: None,
+            });
+        }
         for (name, group) in self
             .groups
             .iter()

@@ -48,11 +48,7 @@ impl Coordinator {
         let (max_size, initial_delay) = (self.config.max_size, self.config.initial_rebalance_delay);
         let group = self.group(&join.group, now.wall);
         if !group.supports(&join.protocol_type, &join.protocols) {
-            let without =
-                group.members.is_empty() && group.offsets.is_empty() && group.promised.is_empty();
-            if without {
-                drop(self.groups.remove(&join.group));
-            }
+            self.forget_if_unused(&join.group);
             return refuse(ErrorCode::InconsistentGroupProtocol);
         }
         let known_instance = join
@@ -245,22 +241,11 @@ impl Coordinator {
             out.push_back(Effect::Answer(ticket, Answer::Joined(joined)));
         }
         if group.state == GroupState::Empty {
-            let value = if group.offsets.is_empty() {
-                None
-            } else {
-                Some(group.value(&BTreeMap::new()))
+            let record = GroupRecord::Group {
+                group: name.clone(),
+                value: Some(group.value(&BTreeMap::new())),
             };
-            if value.is_none() && group.promised.is_empty() {
-                drop(self.groups.remove(name));
-            }
-            self.write(
-                Pending::Quiet,
-                vec![GroupRecord::Group {
-                    group: name.clone(),
-                    value,
-                }],
-                out,
-            );
+            self.write(Pending::Quiet, vec![record], out);
         }
     }
 }

@@ -110,10 +110,7 @@ impl Coordinator {
             Some(value) => drop(group.offsets.insert(partition, value)),
             None => drop(group.offsets.remove(&partition)),
         }
-        if group.offsets.is_empty() && group.state == GroupState::Empty && group.promised.is_empty()
-        {
-            drop(self.groups.remove(&name));
-        }
+        self.forget_if_unused(&name);
     }
 
     pub(super) fn group(&mut self, name: &Text, now: Timestamp) -> &mut Group {

@@ -531,6 +531,38 @@ fn a_rewrite_waits_for_writes_under_way() {
     assert_eq!(stepper.log.len(), 2);
 }
 
+/// Who comes soon after all have left does not get a generation once more, whether or not the group has offsets or gets them
+/// late.
+#[test]
+fn a_group_without_members_keeps_its_generation_for_a_while() {
+    for commits in [false, true] {
+        let mut stepper = Stepper::new();
+        let generation = stepper.stable();
+        let mut under_way = match commits {
+            true => stepper.ask(commit("a", generation, 7)).1,
+            false => vec![],
+        };
+        under_way.extend(stepper.ask(leave("a")).1);
+        let _answers = stepper.settle(under_way);
+        let offset = commits.then_some(Offset::new(7));
+        assert_eq!(committed(&stepper.replayed()), offset);
+        let (_, answers) = stepper.join("", "b");
+        assert!(joined(&answers[0].1).generation > generation + 1);
+    }
+}
+
+#[test]
+fn a_group_that_nobody_needs_expires() {
+    let mut stepper = Stepper::new();
+    let _generation = stepper.stable();
+    let _left = stepper.call(leave("a"));
+    assert_eq!(stepper.coordinator.list().len(), 1);
+    assert_eq!(stepper.replayed().list().len(), 1);
+    assert_eq!(stepper.advance(EXPIRY_INTERVAL * 2), []);
+    assert_eq!(stepper.coordinator.list(), []);
+    assert_eq!(stepper.replayed().list(), []);
+}
+
 #[test]
 fn offsets_of_groups_without_members_expire() {
     let mut stepper = Stepper::new();

@@ -269,6 +269,9 @@ async fn replicate(
         let mut fed: BTreeMap<(Uuid, i32), watch::Sender<PartitionPosition>> = BTreeMap::new();
         let mut positions: Positions = protocol::decode(first).map_err(malformed)?;
         loop {
+            for key in std::mem::take(&mut positions.forgotten) {
+                drop(fed.remove(&key));
+            }
             for position in std::mem::take(&mut positions.positions) {
                 let key = (position.topic_id, position.partition);
                 if let Some(feed) = fed.get(&key) {
@@ -285,9 +288,6 @@ async fn replicate(
                     };
                     drop(actix_rt::spawn(feeding.run()));
                 }
-            }
-            for key in std::mem::take(&mut positions.forgotten) {
-                drop(fed.remove(&key));
             }
             let (_, _, body, _) = read(&mut reader).await?;
             positions = protocol::decode(&body).map_err(malformed)?;

@@ -194,18 +194,9 @@ impl Task {
             }
             Order::Detach(key) => {
                 drop(self.followers.remove(&key));
-                next.forgotten.push(key);
+                next.forget(key);
             }
-            Order::Position(position) => {
-                let same = |p: &PartitionPosition| {
-                    (p.topic_id, p.partition) == (position.topic_id, position.partition)
-                };
-                // Only the newest counts; the one before is most likely the last.
-                match next.positions.iter_mut().rev().take(4).find(|p| same(p)) {
-                    Some(older) => *older = position,
-                    None => next.positions.push(position),
-                }
-            }
+            Order::Position(position) => next.put(position),
         }
     }
 

@@ -87,13 +87,33 @@ pub struct PartitionPosition {
     pub last_epoch: Option<LeaderEpoch>,
 }
 
-/// From a follower to a leader: partitions whose position changed, and those that are not followed any more.
+/// From a follower to a leader: partitions whose position changed, and those that are not followed any more. The latter come
+/// first: what was forgotten may be followed anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Positions {
     /// What changed.
     pub positions: Vec<PartitionPosition>,
     /// What is not followed here any more.
     pub forgotten: Vec<(Uuid, i32)>,
+}
+
+impl Positions {
+    /// Adds how far a partition is now.
+    pub fn put(&mut self, position: PartitionPosition) {
+        let key = (position.topic_id, position.partition);
+        let same = |p: &PartitionPosition| (p.topic_id, p.partition) == key;
+        // Only the newest counts; the one before is most likely among the last.
+        match self.positions.iter_mut().rev().take(4).find(|p| same(p)) {
+            Some(older) => *older = position,
+            None => self.positions.push(position),
+        }
+    }
+
+    /// Adds that a partition is not followed any more; what was said of it before counts no more.
+    pub fn forget(&mut self, key: (Uuid, i32)) {
+        self.positions.retain(|p| (p.topic_id, p.partition) != key);
+        self.forgotten.push(key);
+    }
 }
 
 /// From a leader to a follower: what there is for one partition.
@@ -265,6 +285,29 @@ mod tests {
             parts(&frame.body, bytes.slice(1..)),
             Err(PeerCodecError::Length)
         );
+    }
+
+    #[test]
+    fn what_was_forgotten_may_be_followed_anew() {
+        let position = |partition, end| PartitionPosition {
+            topic_id: Uuid([1; 16]),
+            partition,
+            broker_epoch: 9,
+            epoch: LeaderEpoch(2),
+            end: Offset::new(end),
+            synced: Offset::new(end),
+            last_epoch: None,
+        };
+        let mut positions = Positions::default();
+        positions.put(position(1, 5));
+        positions.put(position(2, 5));
+        positions.put(position(1, 6));
+        assert_eq!(positions.positions, [position(1, 6), position(2, 5)]);
+        positions.forget((Uuid([1; 16]), 1));
+        assert_eq!(positions.positions, [position(2, 5)]);
+        positions.put(position(1, 7));
+        assert_eq!(positions.positions, [position(2, 5), position(1, 7)]);
+        assert_eq!(positions.forgotten, [(Uuid([1; 16]), 1)]);
     }
 
     /// What these bytes are must not change: nodes of the next release read them.

@@ -7,20 +7,59 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use super::disk::{Disk, File};
 
-#[derive(Debug, Default)]
-struct Cache {
-    files: BTreeMap<PathBuf, (Arc<dyn File>, u64)>,
-    by_use: BTreeMap<u64, PathBuf>,
-    uses: u64,
+/// A file that the cache holds open.
+#[derive(Debug)]
+struct Entry {
+    file: Arc<dyn File>,
+    /// Whether it was used since it stood first in the queue, or came.
+    is_hot: AtomicBool,
 }
 
-/// Files that were used lately, at most `capacity` of them.
+/// Where somebody remembers a file of the cache, so that it need not be looked up by its path each time.
+#[derive(Debug, Default)]
+pub struct Place(Mutex<Weak<Entry>>);
+
+#[derive(Debug, Default)]
+struct Cache {
+    files: BTreeMap<PathBuf, (Arc<Entry>, u64)>,
+    /// Who goes first if nobody was used meanwhile.
+    queue: BTreeMap<u64, PathBuf>,
+    number: u64,
+}
+
+impl Cache {
+    fn put(&mut self, path: &Path, entry: Arc<Entry>) {
+        self.number += 1;
+        drop(self.queue.insert(self.number, path.to_owned()));
+        let placed = (entry, self.number);
+        drop(self.files.insert(path.to_owned(), placed));
+    }
+
+    fn take(&mut self, path: &Path) -> Option<Arc<Entry>> {
+        let (entry, number) = self.files.remove(path)?;
+        drop(self.queue.remove(&number));
+        Some(entry)
+    }
+
+    /// Lets go of one that was not used since it stood first last.
+    fn let_one_go(&mut self) {
+        while let Some((_, path)) = self.queue.pop_first()
+            && let Some((entry, _)) = self.files.remove(&path)
+            && entry.is_hot.swap(false, Relaxed)
+        {
+            self.put(&path, entry);
+        }
+    }
+}
+
+/// Files that were used lately, at most `capacity` of them (second chance: Corbató, 1968).
 #[derive(Debug)]
 pub struct OpenFiles {
     disk: Arc<dyn Disk>,
@@ -51,40 +90,55 @@ impl OpenFiles {
     ///
     /// As [`Disk::open`] and [`Disk::create`].
     pub fn file(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        Ok(self.entry(path, create)?.file.clone())
+    }
+
+    /// As [`OpenFiles::file`], of a file that has a place; it is asked for its path only if the cache does not hold it.
+    ///
+    /// # Errors
+    ///
+    /// As [`OpenFiles::file`], with the path.
+    pub fn file_at(
+        &self,
+        place: &Place,
+        path: impl FnOnce() -> PathBuf,
+        create: bool,
+    ) -> Result<Arc<dyn File>, (io::Error, PathBuf)> {
+        let mut remembered = place.0.lock();
+        if let Some(entry) = remembered.upgrade() {
+            entry.is_hot.store(true, Relaxed);
+            return Ok(entry.file.clone());
+        }
+        let path = path();
+        let entry = self.entry(&path, create).map_err(|e| (e, path))?;
+        *remembered = Arc::downgrade(&entry);
+        Ok(entry.file.clone())
+    }
+
+    fn entry(&self, path: &Path, create: bool) -> io::Result<Arc<Entry>> {
         let mut cache = self.cache.lock();
-        let cache = &mut *cache;
-        cache.uses += 1;
-        if let Some((file, used)) = cache.files.get_mut(path) {
-            let path = cache.by_use.remove(used).unwrap_or_else(|| path.to_owned());
-            *used = cache.uses;
-            drop(cache.by_use.insert(cache.uses, path));
-            return Ok(file.clone());
+        if let Some((entry, _)) = cache.files.get(path) {
+            entry.is_hot.store(true, Relaxed);
+            return Ok(entry.clone());
         }
-        let file = if create {
-            self.disk.create(path)?
-        } else {
-            self.disk.open(path)?
+        let file = match create {
+            true => self.disk.create(path)?,
+            false => self.disk.open(path)?,
         };
-        if cache.files.len() >= self.capacity
-            && let Some((_, oldest)) = cache.by_use.pop_first()
-        {
-            drop(cache.files.remove(&oldest));
+        if cache.files.len() >= self.capacity {
+            cache.let_one_go();
         }
-        drop(
-            cache
-                .files
-                .insert(path.to_owned(), (file.clone(), cache.uses)),
-        );
-        drop(cache.by_use.insert(cache.uses, path.to_owned()));
-        Ok(file)
+        let entry = Arc::new(Entry {
+            file,
+            is_hot: AtomicBool::new(false),
+        });
+        cache.put(path, entry.clone());
+        Ok(entry)
     }
 
     /// Lets go of a file that is removed or renamed.
     pub fn forget(&self, path: &Path) {
-        let mut cache = self.cache.lock();
-        if let Some((_, used)) = cache.files.remove(path) {
-            drop(cache.by_use.remove(&used));
-        }
+        drop(self.cache.lock().take(path));
     }
 
     /// Lets go of all files below a directory.
@@ -94,12 +148,9 @@ impl OpenFiles {
         let from = (Bound::Included(dir), Bound::Unbounded);
         let below = cache.files.range::<Path, _>(from);
         let below = below.take_while(|(path, _)| path.starts_with(dir));
-        let below: Vec<(PathBuf, u64)> = below
-            .map(|(path, (_, used))| (path.clone(), *used))
-            .collect();
-        for (path, used) in below {
-            drop(cache.files.remove(&path));
-            drop(cache.by_use.remove(&used));
+        let below: Vec<PathBuf> = below.map(|(path, _)| path.clone()).collect();
+        for path in below {
+            drop(cache.take(&path));
         }
     }
 
@@ -122,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_that_was_not_used_for_longest_goes_first() {
+    fn a_file_that_was_not_used_goes_before_one_that_was() {
         let disk = MemoryDisk::default();
         disk.create_dir(Path::new("/d")).expect("created");
         let open = OpenFiles::new(Arc::new(disk), 2);
@@ -132,7 +183,29 @@ mod tests {
         let cache = open.cache.lock();
         let names: Vec<_> = cache.files.keys().map(|p| p.to_str().unwrap()).collect();
         assert_eq!(names, ["/d/a", "/d/c"]);
-        assert_eq!(cache.by_use.len(), 2);
+        assert_eq!(cache.queue.len(), 2);
+    }
+
+    #[test]
+    fn who_remembers_a_file_uses_it_and_finds_it_again_when_it_was_let_go() {
+        let disk = MemoryDisk::default();
+        disk.create_dir(Path::new("/d")).expect("created");
+        let open = OpenFiles::new(Arc::new(disk), 2);
+        let place = Place::default();
+        let a = |create| open.file_at(&place, || "/d/a".into(), create);
+        assert!(a(false).is_err(), "it is not there");
+        let first = a(true).expect("created");
+        first.write_at(&[b"x"], 0).expect("written");
+        drop(open.file(Path::new("/d/b"), true).expect("opened"));
+        let again = open.file_at(&place, || panic!("it is remembered"), false);
+        assert_eq!(again.expect("opened").size().ok(), Some(1));
+        drop(open.file(Path::new("/d/c"), true).expect("opened"));
+        assert_eq!(open.len(), 2);
+        let again = open.file_at(&place, || panic!("it was used"), false);
+        drop(again.expect("it was let stay"));
+        open.forget(Path::new("/d/a"));
+        drop(first);
+        assert_eq!(a(false).expect("opened").size().ok(), Some(1));
     }
 
     #[test]
@@ -149,6 +222,6 @@ mod tests {
         let cache = open.cache.lock();
         let names: Vec<_> = cache.files.keys().map(|p| p.to_str().unwrap()).collect();
         assert_eq!(names, ["/t-1.log", "/t-10/c", "/t-2/d"]);
-        assert_eq!(cache.by_use.len(), 3);
+        assert_eq!(cache.queue.len(), 3);
     }
 }

@@ -205,7 +205,6 @@ impl ReadPlan {
     /// [`StorageError::Damaged`] if the batch that holds the first offset is not whole.
     pub fn run(&self, mode: ReadMode) -> Result<Option<Bytes>, StorageError> {
         let file = self.segment.log()?;
-        let path = self.segment.path("log");
         let mut window = Window::new(
             &*file,
             mode,
@@ -217,13 +216,16 @@ impl ReadPlan {
             Ok(Place::Nothing) => Ok(Some(Bytes::new())),
             Ok(Place::Batch(position, batch)) => Ok(Some(self.extend(&window, position, &batch))),
             Ok(Place::Damaged(position)) => Err(StorageError::Damaged {
-                path,
+                path: self.segment.path("log"),
                 position,
                 offset: self.from,
             }),
             Err(PlaceError::Storage(error)) => Err(error),
             Err(PlaceError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(PlaceError::Io(error)) => Err(StorageError::io("reading", &path)(error)),
+            Err(PlaceError::Io(error)) => Err(StorageError::io(
+                "reading",
+                &self.segment.path("log"),
+            )(error)),
         }
     }
 

@@ -12,7 +12,7 @@ use callboard_common::{LeaderEpoch, Offset, Timestamp};
 
 use super::disk::{File, is_full, read_whole};
 use super::offset_index::{self, IndexEntry};
-use super::open_files::OpenFiles;
+use super::open_files::{OpenFiles, Place};
 use super::time_index::{self, TimeEntry};
 use super::{ReadMode, StorageError};
 
@@ -25,13 +25,21 @@ pub struct SegmentFiles {
     dir: Arc<PathBuf>,
     base: Offset,
     open: Arc<OpenFiles>,
+    log: Place,
+    index: Place,
 }
 
 impl SegmentFiles {
     /// Names the files of the segment that begins at `base`.
     #[must_use]
     pub fn new(dir: Arc<PathBuf>, base: Offset, open: Arc<OpenFiles>) -> Arc<Self> {
-        Arc::new(Self { dir, base, open })
+        Arc::new(Self {
+            dir,
+            base,
+            open,
+            log: Place::default(),
+            index: Place::default(),
+        })
     }
 
     /// The offset the segment begins at.
@@ -52,14 +60,8 @@ impl SegmentFiles {
     ///
     /// What the disk says.
     pub fn log(&self) -> Result<Arc<dyn File>, StorageError> {
-        self.file("log")
-    }
-
-    fn file(&self, ending: &str) -> Result<Arc<dyn File>, StorageError> {
-        let path = self.path(ending);
-        self.open
-            .file(&path, true)
-            .map_err(StorageError::io("opening", &path))
+        let opened = self.open.file_at(&self.log, || self.path("log"), true);
+        opened.map_err(|(error, path)| StorageError::io("opening", &path)(error))
     }
 
     /// Where to begin in the `.log` for an offset, by the index file: an entry or the segment's first batch. The
@@ -73,15 +75,16 @@ impl SegmentFiles {
         offset: Offset,
         mode: ReadMode,
     ) -> Result<Option<Option<IndexEntry>>, StorageError> {
-        let path = self.path("index");
-        let failed = StorageError::io("reading", &path);
         let relative = relative(self.base, offset);
         let search = || -> io::Result<Option<Option<IndexEntry>>> {
-            let file = match self.open.file(&path, false) {
+            let opened = self.open.file_at(&self.index, || self.path("index"), false);
+            let file = match opened {
                 Ok(file) => file,
                 // Without an index the scan begins at the segment's first batch.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(None)),
-                Err(error) => return Err(error),
+                Err((error, _)) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Some(None));
+                }
+                Err((error, _)) => return Err(error),
             };
             let (mut low, mut high) = (0, file.size()? / offset_index::ENTRY_BYTES as u64);
             let mut floor = None;
@@ -107,7 +110,7 @@ impl SegmentFiles {
             }
             Ok(Some(floor))
         };
-        search().map_err(failed)
+        search().map_err(|e| StorageError::io("reading", &self.path("index"))(e))
     }
 
     /// The entries of the index file that are in order.

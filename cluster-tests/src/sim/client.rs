@@ -301,7 +301,12 @@ impl Consumer {
             (self.reigns, self.hunts) = (reigns, false);
             self.fetch(hub);
         }
-        if self.hunts {
+    }
+
+    /// Asks who leads, once per pause, whatever is answered.
+    fn hunt(&mut self, hub: &mut Hub) {
+        if self.hunts && !std::mem::replace(&mut self.view.asks_metadata, true) {
+            self.view.refresh(hub);
             let retry = Event::Client(self.view.client, OfClient::Retry);
             hub.after(HUNT_PAUSE, retry);
         }
@@ -310,10 +315,8 @@ impl Consumer {
     fn died(&mut self, hub: &mut Hub, node: usize) {
         let leads = |n: i32| self.view.leader(n).is_some_and(|(at, _, _)| at == node);
         self.asked.retain(|_, n| !leads(*n));
-        self.hunts = hub.plan.groups && (0..hub.plan.partitions).any(leads);
-        if self.hunts {
-            self.view.refresh(hub);
-        }
+        self.hunts |= hub.plan.groups && (0..hub.plan.partitions).any(leads);
+        self.hunt(hub);
     }
 
     /// I8: what was read is there in every reign (KIP-320).
@@ -419,7 +422,10 @@ impl Client {
             }
             (Self::Producer(p), OfClient::Unanswered(id)) => p.unanswered(hub, id),
             (Self::Consumer(c), OfClient::Act) => c.act(hub),
-            (Self::Consumer(c), OfClient::Retry) => c.view.refresh(hub),
+            (Self::Consumer(c), OfClient::Retry) => {
+                c.view.asks_metadata = false;
+                c.hunt(hub);
+            }
             (Self::Consumer(c), OfClient::Died(node)) => c.died(hub, node),
             (Self::Producer(_) | Self::Committer(_) | Self::Member(_), OfClient::Died(_)) => {}
             (Self::Consumer(c), OfClient::Unanswered(id)) => {

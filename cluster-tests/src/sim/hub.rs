@@ -22,7 +22,8 @@ const WALL_START_MS: i64 = 1_790_000_000_000;
 struct Item {
     at: Micros,
     number: u64,
-    event: Event,
+    /// Items move often.
+    event: Box<Event>,
 }
 
 impl PartialEq for Item {
@@ -163,7 +164,7 @@ impl Hub {
         self.heap.push(Reverse(Item {
             at,
             number: self.number,
-            event,
+            event: Box::new(event),
         }));
     }
 
@@ -180,7 +181,7 @@ impl Hub {
             let line = item.event.to_string();
             self.remember(&line);
         }
-        Some(item.event)
+        Some(*item.event)
     }
 
     /// Makes something part of what two runs of a seed must have in common.

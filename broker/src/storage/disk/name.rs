@@ -1,6 +1,7 @@
 //! A path of a simulated disk as one string of bytes.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Each component with a zero before it; the root is empty. Bytes order names as components order paths, and
@@ -58,8 +59,7 @@ impl Name {
 
     /// Whether it is `dir` or below it.
     pub(super) fn is_within(&self, dir: &Self) -> bool {
-        let below = self.0.strip_prefix(&*dir.0);
-        below.is_some_and(|b| b.first().is_none_or(|b| *b == 0))
+        is_within(&self.0, dir)
     }
 
     /// Whether it begins with what [`Name::inside`] of a directory says.
@@ -75,6 +75,65 @@ impl Name {
             self.clone()
         }
     }
+}
+
+/// Files by the directory that they are in, and what is behind each.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names(BTreeMap<Box<[u8]>, BTreeMap<Name, u64>>);
+
+impl Names {
+    pub(super) fn get(&self, name: &Name) -> Option<u64> {
+        self.inside(name.parent()?)?.get(name).copied()
+    }
+
+    pub(super) fn insert(&mut self, name: Name, inode: u64) {
+        let dir = name.parent().unwrap_or_default().into();
+        let _before = self.0.entry(dir).or_default().insert(name, inode);
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) -> Option<u64> {
+        self.0.get_mut(name.parent()?)?.remove(name)
+    }
+
+    /// What a directory holds.
+    pub(super) fn inside(&self, dir: &[u8]) -> Option<&BTreeMap<Name, u64>> {
+        self.0.get(dir)
+    }
+
+    /// A directory holds what it holds in `other`.
+    pub(super) fn copy_dir(&mut self, dir: &[u8], other: &Self) {
+        match other.inside(dir) {
+            Some(there) if self.inside(dir) == Some(there) => {}
+            Some(there) => drop(self.0.insert(dir.into(), there.clone())),
+            None => drop(self.0.remove(dir)),
+        }
+    }
+
+    /// All of them, directory by directory.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Name, &u64)> {
+        self.0.values().flatten()
+    }
+
+    /// Those whose directory is wanted stay.
+    pub(super) fn retain_dirs(&mut self, is_wanted: impl Fn(&[u8]) -> bool) {
+        self.0.retain(|dir, _| is_wanted(dir));
+    }
+}
+
+impl FromIterator<(Name, u64)> for Names {
+    fn from_iter<I: IntoIterator<Item = (Name, u64)>>(all: I) -> Self {
+        let mut names = Self::default();
+        for (name, inode) in all {
+            names.insert(name, inode);
+        }
+        names
+    }
+}
+
+/// Whether the directory of this name is `dir` or below it.
+pub(super) fn is_within(name: &[u8], dir: &Name) -> bool {
+    let below = name.strip_prefix(&*dir.0);
+    below.is_some_and(|b| b.first().is_none_or(|b| *b == 0))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::memory::{copy_in, copy_out};
-use super::name::Name;
+use super::name::{Name, Names, is_within};
 use super::{Disk, File};
 
 const SECTOR_BYTES: u64 = 512;
@@ -32,8 +32,8 @@ struct Inode {
 #[derive(Debug)]
 struct World {
     random: u64,
-    names: BTreeMap<Name, u64>,
-    durable_names: BTreeMap<Name, u64>,
+    names: Names,
+    durable_names: Names,
     dirs: BTreeSet<Name>,
     durable_dirs: BTreeSet<Name>,
     inodes: BTreeMap<u64, Inode>,
@@ -85,12 +85,9 @@ impl World {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.names
-            .values()
-            .collect::<BTreeSet<_>>()
-            .iter()
-            .map(|i| self.inodes[i].seen.len() as u64)
-            .sum()
+        let inodes: BTreeSet<&u64> = self.names.iter().map(|(_, inode)| inode).collect();
+        let sizes = inodes.iter().map(|i| self.inodes[i].seen.len() as u64);
+        sizes.sum()
     }
 
     fn inode(&mut self, number: u64) -> &mut Inode {
@@ -128,8 +125,8 @@ impl SimulatedDisk {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(World {
             random: seed,
-            names: BTreeMap::new(),
-            durable_names: BTreeMap::new(),
+            names: Names::default(),
+            durable_names: Names::default(),
             dirs: BTreeSet::new(),
             durable_dirs: BTreeSet::new(),
             inodes: BTreeMap::new(),
@@ -148,13 +145,14 @@ impl SimulatedDisk {
         let mut world = self.0.lock();
         world.power_until = u64::MAX;
         let (seen, durable) = (world.names.clone(), world.durable_names.clone());
-        let names: BTreeSet<_> = seen.keys().chain(durable.keys()).cloned().collect();
+        let names = seen.iter().chain(durable.iter()).map(|(name, _)| name);
+        let names: BTreeSet<_> = names.cloned().collect();
         for name in names {
-            let (new, old) = (seen.get(&name).copied(), durable.get(&name).copied());
+            let (new, old) = (seen.get(&name), durable.get(&name));
             let kept = if new == old || world.coin() { new } else { old };
             match kept {
-                Some(inode) => drop(world.durable_names.insert(name, inode)),
-                None => drop(world.durable_names.remove(&name)),
+                Some(inode) => world.durable_names.insert(name, inode),
+                None => _ = world.durable_names.remove(&name),
             }
         }
         let all: Vec<u64> = world.inodes.keys().copied().collect();
@@ -163,9 +161,7 @@ impl SimulatedDisk {
         // A directory whose entry was lost takes what was in it with it.
         world.dirs = world.durable_dirs.clone();
         let dirs = world.dirs.clone();
-        world
-            .names
-            .retain(|name, _| name.parent().is_some_and(|p| dirs.contains(p)));
+        world.names.retain_dirs(|dir| dirs.contains(dir));
         world.durable_names = world.names.clone();
     }
 
@@ -221,7 +217,7 @@ impl SimulatedDisk {
     /// Panics if there is no such file or byte.
     pub fn rot(&self, path: &Path, at: u64, mask: u8) {
         let mut world = self.0.lock();
-        let number = world.names[&Name::from(path)];
+        let number = world.names.get(&Name::from(path)).expect("it is there");
         let inode = world.inode(number);
         inode.seen[at as usize] ^= mask;
         if let Some(byte) = inode.medium.get_mut(at as usize) {
@@ -234,7 +230,7 @@ impl Disk for SimulatedDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let name = Name::from(path);
         let mut world = self.0.lock();
-        if !world.names.contains_key(&name) {
+        if world.names.get(&name).is_none() {
             world.change()?;
             if !name.parent().is_some_and(|p| world.dirs.contains(p)) {
                 return Err(io::ErrorKind::NotFound.into());
@@ -242,19 +238,15 @@ impl Disk for SimulatedDisk {
             let number = world.next_inode;
             world.next_inode += 1;
             drop(world.inodes.insert(number, Inode::default()));
-            let _before = world.names.insert(name, number);
+            world.names.insert(name, number);
         }
         drop(world);
         self.open(path)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let inode = *self
-            .0
-            .lock()
-            .names
-            .get(&Name::from(path))
-            .ok_or(io::ErrorKind::NotFound)?;
+        let found = self.0.lock().names.get(&Name::from(path));
+        let inode = found.ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimulatedFile {
             world: self.0.clone(),
             inode,
@@ -273,17 +265,15 @@ impl Disk for SimulatedDisk {
         world.change()?;
         let (from, to) = (Name::from(from), Name::from(to));
         if let Some(inode) = world.names.remove(&from) {
-            let _replaced = world.names.insert(to, inode);
+            world.names.insert(to, inode);
             return Ok(());
         }
         if !world.dirs.contains(&from) {
             return Err(io::ErrorKind::NotFound.into());
         }
         // Directories are renamed with what is in them, at once and durably: no code relies on less.
-        let rename = |names: &BTreeMap<Name, u64>| {
-            let moved = |(name, inode): (&Name, &u64)| (name.moved(&from, &to), *inode);
-            names.iter().map(moved).collect()
-        };
+        let moved = |(name, inode): (&Name, &u64)| (name.moved(&from, &to), *inode);
+        let rename = |names: &Names| names.iter().map(moved).collect();
         (world.names, world.durable_names) = (rename(&world.names), rename(&world.durable_names));
         let rename = |dirs: &BTreeSet<Name>| dirs.iter().map(|d| d.moved(&from, &to)).collect();
         (world.dirs, world.durable_dirs) = (rename(&world.dirs), rename(&world.durable_dirs));
@@ -297,14 +287,13 @@ impl Disk for SimulatedDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         let inside = dir.inside();
-        let names = world.names.range(inside.clone()..).map(|(name, _)| name);
-        let names = names.take_while(|n| n.begins_with(&inside));
+        let files = world.names.inside(dir.borrow());
+        let files = files.into_iter().flat_map(BTreeMap::keys);
         let dirs = world.dirs.range(inside.clone()..);
         let dirs = dirs.take_while(|d| d.begins_with(&inside));
-        let children = names
-            .chain(dirs)
-            .filter(|n| n.parent() == Some(dir.borrow()));
-        let mut names: Vec<_> = children.filter_map(Name::last).map(str::to_owned).collect();
+        let dirs = dirs.filter(|d| d.parent() == Some(dir.borrow()));
+        let children = files.chain(dirs).filter_map(Name::last);
+        let mut names: Vec<_> = children.map(str::to_owned).collect();
         names.sort();
         Ok(names)
     }
@@ -324,7 +313,7 @@ impl Disk for SimulatedDisk {
         let mut world = self.0.lock();
         world.change()?;
         let dir = Name::from(dir);
-        world.names.retain(|name, _| !name.is_within(&dir));
+        world.names.retain_dirs(|name| !is_within(name, &dir));
         world.dirs.retain(|name| !name.is_within(&dir));
         Ok(())
     }
@@ -342,25 +331,10 @@ impl Disk for SimulatedDisk {
             durable_dirs,
             ..
         } = &mut *world;
-        let below = |name: &Name| name.begins_with(&inside);
-        let durable = durable_names.range(inside.clone()..);
-        let durable = durable.map(|(name, _)| name).take_while(|name| below(name));
-        let gone: Vec<Name> = durable
-            .filter(|name| is_child(name) && !names.contains_key(*name))
-            .cloned()
-            .collect();
-        for name in gone {
-            let _gone = durable_names.remove(&name);
-        }
-        let there = names.range(inside.clone()..);
-        for (name, inode) in there.take_while(|(name, _)| below(name)) {
-            if is_child(name) && durable_names.get(name) != Some(inode) {
-                let _before = durable_names.insert(name.clone(), *inode);
-            }
-        }
+        durable_names.copy_dir(dir.borrow(), names);
         durable_dirs.retain(|name| !is_child(name));
         let there = dirs.range(inside.clone()..);
-        let there = there.take_while(|name| below(name));
+        let there = there.take_while(|name| name.begins_with(&inside));
         durable_dirs.extend(there.filter(|name| is_child(name)).cloned());
         Ok(())
     }

@@ -296,10 +296,10 @@ impl Log {
     /// What to sync so that everything up to the log's end is durable; `None` if it is.
     #[must_use]
     pub fn sync_request(&mut self) -> Option<SyncRequest> {
-        let unsynced = self
-            .segments
-            .iter()
-            .filter_map(|s| Some((s.files.path("log"), s.unsynced.clone()?)));
+        let unsynced = self.segments.iter().filter_map(|s| {
+            let file = s.unsynced.clone()?;
+            Some((s.files.path("log"), file))
+        });
         let files: Vec<_> = unsynced.collect();
         let dir = self
             .names_unsynced

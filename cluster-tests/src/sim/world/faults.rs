@@ -94,6 +94,7 @@ impl World {
                 let until = self.hub.now + length;
                 let paused = &mut self.machines[node].paused_until;
                 *paused = (*paused).max(until);
+                self.ends_after(fault, length);
             }
             What::Isolate(length) => {
                 self.cut_off(node, true, (true, true), true);
@@ -189,6 +190,9 @@ impl World {
             What::Full(..) => self.machines[node].disk.set_capacity(u64::MAX),
             What::SlowDisk(..) => {
                 let _was = self.hub.slow_disks.remove(&node);
+            }
+            What::Pause(_) if self.machines[node].paused_until <= self.hub.now => {
+                self.resume(node);
             }
             What::Crash
             | What::PowerLossInRemoval(_)

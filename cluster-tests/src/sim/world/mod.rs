@@ -3,7 +3,7 @@
 mod faults;
 mod judging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use callboard_broker::controller::{Command, MetadataImage};
@@ -39,8 +39,10 @@ struct Machine {
     starts: u64,
     skew_ms: i64,
     running: Option<Running>,
-    /// What arrives meanwhile waits.
+    /// If not zero, its process hangs until then.
     paused_until: Micros,
+    /// What has arrived meanwhile, in order.
+    held: VecDeque<Event>,
     /// Counts what keeps it down.
     held_down: u32,
     /// With so many more operations its power goes, once something of a log is removed or noted.
@@ -110,6 +112,7 @@ impl World {
             skew_ms: 0,
             running: None,
             paused_until: 0,
+            held: VecDeque::new(),
             held_down: 0,
             goes_late: None,
         });
@@ -205,11 +208,10 @@ impl World {
             | Event::Start(_)
             | Event::Heal => None,
         };
-        if let Some(node) = node {
-            let until = self.machines[node].paused_until;
-            if until > self.hub.now {
-                return self.hub.after(until - self.hub.now, event);
-            }
+        if let Some(node) = node
+            && self.machines[node].paused_until > 0
+        {
+            return self.machines[node].held.push_back(event);
         }
         self.happen(event);
         if let Some(node) = node {
@@ -340,6 +342,7 @@ impl World {
             self.judge_starts(node, &open);
         }
         self.machines[node].paused_until = 0;
+        self.machines[node].held.clear();
         if self.hub.plan.groups && !power {
             for client in 0..self.clients.len() {
                 let died = Event::Client(client, OfClient::Died(node));
@@ -380,7 +383,7 @@ impl World {
         let Some(running) = &mut self.machines[node].running else {
             return;
         };
-        let (alive, nodes) = (running.image.unfenced().len(), self.hub.plan.nodes);
+        let nodes = self.hub.plan.nodes;
         let enough = if self.topics_made == 0 {
             nodes
         } else {
@@ -389,7 +392,7 @@ impl World {
         let is_missing = |(topic, _): &(TopicName, i32)| !running.image.topics.contains_key(topic);
         let missing = self.topics.iter().filter(|t| is_missing(t));
         let missing: Vec<(TopicName, i32)> = missing.cloned().collect();
-        if alive < enough || missing.is_empty() {
+        if missing.is_empty() || running.image.unfenced().len() < enough {
             return;
         }
         self.topic_due = self.hub.now + 2 * SECOND;
@@ -415,7 +418,6 @@ impl World {
         self.hub.heal();
         for node in 0..self.machines.len() {
             let machine = &mut self.machines[node];
-            machine.paused_until = 0;
             machine.held_down = 0;
             machine.goes_late = None;
             machine.skew_ms = 0;
@@ -430,6 +432,15 @@ impl World {
                 self.down(node, false);
             }
             self.hub.after(MS, Event::Start(node));
+        }
+        (0..self.machines.len()).for_each(|node| self.resume(node));
+    }
+
+    /// A process that hung goes on: what it has missed comes first, in its order.
+    fn resume(&mut self, node: usize) {
+        self.machines[node].paused_until = 0;
+        for event in std::mem::take(&mut self.machines[node].held) {
+            self.event(event);
         }
     }
 }
