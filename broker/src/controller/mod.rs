@@ -37,6 +37,7 @@ pub use appended::Appended;
 pub use balancer::Policy;
 pub use image::{MetadataImage, TopicImage};
 pub use partition::PartitionImage;
+pub use published::READ_LEASE;
 pub use quorum::{MemberView, QuorumView};
 pub use records::{Command, Endpoint, Endpoints, Member, Outcome, Refusal};
 pub use state::{

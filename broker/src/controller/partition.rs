@@ -319,6 +319,7 @@ impl PartitionImage {
     }
 
     fn become_replicas(&mut self, replicas: Vec<BrokerId>, of: Electorate<'_>) {
+        let somebody_goes = self.replicas.iter().any(|b| !replicas.contains(b));
         self.isr.retain(|b| replicas.contains(b));
         self.elr.retain(|b| replicas.contains(b));
         self.replicas = replicas;
@@ -326,6 +327,10 @@ impl PartitionImage {
         if self.leader.is_some_and(|l| !self.replicas.contains(&l)) {
             self.leader = None;
             let _elected = self.elect(of);
+        } else if somebody_goes && self.leader.is_some() {
+            // Who goes may be asked back before it hears that it went, and deletes its log then: what it says until then is of
+            // an earlier reign (as Kafka's PartitionChangeBuilder does it).
+            self.epoch = self.epoch.next();
         }
     }
 

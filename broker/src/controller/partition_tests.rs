@@ -188,6 +188,27 @@ fn kip_455_a_move_that_is_given_up_leaves_those_who_were_there() {
     assert_eq!(scene.partition.isr, [B1, B2, B3]);
 }
 
+/// Who goes may be asked back before it has heard that it went: what it says until then is of another reign.
+#[test]
+fn a_replica_that_goes_ends_the_reign() {
+    let mut scene = Scene::new(2);
+    let b4 = BrokerId(4);
+    let _was: bool = scene.unfenced.insert(b4);
+    scene.act(|p, of| p.reassign(Some(vec![b4, B2, B1]), of));
+    assert_eq!(scene.partition.epoch, LeaderEpoch(0), "nobody has gone");
+    scene
+        .alter(&[B1, B2, B3, b4])
+        .expect("the new one has caught up");
+    assert_eq!(scene.partition.replicas, [b4, B2, B1]);
+    assert_eq!(scene.partition.leader, Some(B1), "the same one leads");
+    assert_eq!(scene.partition.epoch, LeaderEpoch(1));
+    scene.act(|p, of| p.reassign(Some(vec![B3, B2, B1]), of));
+    assert_eq!(scene.partition.replicas, [B3, B2, B1, b4]);
+    assert_eq!(scene.partition.epoch, LeaderEpoch(1));
+    scene.act(|p, of| p.reassign(None, of));
+    assert_eq!(scene.partition.epoch, LeaderEpoch(2), "one goes again");
+}
+
 /// A replica that is damaged counts no more, unless it is all there is.
 #[test]
 fn a_damaged_replica_leads_no_more_unless_it_is_the_last_that_is_whole() {

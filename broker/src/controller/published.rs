@@ -36,7 +36,7 @@ pub struct Published {
 const LEASE: Duration = Duration::from_secs(3);
 /// Nobody takes its place earlier than this after its last contact. It is half a session: a leader of the quorum that is cut off
 /// together with this node answers for up to a second more, and its successor begins no earlier than half a second after.
-const READ_LEASE: Duration = Duration::from_millis(500);
+pub const READ_LEASE: Duration = Duration::from_millis(500);
 
 impl Published {
     /// Nothing is known yet.

@@ -51,6 +51,8 @@ pub struct Stop;
 pub struct CoordinatorStart {
     /// Its offsets partition.
     pub partition: TopicPartition,
+    /// So long somebody else may still say what groups have committed: it begins after that.
+    pub waits: Option<Duration>,
     /// Settings of all groups.
     pub config: GroupConfig,
     /// When the log has grown by so much beyond its live state, that is written anew.
@@ -105,7 +107,16 @@ impl CoordinatorActor {
 
     fn open(&mut self, ctx: &mut Context<Self>) {
         let (directory, partition) = (self.start.directory.clone(), self.start.partition.clone());
-        let replay = async move { replay(&directory, &partition).await };
+        let waits = self
+            .start
+            .waits
+            .map(|for_long| self.start.clock.sleep(for_long));
+        let replay = async move {
+            if let Some(wait) = waits {
+                wait.await;
+            }
+            replay(&directory, &partition).await
+        };
         self.held = Some(Vec::new());
         let patience = self.start.clock.sleep(REPLAY_PATIENCE).into_actor(self);
         let _timer = ctx.spawn(patience.map(|(), actor, _ctx| {

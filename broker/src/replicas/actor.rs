@@ -82,7 +82,7 @@ struct Prepared {
     result: Result<(), String>,
 }
 
-/// An actor has closed its log.
+/// An actor has closed its log, or it is removed.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Closed {
@@ -131,7 +131,7 @@ pub struct ReplicasActor {
     pub(super) doers: BTreeMap<TopicPartition, Doer>,
     /// What runs on the pools and what is not to be trusted, over all duties: who followed may lead next.
     outstanding: BTreeMap<TopicPartition, Outstanding>,
-    /// Logs that are being closed.
+    /// Logs that are being closed or removed.
     ending: BTreeMap<TopicPartition, After>,
     pub(super) coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
     closing: bool,
@@ -249,7 +249,7 @@ impl ReplicasActor {
         }
         let Some(doer) = self.doers.remove(&partition) else {
             if let After::Delete(topic_id) = after {
-                self.delete(&partition, topic_id);
+                self.delete(partition, topic_id, ctx);
             }
             return;
         };
@@ -353,13 +353,16 @@ impl ReplicasActor {
         }
     }
 
-    /// Removes the log of a partition that is not kept here any more.
-    fn delete(&self, partition: &TopicPartition, topic_id: Uuid) {
-        let (directory, logger) = (self.directory(partition), self.start.shared.logger.clone());
+    /// Removes the log of a partition that is not kept here any more. If it is kept again soon, that begins afterwards.
+    fn delete(&mut self, partition: TopicPartition, topic_id: Uuid, ctx: &mut Context<Self>) {
+        let (directory, logger) = (self.directory(&partition), self.start.shared.logger.clone());
+        drop(self.ending.insert(partition.clone(), After::Rest));
+        let actor = ctx.address();
         self.start.shared.runtime.background().run(move || {
             if let Err(error) = directory.delete(topic_id) {
                 warn!(logger, "deleted topic's log was not removed"; "path" => %directory.dir.display(), "error" => %error);
             }
+            supervision::tell(&actor, Closed { partition });
         });
     }
 }
@@ -445,7 +448,7 @@ impl Handler<Closed> for ReplicasActor {
                 self.reopened.push((partition, role));
                 self.settle_soon(ctx);
             }
-            Some(After::Delete(topic_id)) => self.delete(&partition, topic_id),
+            Some(After::Delete(topic_id)) => self.delete(partition, topic_id, ctx),
             Some(After::Start(_) | After::Rest) | None => {}
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::actor::{Doer, GaveUp, ReplicasActor};
 use super::state::{Duty, Role};
+use crate::controller::READ_LEASE;
 use crate::controller::actor::propose;
 use crate::controller::{Command, ControllerActor, Outcome, PartitionImage};
 use crate::coordinator::{CoordinatorActor, CoordinatorStart};
@@ -124,15 +125,21 @@ impl ReplicasActor {
         };
         self.show(partition.clone(), Some(leader), ctx);
         if partition.topic == TopicName::consumer_offsets() {
-            self.start_coordinator(partition, ctx);
+            self.start_coordinator(partition, role.is_contested, ctx);
         }
     }
 
-    fn start_coordinator(&mut self, partition: &TopicPartition, ctx: &mut Context<Self>) {
+    fn start_coordinator(
+        &mut self,
+        partition: &TopicPartition,
+        is_contested: bool,
+        ctx: &mut Context<Self>,
+    ) {
         let shared = &self.start.shared;
         let logger = shared.logger.new(o!("coordinator" => partition.partition));
         let start = CoordinatorStart {
             partition: partition.clone(),
+            waits: is_contested.then_some(READ_LEASE),
             config: self.start.groups.clone(),
             rewrite_bytes: self.start.group_rewrite_bytes,
             directory: shared.directory.clone(),

@@ -16,6 +16,9 @@ pub struct Role {
     pub configs: BTreeMap<String, String>,
     /// What it is to do.
     pub duty: Duty,
+    /// Whether somebody else led it before who may not know yet that it leads no more, and is not asked for what is committed
+    /// now: what it knows is old then, and it may still say so for a moment.
+    pub is_contested: bool,
 }
 
 /// See [`Role`].
@@ -190,12 +193,14 @@ impl Replicas {
                 self.end(key, out);
                 continue;
             };
+            let kept = self.kept.get(&key);
             let role = Role {
                 topic_id: topic.id,
                 configs: topic.configs.clone(),
+                is_contested: is_contested(kept.map(|k| &k.duty), partition, &self.alive),
                 duty,
             };
-            match self.kept.get(&key) {
+            match kept {
                 Some(kept) => change(&key, kept, &role, alive_changed, changes),
                 None => changes.push_back(Effect::Start {
                     partition: key.clone(),
@@ -203,6 +208,24 @@ impl Replicas {
                 }),
             }
             drop(self.kept.insert(key, role));
+        }
+    }
+}
+
+/// See [`Role`]. Who is in sync is asked for all that is committed, and knows its new duty when it answers; who is dead says
+/// nothing.
+fn is_contested(
+    before: Option<&Duty>,
+    partition: &PartitionImage,
+    alive: &BTreeMap<BrokerId, i64>,
+) -> bool {
+    let may_be_behind = |b: &BrokerId| alive.contains_key(b) && !partition.isr.contains(b);
+    match before {
+        Some(Duty::Follow(leader, epoch)) if epoch.0 + 1 == partition.epoch.0 => {
+            may_be_behind(leader)
+        }
+        Some(Duty::Follow(..) | Duty::Lead(_) | Duty::Rest) | None => {
+            partition.epoch.0 > 0 && alive.keys().any(|b| may_be_behind(b))
         }
     }
 }
@@ -357,5 +380,32 @@ mod tests {
             panic!("{changed:?}");
         };
         assert_eq!(role.duty, Duty::Follow(BrokerId(2), LeaderEpoch(1)));
+    }
+
+    #[test]
+    fn who_led_before_counts_if_it_is_alive_and_not_in_sync() {
+        let [b1, b2, b3] = [1, 2, 3].map(BrokerId);
+        let alive = [(b1, 1), (b2, 1), (b3, 1)].into();
+        let contested = |before: Option<Duty>, epoch, isr: &[BrokerId]| {
+            let everybody = [b1, b2, b3].into();
+            let mut partition =
+                PartitionImage::new(vec![b1, b2, b3], LeaderEpoch(epoch), &everybody);
+            partition.isr = isr.to_vec();
+            is_contested(before.as_ref(), &partition, &alive)
+        };
+        let followed = |leader, epoch| Some(Duty::Follow(leader, LeaderEpoch(epoch)));
+        assert!(!contested(followed(b2, 4), 5, &[b1, b2]), "it is in sync");
+        assert!(contested(followed(b3, 4), 5, &[b1, b2]));
+        assert!(
+            !contested(followed(BrokerId(9), 4), 5, &[b1, b2]),
+            "it is dead"
+        );
+        assert!(
+            contested(followed(b2, 3), 5, &[b1, b2]),
+            "who led in reign 4?"
+        );
+        assert!(contested(None, 5, &[b1, b2]));
+        assert!(!contested(None, 5, &[b1, b2, b3]), "all are in sync");
+        assert!(!contested(None, 0, &[b1]), "nobody led it before");
     }
 }

@@ -52,15 +52,29 @@ pub struct Groups {
     work: VecDeque<Work>,
     bytes_since_rewrite: u64,
     armed: Option<Monotonic>,
+    /// Until then somebody else may say what groups have committed.
+    contested_until: Option<Monotonic>,
 }
 
 impl Groups {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(contested_until: Option<Monotonic>) -> Self {
+        Self {
+            contested_until,
+            ..Self::default()
+        }
+    }
+
     /// Takes over what the partition holds, once that can be known.
     ///
     /// # Errors
     ///
     /// The offset from which on the log is damaged; it is told once.
     pub fn replay(&mut self, cx: &mut Cx<'_>, log: &Log, ends: &Ends) -> Result<(), Offset> {
+        if self.contested_until > Some(cx.now().monotonic) {
+            return Ok(());
+        }
         while self.core.is_none() && !self.is_damaged && Replay::is_possible(ends) {
             let (from, to) = (self.replay.next(ends), ends.high_watermark);
             let bytes = match from < to {
@@ -195,7 +209,7 @@ impl Groups {
 
     fn begin_anew(&mut self, cx: &mut Cx<'_>) {
         self.dismiss(cx);
-        *self = Self::default();
+        *self = Self::new(self.contested_until);
     }
 
     /// Who waits is told nothing certain.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use callboard_broker::controller::PartitionImage;
+use callboard_broker::controller::{PartitionImage, READ_LEASE};
 use callboard_broker::follower::{Follower, Input as FollowerInput};
 use callboard_broker::leader::{Input as LeaderInput, IsrChange, Leader, Replication};
 use callboard_broker::replicas::{Duty, Role};
@@ -293,7 +293,15 @@ impl Replica {
             Replication::new(now.monotonic, self.me, image, alive, log.log_end()),
         );
         let keeps_offsets = self.files.key.topic == TopicName::consumer_offsets();
-        let groups = keeps_offsets.then(Groups::default);
+        let contested = self
+            .role
+            .is_contested
+            .then(|| now.monotonic.after(READ_LEASE));
+        let groups = keeps_offsets.then(|| Groups::new(contested));
+        if keeps_offsets && self.role.is_contested {
+            let wait = READ_LEASE.as_micros() as Micros;
+            self.files.later(cx, wait, OfPartition::Groups);
+        }
         self.state = State::Leading(Box::new(Leading::new(log, leader, groups)));
         if self.image.epoch > epoch {
             return self.reopen(cx, self.image.epoch);

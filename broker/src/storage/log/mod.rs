@@ -580,7 +580,7 @@ impl Snapshot {
     }
 }
 
-fn snapshot_path(dir: &Path, offset: Offset) -> PathBuf {
+pub(in crate::storage) fn snapshot_path(dir: &Path, offset: Offset) -> PathBuf {
     dir.join(format!("{:020}.snapshot", offset.get()))
 }
 

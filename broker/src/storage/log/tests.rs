@@ -986,6 +986,35 @@ fn reigns_survive_the_loss_of_their_file() {
     assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
 }
 
+/// Records were deleted up to the middle of a batch, and that batch has rotted: the leader sends it again.
+#[test]
+fn a_rotten_batch_that_the_start_lies_in_comes_again() {
+    let disk = SimulatedDisk::new(8);
+    let mut log = reopen(&disk, None).log;
+    (0..4).for_each(|_| append(&mut log, 3, 10));
+    sync(&mut log);
+    log.advance_start(Offset::new(4));
+    let (path, files) = (log.segments[0].files.path("log"), log.files.clone());
+    let mut producers = ProducerTable::default();
+    let again = batch(3, 3, 10);
+    let second = again.size_bytes() as u64;
+    let header = again.placed(Offset::new(3), EPOCH).write();
+    let again = [&header[..], &again.bytes()[header.len()..]].concat();
+    let again = Batch::parse(again.into()).expect("a batch");
+    producers.apply(again.header());
+    log.close(Offset::new(12), &producers).expect("closed");
+    files.checkpoints.write().expect("written");
+    disk.rot(&path, second + 70, 1);
+    let mut opened = reopen(&disk, Some(Offset::new(4)));
+    let log = &mut opened.log;
+    assert_eq!((log.log_start().get(), log.log_end().get()), (4, 4));
+    log.append_placed(&again, NOW).expect("it continues");
+    assert_eq!((log.log_start().get(), log.log_end().get()), (4, 6));
+    sync(log);
+    let log = reopen(&disk, None).log;
+    assert_eq!(read(&log, Offset::new(4)).expect("read")[0].0, 3);
+}
+
 /// A failed sync takes away what was never durable; what has rotted below that was, and is missed.
 #[test]
 fn a_log_that_lost_more_than_a_failed_sync_took_is_in_doubt() {

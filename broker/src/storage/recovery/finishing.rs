@@ -7,12 +7,36 @@ use callboard_common::Offset;
 
 use super::Recovery;
 use crate::planted::{self, Bug};
-use crate::storage::disk::File;
+use crate::storage::disk::{File, replace_whole};
 use crate::storage::leader_epochs::{self, LeaderEpochs};
 use crate::storage::read::CHUNK_BYTES;
-use crate::storage::{StorageError, log};
+use crate::storage::{StorageError, log, producer_snapshot};
 
 impl Recovery {
+    /// Removes all segments if nothing can be read of them: all of it was deleted from the front and a crash has brought some of
+    /// the files back, or the rest was cut off. In the latter case a log that begins inside of a batch gets that batch again,
+    /// and there must be nothing that it does not continue.
+    pub(super) fn drop_unreadable(&mut self) -> Result<(), StorageError> {
+        let start = self.marks.log_start;
+        let end = self.segments.last().map(|s| s.end);
+        let is_unreadable = end.is_some_and(|e| e < start || (e == start && self.cut_at.is_some()));
+        if !is_unreadable {
+            return Ok(());
+        }
+        // What they say of producers stays.
+        let path = log::snapshot_path(&self.files.dir, start);
+        let producers = producer_snapshot::encode(&self.producers);
+        replace_whole(&**self.files.disk(), &path, &producers)
+            .map_err(StorageError::io("writing", &path))?;
+        self.note_start()?;
+        for segment in std::mem::take(&mut self.segments) {
+            segment.files.remove()?;
+        }
+        self.names_changed = true;
+        self.scanned.clear();
+        Ok(())
+    }
+
     /// The reigns of what is here, and whether the file has them. Below the recovery point it is right; above, the batches
     /// say it, because the file may lack some or know others that were cut.
     pub(super) fn epochs(&mut self, log_end: Offset) -> Result<(LeaderEpochs, bool), StorageError> {

@@ -398,28 +398,31 @@ impl Recovery {
         at: u64,
         next: Option<Offset>,
     ) -> io::Result<Option<u64>> {
-        if segment.end >= self.marks.log_start {
-            let path = segment.files.path("log");
-            self.damaged.push(StorageError::Damaged {
-                path,
-                position: at,
-                offset: segment.end,
-            });
-        }
-        Ok(match window.resync(at + 1, segment.end)? {
+        let (lost_from, path) = (segment.end, segment.files.path("log"));
+        let goes_on = window.resync(at + 1, segment.end)?;
+        let is_cut = |base: i64| self.cut_at.is_some_and(|cut| base >= cut.get());
+        let goes_on = goes_on.filter(|(_, batch)| !is_cut(batch.header().base_offset));
+        match &goes_on {
             Some((position, batch)) => {
-                segment.size_bytes = position;
+                segment.size_bytes = *position;
                 segment.note_gap(Offset::new(batch.header().base_offset));
-                Some(position)
             }
             None => {
                 // What was synced is lost up to the recovery point at least; nothing is given those offsets again.
                 segment.end = next.map_or(self.marks.recovery_point, |n| {
                     n.min(self.marks.recovery_point)
                 });
-                None
             }
-        })
+        }
+        // A batch that begins below the log's start may hold records that are not.
+        if segment.end > self.marks.log_start {
+            self.damaged.push(StorageError::Damaged {
+                path,
+                position: at,
+                offset: lost_from.max(self.marks.log_start),
+            });
+        }
+        Ok(goes_on.map(|(position, _)| position))
     }
 
     /// Bytes that were synced are not there any more.
@@ -437,19 +440,7 @@ impl Recovery {
 
     /// Makes what was found the truth: names and newest bytes are synced, marks are set.
     fn finish(mut self) -> Result<Opened, StorageError> {
-        if self
-            .segments
-            .last()
-            .is_some_and(|s| s.end < self.marks.log_start)
-        {
-            // All of it was deleted from the front; a crash has brought some of the files back.
-            self.note_start()?;
-            for segment in std::mem::take(&mut self.segments) {
-                segment.files.remove()?;
-            }
-            self.names_changed = true;
-            self.scanned.clear();
-        }
+        self.drop_unreadable()?;
         if self.segments.is_empty() {
             let base = self.marks.recovery_point.max(self.marks.log_start);
             let base = self.cut_at.map_or(base, |cut| cut.max(base));
