@@ -225,7 +225,7 @@ fn is_contested(
             may_be_behind(leader)
         }
         Some(Duty::Follow(..) | Duty::Lead(_) | Duty::Rest) | None => {
-            partition.epoch.0 > 0 && alive.keys().any(|b| may_be_behind(b))
+            partition.epoch.0 > 0 && alive.keys().any(may_be_behind)
         }
     }
 }

@@ -4,7 +4,7 @@ use callboard_broker::storage::Log;
 use callboard_broker::storage::log::Opened;
 use callboard_common::Offset;
 
-use super::replica::{Cx, Files};
+use super::context::{Cx, Files};
 
 impl Files {
     /// I23: a log is checkpointed: what is noted as durable is.

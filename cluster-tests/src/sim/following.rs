@@ -6,9 +6,9 @@ use callboard_broker::storage::{Log, StorageError, producer_snapshot};
 use callboard_common::record::producers::ProducerTable;
 use callboard_common::{BrokerId, LeaderEpoch, Offset};
 
+use super::context::{Background, Cx, Files};
 use super::event::{Message, OfPartition};
 use super::plan::MS;
-use super::replica::{Background, Cx, Files};
 use super::syncing::Syncing;
 
 /// What did not work is tried again after this.

@@ -13,8 +13,8 @@ use callboard_broker::storage::{Log, ReadMode};
 use callboard_common::record::Batch;
 use callboard_common::{ErrorCode, Monotonic, Offset};
 
+use super::context::{Cx, Files};
 use super::event::{Message, OfPartition, Place};
-use super::replica::{Cx, Files};
 
 /// How much of its partition is read at once.
 const REPLAY_BYTES: u32 = 4 << 10;

@@ -13,10 +13,10 @@ use callboard_common::record::Batch;
 use callboard_common::record::producers::SequenceError;
 use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Offset};
 
+use super::context::{Ask, Background, Cx, Files};
 use super::event::{Message, NotFetched, NotProduced, OfPartition, Place};
 use super::groups::{Groups, Work};
 use super::plan::MS;
-use super::replica::{Ask, Background, Cx, Files};
 use super::syncing::Syncing;
 
 /// About how much a follower is sent at once.

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod committer;
+pub mod context;
 pub mod durable;
 pub mod event;
 pub mod following;

@@ -4,8 +4,8 @@ use callboard_broker::storage::sync::SyncRequest;
 use callboard_broker::storage::{Log, StorageError};
 use callboard_common::Offset;
 
+use super::context::{Cx, Files};
 use super::event::OfPartition;
-use super::replica::{Cx, Files};
 
 /// How far the syncs of an open log are.
 #[derive(Debug, Default)]

@@ -9,11 +9,12 @@ use callboard_broker::storage::LogFiles;
 use callboard_common::{Offset, TopicPartition};
 
 use super::{DATA, Running};
+use crate::sim::context::Files;
 use crate::sim::event::OfNode;
 use crate::sim::hub::Hub;
 use crate::sim::leading::Leading;
 use crate::sim::plan::SECOND;
-use crate::sim::replica::{Files, Replica};
+use crate::sim::replica::Replica;
 use crate::sim::truth::Truth;
 
 impl Running {

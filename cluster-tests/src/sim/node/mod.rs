@@ -24,10 +24,11 @@ use callboard_broker::storage::sync::Outstanding;
 use callboard_broker::topic_config::TopicConfig;
 use callboard_common::{BrokerId, TopicPartition, Uuid};
 
+use crate::sim::context::{Ask, Cx};
 use crate::sim::event::{Event, Lane, Message, OfNode, OfPartition, Place};
 use crate::sim::hub::Hub;
 use crate::sim::plan::{MS, Micros, SECOND};
-use crate::sim::replica::{Ask, Cx, Replica};
+use crate::sim::replica::Replica;
 
 /// The data directory.
 pub const DATA: &str = "/data";
