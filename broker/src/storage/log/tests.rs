@@ -986,6 +986,21 @@ fn reigns_survive_the_loss_of_their_file() {
     assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
 }
 
+/// What lies below the cut was not deleted, even if all of it has rotted.
+#[test]
+fn a_log_that_has_rotted_from_its_first_byte_does_not_begin_at_the_cut() {
+    let disk = SimulatedDisk::new(9);
+    let mut log = reopen(&disk, None).log;
+    (0..4).for_each(|_| append(&mut log, 3, 10));
+    sync(&mut log);
+    let path = log.segments[0].files.path("log");
+    drop(log);
+    disk.rot(&path, 20, 1);
+    let log = reopen(&disk, Some(Offset::new(9))).log;
+    assert_eq!((log.log_start().get(), log.log_end().get()), (0, 0));
+    assert!(log.is_in_doubt());
+}
+
 /// Records were deleted up to the middle of a batch, and that batch has rotted: the leader sends it again.
 #[test]
 fn a_rotten_batch_that_the_start_lies_in_comes_again() {

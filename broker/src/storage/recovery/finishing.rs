@@ -19,7 +19,8 @@ impl Recovery {
     pub(super) fn drop_unreadable(&mut self) -> Result<(), StorageError> {
         let start = self.marks.log_start;
         let end = self.segments.last().map(|s| s.end);
-        let is_unreadable = end.is_some_and(|e| e < start || (e == start && self.cut_at.is_some()));
+        let is_cut_there = self.cut_at.is_some_and(|cut| cut <= start);
+        let is_unreadable = end.is_some_and(|e| e < start || (e == start && is_cut_there));
         if !is_unreadable {
             return Ok(());
         }

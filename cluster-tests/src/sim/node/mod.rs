@@ -15,6 +15,7 @@ use callboard_broker::controller::{
     Command, Controller, Effect, Effects, Endpoint, Identity, Input, Member, MetadataImage,
     Outcome, Policy, Proposal, QuorumChange, Refusal, TICK, Ticket,
 };
+use callboard_broker::leader::Ends;
 use callboard_broker::replicas::Replicas;
 use callboard_broker::storage::Disk;
 use callboard_broker::storage::checkpoint::Checkpoints;
@@ -71,6 +72,15 @@ struct Feed {
     /// Whether that one could read nothing for it.
     failed: bool,
     timer: bool,
+}
+
+impl Feed {
+    /// Whether there is at most a high watermark to tell. Who was not heard is asked for again, even if there is nothing for
+    /// it.
+    fn is_idle(&self, ends: Ends) -> bool {
+        let has_all = ends.epoch == Some(self.position.epoch) && ends.log_end <= self.position.end;
+        has_all && !self.failed
+    }
 }
 
 /// What a node keeps while its process lives.

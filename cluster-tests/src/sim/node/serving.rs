@@ -364,10 +364,7 @@ impl Running {
         let (position, lane) = (feed.position, feed.lane);
         let replica = self.partitions.get_mut(partition);
         let leading = replica.and_then(Replica::leading).map(|(_, l)| l);
-        let idle = leading.filter(|l| {
-            let ends = l.leader.ends();
-            ends.epoch == Some(position.epoch) && ends.log_end <= position.end
-        });
+        let idle = leading.filter(|l| feed.is_idle(l.leader.ends()));
         let Some(leading) = idle else {
             return self.feed(hub, partition, follower);
         };
