@@ -4,6 +4,7 @@ use callboard_common::Timestamp;
 use callboard_common::record::{BatchBuilder, Compression};
 
 use super::*;
+use crate::storage::leader_epochs::LeaderEpochs;
 
 const EPOCH: LeaderEpoch = LeaderEpoch(4);
 const WALL: i64 = 1_000_000_000;
@@ -371,4 +372,17 @@ fn retention_comes_by_time() {
             high_watermark: Offset::ZERO
         }]
     );
+}
+
+/// KIP-279, KIP-320; a reign whose records were deleted ended where the first begins that is known.
+#[test]
+fn kip_320_the_end_of_a_reign_is_told_also_after_its_records_were_deleted() {
+    let Stepper { leader, .. } = Stepper::new(TopicConfig::default());
+    let mut epochs = LeaderEpochs::default();
+    let _new: bool = epochs.begin(LeaderEpoch(2), Offset::ZERO);
+    let end = |asked| crate::leader::reign_end(&leader, &epochs, None, LeaderEpoch(asked)).ok();
+    let zero = |epoch| Some(Some((LeaderEpoch(epoch), Offset::ZERO)));
+    assert_eq!(end(2), zero(2));
+    assert_eq!(end(7), zero(2), "the last before it");
+    assert_eq!(end(1), zero(1), "its records were deleted");
 }

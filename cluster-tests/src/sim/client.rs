@@ -219,8 +219,8 @@ pub struct Consumer {
     view: View,
     positions: BTreeMap<i32, i64>,
     asked: BTreeMap<u64, i32>,
-    /// The reign of what was read last.
-    last: BTreeMap<i32, LeaderEpoch>,
+    /// The reign of what was read last, and where that ended: the position may be beyond, if records were deleted.
+    last: BTreeMap<i32, (LeaderEpoch, i64)>,
     /// The reigns of all partitions, when it was told last.
     reigns: Vec<LeaderEpoch>,
     /// Whether a leader has died, and no other is known yet.
@@ -268,7 +268,7 @@ impl Consumer {
             let partition = self.view.of(number);
             let agreed = !hub.plan.groups || self.agreed.get(&number) == Some(&epoch);
             let message = match self.last.get(&number).filter(|_| !agreed) {
-                Some(last) => Message::ReignEnd {
+                Some((last, _)) => Message::ReignEnd {
                     id,
                     partition,
                     topic_id,
@@ -335,7 +335,7 @@ impl Consumer {
         let Ok(told) = result else {
             return self.view.refresh(hub);
         };
-        let at = self.positions.get(&number).copied().unwrap_or(0);
+        let at = self.last.get(&number).map_or(0, |(_, end)| *end);
         if let Some((epoch, end)) = told.filter(|(_, end)| end.get() < at) {
             hub.truth.violate(|| {
                 format!("I8: a consumer has read up to {at} of partition {number}, and is told that reign {epoch} ended at {end}")
@@ -385,7 +385,7 @@ impl Consumer {
                     }
                     *position = next;
                     let epoch = LeaderEpoch(batch.header().leader_epoch);
-                    let _before = self.last.insert(number, epoch);
+                    let _before = self.last.insert(number, (epoch, next));
                 }
             }
             Err(NotFetched::OutOfRange(start, committed)) => {
@@ -513,6 +513,28 @@ mod tests {
         let refused = NotProduced::Refused(ProduceError::Sequence(error));
         producer.produced(&mut hub, 9, Err(refused));
         hub.truth.violation().is_some()
+    }
+
+    /// Whether it is a violation that reign 1, which was read up to 230, ended here, after records up to 233 were deleted.
+    fn is_lost(end: i64) -> bool {
+        let mut hub = Hub::new(Plan::draw(1, Some(3)));
+        let mut consumer = Consumer::new(0, TopicName::new("orders").expect("a valid name"));
+        consumer.view.topic_id = Some(callboard_common::Uuid([1; 16]));
+        let _none = consumer.positions.insert(0, 230);
+        let _none = consumer.last.insert(0, (LeaderEpoch(1), 230));
+        let _none = consumer.asked.insert(8, 0);
+        consumer.fetched(&mut hub, 8, Err(NotFetched::OutOfRange(233, 233)));
+        assert_eq!(consumer.positions[&0], 233);
+        let _none = consumer.asked.insert(9, 0);
+        let told = Some((LeaderEpoch(1), Offset::new(end)));
+        consumer.reign_ended(&mut hub, 9, Ok(told));
+        hub.truth.violation().is_some()
+    }
+
+    #[test]
+    fn what_was_deleted_unread_was_not_read() {
+        assert!(!is_lost(230));
+        assert!(is_lost(229));
     }
 
     #[test]
