@@ -175,3 +175,71 @@ fn one_partition(
     }
     first.batches.range(range.clone()).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use callboard_common::LeaderEpoch;
+    use callboard_common::record::{BatchBuilder, Compression};
+
+    /// A data directory with one partition: batches of a record each from offset 0 on, the value of one of them, and the
+    /// high watermark that it noted.
+    fn directory(at: &Path, batches: i64, other: Option<i64>, high_watermark: i64) {
+        let dir = at.join("orders-0");
+        fs::create_dir_all(&dir).expect("created");
+        let mut log = Vec::new();
+        for offset in 0..batches {
+            let mut builder = BatchBuilder::new(Compression::None);
+            let value: &[u8] = if other == Some(offset) {
+                b"other"
+            } else {
+                b"value"
+            };
+            builder.push(1000 + offset, None, Some(value), &[]);
+            let batch = builder.build();
+            let header = batch.placed(Offset::new(offset), LeaderEpoch(0)).write();
+            log.extend_from_slice(&header);
+            log.extend_from_slice(&batch.bytes()[header.len()..]);
+        }
+        fs::write(dir.join("00000000000000000000.log"), log).expect("written");
+        let mark = format!("0\n1\norders 0 {high_watermark}\n");
+        fs::write(at.join("replication-offset-checkpoint"), mark).expect("written");
+    }
+
+    /// What is found when the second of three replicas differs so.
+    fn found(batches: i64, other: Option<i64>, high_watermark: i64) -> Vec<Anomaly> {
+        let root = tempfile::tempdir().expect("a directory");
+        let dirs: Vec<PathBuf> = ["a", "b", "c"].map(|n| root.path().join(n)).into();
+        directory(&dirs[0], 5, None, 5);
+        directory(&dirs[1], batches, other, high_watermark);
+        directory(&dirs[2], 5, None, 4);
+        let mut findings = Findings::default();
+        let compared = compare(&dirs, &mut findings).expect("readable");
+        assert_eq!(compared.partitions, 1);
+        findings.iter().map(|(anomaly, _)| anomaly).collect()
+    }
+
+    #[test]
+    fn replicas_hold_the_same_bytes_below_the_high_watermark() {
+        assert_eq!(found(5, None, 5), []);
+        assert_eq!(found(5, Some(4), 5), [], "that is not committed on all");
+        assert_eq!(found(5, Some(3), 5), [Anomaly::ReplicaBytes]);
+        assert_eq!(found(3, None, 4), [Anomaly::ReplicaBytes], "one is missing");
+        assert_eq!(found(3, None, 3), [], "it notes no more than it has");
+    }
+
+    #[test]
+    fn damage_is_found_as_such() {
+        let root = tempfile::tempdir().expect("a directory");
+        let dirs: Vec<PathBuf> = ["a", "b"].map(|n| root.path().join(n)).into();
+        dirs.iter().for_each(|dir| directory(dir, 3, None, 3));
+        let path = dirs[0].join("orders-0/00000000000000000000.log");
+        let mut bytes = fs::read(&path).expect("read");
+        *bytes.last_mut().expect("there are bytes") ^= 1;
+        fs::write(&path, bytes).expect("written");
+        let mut findings = Findings::default();
+        let _compared = compare(&dirs, &mut findings).expect("readable");
+        let found: Vec<Anomaly> = findings.iter().map(|(anomaly, _)| anomaly).collect();
+        assert_eq!(found, [Anomaly::ReplicaBytes]);
+    }
+}
