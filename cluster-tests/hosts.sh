@@ -11,6 +11,8 @@
 #   hosts.sh cut DIR NODE [OTHER ...]      nothing passes between them, both ways; all other nodes if none is named
 #   hosts.sh deafen DIR NODE [OTHER ...]   nothing of the others reaches it; what it says passes
 #   hosts.sh mute DIR NODE [OTHER ...]     nothing of what it says reaches the others
+#   hosts.sh lossy DIR NODE PERCENT    so many of a hundred packets that come to it are lost; needs nft
+#   hosts.sh narrow DIR NODE KBIT      it sends no more than so many kilobits in a second
 #   hosts.sh heal DIR                  everything passes again
 #   hosts.sh disk DIR NODE MIB         gives a node that does not run a disk of its own of this size
 #   hosts.sh run DIR COMMAND ...       runs something on the client's host, like: callboard cluster status
@@ -24,7 +26,7 @@ BINARY=${BINARY:-$here/../target/release/callboard}
 NOBODY=02:00:00:00:00:99
 
 fail() { echo "hosts.sh: $*" >&2; exit 1; }
-usage() { sed -n '2,24p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
+usage() { sed -n '2,26p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
 [ $# -ge 1 ] || usage
 action=$1; shift
 
@@ -107,7 +109,25 @@ mute)
   me=$1; shift
   for other in $(others "$me" "$@"); do drop "$me" "$other"; done
   ;;
-heal) for n in $(nodes); do ip -n "$(space "$n")" neigh flush dev eth0 nud permanent; done ;;
+lossy)
+  command -v nft >/dev/null || fail "nft is not installed"
+  within "$1" nft -f - <<RULES
+table ip faults {
+  chain incoming {
+    type filter hook input priority 0;
+    numgen random mod 100 < $2 drop
+  }
+}
+RULES
+  ;;
+narrow) within "$1" tc qdisc replace dev eth0 root tbf rate "${2}kbit" burst 16kb latency 400ms ;;
+heal)
+  for n in $(nodes); do
+    ip -n "$(space "$n")" neigh flush dev eth0 nud permanent
+    within "$n" nft delete table ip faults 2>/dev/null || true
+    within "$n" tc qdisc del dev eth0 root 2>/dev/null || true
+  done
+  ;;
 disk)
   mkdir -p "$DIR/node-$1"
   mount -t tmpfs -o "size=${2}m" tmpfs "$DIR/node-$1"

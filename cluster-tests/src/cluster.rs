@@ -21,6 +21,8 @@ pub struct Cluster {
     network: u8,
     /// Hosts of their own, if the nodes have some.
     hosts: Option<Hosts>,
+    /// Commands that run the nodes.
+    behind: Vec<Vec<String>>,
     /// Settings that all nodes have.
     settings: Vec<String>,
     /// The nodes.
@@ -78,8 +80,24 @@ impl Cluster {
     /// As [`Cluster::start`].
     #[must_use]
     pub fn start_on(hosts: &Hosts, nodes: u8, settings: &[&str]) -> Self {
+        Self::start_behind(hosts, nodes, settings, Vec::new())
+    }
+
+    /// As [`Cluster::start_on`], each node behind a command that ends in running it; the first node's is the first.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::start`].
+    #[must_use]
+    pub fn start_behind(
+        hosts: &Hosts,
+        nodes: u8,
+        settings: &[&str],
+        behind: Vec<Vec<String>>,
+    ) -> Self {
         let mut cluster = Self::prepare();
         cluster.hosts = Some(hosts.clone());
+        cluster.behind = behind;
         cluster.fill(nodes, settings)
     }
 
@@ -115,6 +133,7 @@ impl Cluster {
             dir,
             network: NETWORKS.fetch_add(1, Ordering::Relaxed),
             hosts: None,
+            behind: Vec::new(),
             settings: Vec::new(),
             nodes: Vec::new(),
         };
@@ -186,8 +205,10 @@ impl Cluster {
         let settings = settings.iter().chain(&self.settings);
         settings.for_each(|s| more.extend(["--set", s]));
         let doors = [9092, 9192, 9292].map(|port| self.address(node, port));
-        let wrap = self.hosts.as_ref().map(|h| h.wrap(node));
-        NodeProcess::start_within(wrap.unwrap_or_default(), &self.data(node), doors, &more)
+        let mut wrap = self.hosts.as_ref().map_or(Vec::new(), |h| h.wrap(node));
+        let behind = self.behind.get(usize::from(node) - 1);
+        wrap.extend(behind.into_iter().flatten().cloned());
+        NodeProcess::start_within(wrap, &self.data(node), doors, &more)
     }
 
     /// Settings for a client that knows the nodes that are there.

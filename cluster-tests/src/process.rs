@@ -195,6 +195,11 @@ impl NodeProcess {
         self.child.id()
     }
 
+    /// Whether somebody else has ended it.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Kills the node as the machine's failure would, without a chance to write anything.
     ///
     /// # Panics

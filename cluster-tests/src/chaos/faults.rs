@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::TOPIC;
+use super::limits::Limit;
 use super::scene::Scene;
 use crate::sim::random::Random;
 
@@ -30,8 +31,14 @@ pub enum Row {
     N1,
     /// A node's network comes and goes twice a second
     N2,
+    /// A node loses 1, 5 or 20 of a hundred packets that come to it
+    N4,
+    /// A node sends no more than a megabyte in a second
+    N5,
     /// All connections of clients over TCP are reset, again and again
     N6,
+    /// Nodes are cut off one by one and come back in another order
+    N7,
     /// The power of a node goes
     D1,
     /// The power of all nodes goes at once
@@ -48,8 +55,18 @@ pub enum Row {
     D8,
     /// A node starts with an empty disk
     D9,
+    /// The wall clocks of nodes jump, each on its own
+    C1,
+    /// The nodes' monotonic clocks began at different times; a node is killed
+    C2,
+    /// A node may have 256 MiB more memory and no more
+    M1,
+    /// A node gets a tenth of a core
+    M2,
     /// The quorum's leader is killed
     R1,
+    /// A node votes no more and votes again, while it or another is cut off or killed
+    R2,
 }
 
 impl Row {
@@ -70,7 +87,10 @@ impl Row {
     /// Whether two of three nodes go on, so that acknowledgements do.
     #[must_use]
     pub fn leaves_quorum(self) -> bool {
-        !matches!(self, Self::K2 | Self::S2 | Self::D2 | Self::D3)
+        !matches!(
+            self,
+            Self::K2 | Self::S2 | Self::D2 | Self::D3 | Self::N7 | Self::R2
+        )
     }
 }
 
@@ -85,10 +105,13 @@ fn pause(random: &mut Random, from_ms: u64, to_ms: u64) {
 /// Panics if a node does not start again, or does not stop in order.
 pub fn round(row: Row, scene: &mut Scene, random: &mut Random) -> String {
     match row {
-        Row::K1 | Row::K2 | Row::K3 | Row::K4 | Row::S1 | Row::S2 | Row::R1 => {
+        Row::K1 | Row::K2 | Row::K3 | Row::K4 | Row::S1 | Row::S2 | Row::R1 | Row::C2 => {
             processes(row, scene, random)
         }
-        Row::N1 | Row::N2 | Row::N6 => network(row, scene, random),
+        Row::N1 | Row::N2 | Row::N4 | Row::N5 | Row::N6 | Row::N7 => network(row, scene, random),
+        Row::C1 => clocks(scene, random),
+        Row::M1 | Row::M2 => limits(row, scene, random),
+        Row::R2 => voters(scene, random),
         Row::D1 | Row::D2 | Row::D3 | Row::D5 | Row::D6 | Row::D7 | Row::D8 | Row::D9 => {
             disks(row, scene, random)
         }
@@ -154,6 +177,26 @@ fn network(row: Row, scene: &mut Scene, random: &mut Random) -> String {
         }
         return format!("node {}", node + 1);
     }
+    if row == Row::N4 {
+        let percent = *random.pick(&["1", "5", "20"]);
+        scene
+            .hosts()
+            .run(&["lossy", &(node + 1).to_string(), percent]);
+        pause(random, 4_000, 8_000);
+        scene.heal();
+        return format!("node {} loses {percent} %", node + 1);
+    }
+    if row == Row::N5 {
+        scene
+            .hosts()
+            .run(&["narrow", &(node + 1).to_string(), "8000"]);
+        pause(random, 4_000, 8_000);
+        scene.heal();
+        return format!("node {}", node + 1);
+    }
+    if row == Row::N7 {
+        return clog(scene, random);
+    }
     for _ in 0..12 {
         let mut reset = Command::new("ss");
         let _same = reset.args(["-K", "dport", "=", ":9092"]);
@@ -164,6 +207,88 @@ fn network(row: Row, scene: &mut Scene, random: &mut Random) -> String {
         pause(random, 200, 400);
     }
     "all clients over TCP".to_owned()
+}
+
+/// Nodes are clogged one after the other, and unclogged in another order (FoundationDB's swizzle-clogging).
+fn clog(scene: &mut Scene, random: &mut Random) -> String {
+    let first = random.below(scene.nodes() as u64) as usize;
+    let second = (first + 1 + random.below(scene.nodes() as u64 - 1) as usize) % scene.nodes();
+    scene.network("cut", first, &[]);
+    pause(random, 500, 2_000);
+    scene.network("cut", second, &[]);
+    pause(random, 500, 3_000);
+    // The script heals all at once: who stays cut off is cut off again.
+    scene.heal();
+    scene.network("cut", second, &[]);
+    pause(random, 500, 2_000);
+    scene.heal();
+    format!("nodes {} and {}", first + 1, second + 1)
+}
+
+/// A clock jumps ahead or back and stays, or trembles.
+fn clocks(scene: &mut Scene, random: &mut Random) -> String {
+    let node = scene.victim(random);
+    let set = |offset: &str| scene.clocks.set(node, offset).expect("the file is written");
+    let how = *random.pick(&["+3600", "-7200", "+86400", "trembles"]);
+    if how == "trembles" {
+        for _ in 0..15 {
+            set("+0.2");
+            pause(random, 90, 110);
+            set("-0.2");
+            pause(random, 90, 110);
+        }
+        set("+0");
+    } else {
+        set(how);
+        pause(random, 3_000, 6_000);
+    }
+    format!("node {}: {how}", node + 1)
+}
+
+fn limits(row: Row, scene: &mut Scene, random: &mut Random) -> String {
+    let node = scene.victim(random);
+    let pid = scene.cluster.nodes[node].pid();
+    let limit = match row == Row::M1 {
+        true => Limit::memory(pid, 256 << 20),
+        false => Limit::cpu(pid, 10),
+    };
+    let limit = limit.expect("control groups of version 1");
+    pause(random, 5_000, 9_000);
+    drop(limit);
+    let mut what = format!("node {}", node + 1);
+    if scene.cluster.nodes[node].has_ended() {
+        scene.start(&[node]);
+        what.push_str(", which was ended for it");
+    }
+    what
+}
+
+/// The #1808 scene of openraft: membership changes while somebody lags behind.
+fn voters(scene: &mut Scene, random: &mut Random) -> String {
+    let node = random.below(scene.nodes() as u64) as usize;
+    let other = (node + 1) % scene.nodes();
+    let number = (node + 1).to_string();
+    scene.insist(other, &["cluster", "demote", &number]);
+    let kills = random.percent(50);
+    if kills {
+        scene.kill(&[node]);
+        pause(random, 0, 2_000);
+        scene.start(&[node]);
+    } else {
+        scene.network("cut", node, &[]);
+        pause(random, 1_000, 4_000);
+        scene.heal();
+    }
+    scene.insist(other, &["cluster", "promote", &number]);
+    let last = (node + 2) % scene.nodes();
+    scene.kill(&[last]);
+    pause(random, 0, 2_000);
+    scene.start(&[last]);
+    let how = if kills { "is killed" } else { "is cut off" };
+    format!(
+        "node {number} votes no more and {how}, votes again, and node {} is killed",
+        last + 1
+    )
 }
 
 fn disks(row: Row, scene: &mut Scene, random: &mut Random) -> String {

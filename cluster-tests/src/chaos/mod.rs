@@ -3,8 +3,10 @@
 //! A run warms up, does faults that the seed chooses until its time is over, heals, waits until all replicas are in sync,
 //! reads everything, stops the nodes in order, compares their data directories and checks the history.
 
+pub mod clocks;
 pub mod disks;
 pub mod faults;
+pub mod limits;
 mod notes;
 mod own;
 mod rdk;
@@ -156,7 +158,7 @@ pub fn run(order: Order, hosts: Hosts, out: &Path) -> io::Result<Report> {
         ..About::default()
     };
     let path = out.join("history.jsonl");
-    let mut scene = Scene::start_all(hosts, order.seed)?;
+    let mut scene = Scene::start_all(hosts, order.seed, order.fault)?;
     let addresses: Vec<String> = scene
         .cluster
         .nodes

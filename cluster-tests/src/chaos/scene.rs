@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use super::clocks::Clocks;
 use super::disks::CrashDisk;
+use super::faults::Row;
 use super::{PARTITIONS, TOPIC};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, wait_until};
 use crate::hosts::Hosts;
 use crate::sim::random::Random;
 
@@ -23,6 +25,8 @@ pub struct Scene {
     /// The nodes.
     pub cluster: Cluster,
     disks: Vec<CrashDisk>,
+    /// The nodes' clocks, in a run that sets them.
+    pub clocks: Clocks,
     rotten: Option<usize>,
 }
 
@@ -36,7 +40,8 @@ impl Scene {
     /// # Panics
     ///
     /// Panics if a node does not start.
-    pub fn start_all(hosts: Hosts, seed: u64) -> io::Result<Self> {
+    pub fn start_all(hosts: Hosts, seed: u64, row: Row) -> io::Result<Self> {
+        let clocks = Clocks::of(row, hosts.dir(), NODES)?;
         let mut disks = Vec::new();
         for node in 1..=NODES {
             let at = hosts.dir().join(format!("node-{node}"));
@@ -49,11 +54,12 @@ impl Scene {
             disks.push(CrashDisk::mount(&at, seed).map_err(not_here)?);
         }
         let settings = ["topics.offsets_partitions=4"];
-        let cluster = Cluster::start_on(&hosts, NODES, &settings);
+        let cluster = Cluster::start_behind(&hosts, NODES, &settings, clocks.commands());
         let scene = Self {
             hosts,
             cluster,
             disks,
+            clocks,
             rotten: None,
         };
         let count = PARTITIONS.to_string();
@@ -65,6 +71,11 @@ impl Scene {
             &count,
             "--config",
             "min.insync.replicas=2",
+            // Clocks that are wrong neither delete records nor refuse them.
+            "--config",
+            "retention.ms=-1",
+            "--config",
+            "message.timestamp.after.max.ms=9223372036854775807",
         ];
         drop(scene.cluster.nodes[0].expect(&create, b""));
         scene.wait_in_sync();
@@ -96,6 +107,12 @@ impl Scene {
         dirs.filter(|(n, _)| self.rotten != Some(*n))
             .map(|(_, dir)| dir)
             .collect()
+    }
+
+    /// The hosts of the nodes.
+    #[must_use]
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// A node's disk.
@@ -140,6 +157,22 @@ impl Scene {
     pub fn power_loss(&mut self, nodes: &[usize]) {
         self.kill(nodes);
         nodes.iter().for_each(|n| self.disks[*n].crash());
+    }
+
+    /// A command of a node that must work in the end, as while others come and go it may be refused.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not work in time.
+    pub fn insist(&self, node: usize, command: &[&str]) {
+        let run = || {
+            let ran = self.cluster.nodes[node].run(command, b"");
+            match ran.status.success() {
+                true => serde_json::Value::Null,
+                false => String::from_utf8_lossy(&ran.stderr).into(),
+            }
+        };
+        wait_until(PATIENCE, run, serde_json::Value::is_null);
     }
 
     /// Starts nodes again, side by side, and waits until they are ready.

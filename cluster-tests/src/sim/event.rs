@@ -76,6 +76,8 @@ pub enum Message {
     Produced {
         /// The question.
         id: u64,
+        /// The reign of who answers, if it leads: it need not be the one that the client knows.
+        reign: Option<LeaderEpoch>,
         /// The first record's offset.
         result: Result<Offset, NotProduced>,
     },
@@ -298,7 +300,7 @@ impl fmt::Display for Message {
                 )
             }
             Self::Produce { id, partition, .. } => write!(f, "produce {id} to {partition}"),
-            Self::Produced { id, result } => write!(f, "produced {id}: {result:?}"),
+            Self::Produced { id, result, .. } => write!(f, "produced {id}: {result:?}"),
             Self::Fetch {
                 id,
                 partition,

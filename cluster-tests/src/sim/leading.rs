@@ -408,7 +408,8 @@ impl Leading {
                     cx.hub.truth.acknowledges(cx.node, of, base, &numbers);
                 }
                 let result = result.map_err(NotProduced::Refused);
-                let message = Message::Produced { id, result };
+                let reign = Some(self.leader.epoch());
+                let message = Message::Produced { id, reign, result };
                 cx.hub.send(Place::Node(cx.node), to, message);
             }
             Some(Caller::Coordinator(write)) => self.written.push((write, result)),
@@ -563,11 +564,12 @@ impl Leading {
 
     /// The leader ends: who waits is told nothing certain.
     pub fn dismiss(&mut self, cx: &mut Cx<'_>) {
+        let reign = Some(self.leader.epoch());
         for caller in std::mem::take(&mut self.callers).into_values() {
             let (to, message) = match caller {
                 Caller::Producer(to, id, _) => {
                     let result = Err(NotProduced::Refused(ProduceError::LeaderStopped));
-                    (to, Message::Produced { id, result })
+                    (to, Message::Produced { id, reign, result })
                 }
                 Caller::Reader(to, id) => {
                     let result = Err(NotFetched::NotLeader);

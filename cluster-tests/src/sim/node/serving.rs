@@ -58,12 +58,12 @@ impl Running {
             ) => {
                 let at = self.now_of(&partition);
                 if !self.leads(hub, &partition, topic_id) {
-                    let result = Err(NotProduced::NotLeader);
-                    return hub.send(
-                        Place::Node(self.node),
-                        client,
-                        Message::Produced { id, result },
-                    );
+                    let message = Message::Produced {
+                        id,
+                        reign: None,
+                        result: Err(NotProduced::NotLeader),
+                    };
+                    return hub.send(Place::Node(self.node), client, message);
                 }
                 self.with(hub, at, |replica, cx| {
                     replica.act(cx, |leading, files, cx| {

@@ -1,0 +1,64 @@
+//! A process gets less of the machine for a while: a control group (version 1) of its own.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// A control group with one process in it. When this is dropped the process is where it was, without a limit.
+#[derive(Debug)]
+pub struct Limit {
+    group: PathBuf,
+    of_all: PathBuf,
+    pid: u32,
+}
+
+impl Limit {
+    /// So much of one core, in hundredths.
+    ///
+    /// # Errors
+    ///
+    /// What the machine does not allow.
+    pub fn cpu(pid: u32, percent: u32) -> io::Result<Self> {
+        let quota = (percent * 1_000).to_string();
+        let settings = [
+            ("cpu.cfs_period_us", "100000"),
+            ("cpu.cfs_quota_us", &*quota),
+        ];
+        Self::set("cpu", pid, &settings)
+    }
+
+    /// So much memory from now on; what it has already counts where it was.
+    ///
+    /// # Errors
+    ///
+    /// What the machine does not allow.
+    pub fn memory(pid: u32, bytes: u64) -> io::Result<Self> {
+        let bytes = bytes.to_string();
+        Self::set("memory", pid, &[("memory.limit_in_bytes", &*bytes)])
+    }
+
+    fn set(controller: &str, pid: u32, settings: &[(&str, &str)]) -> io::Result<Self> {
+        let root = Path::new(ROOT).join(controller);
+        let limit = Self {
+            group: root.join(format!("callboard-{pid}")),
+            of_all: root,
+            pid,
+        };
+        fs::create_dir(&limit.group)?;
+        for (name, value) in settings {
+            fs::write(limit.group.join(name), value)?;
+        }
+        fs::write(limit.group.join("cgroup.procs"), pid.to_string())?;
+        Ok(limit)
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // A process that has ended is in no group.
+        let _moved = fs::write(self.of_all.join("cgroup.procs"), self.pid.to_string());
+        drop(fs::remove_dir(&self.group));
+    }
+}
