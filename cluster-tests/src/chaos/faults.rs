@@ -87,10 +87,7 @@ impl Row {
     /// Whether two of three nodes go on, so that acknowledgements do.
     #[must_use]
     pub fn leaves_quorum(self) -> bool {
-        !matches!(
-            self,
-            Self::K2 | Self::S2 | Self::D2 | Self::D3 | Self::N7 | Self::R2
-        )
+        !matches!(self, Self::K2 | Self::S2 | Self::D2 | Self::D3 | Self::N7)
     }
 }
 
@@ -252,7 +249,7 @@ fn limits(row: Row, scene: &mut Scene, random: &mut Random) -> String {
         true => Limit::memory(pid, 256 << 20),
         false => Limit::cpu(pid, 10),
     };
-    let limit = limit.expect("control groups of version 1");
+    let limit = limit.expect("control groups (version 1)");
     pause(random, 5_000, 9_000);
     drop(limit);
     let mut what = format!("node {}", node + 1);

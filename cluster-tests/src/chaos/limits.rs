@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 
-const ROOT: &str = "/sys/fs/cgroup";
+use tempfile::TempDir;
 
 /// A control group with one process in it. When this is dropped the process is where it was, without a limit.
 #[derive(Debug)]
 pub struct Limit {
     group: PathBuf,
-    of_all: PathBuf,
+    /// The hosts of a run see nothing of the machine's mounts: a mount of its own.
+    root: TempDir,
     pid: u32,
 }
 
@@ -40,10 +42,17 @@ impl Limit {
     }
 
     fn set(controller: &str, pid: u32, settings: &[(&str, &str)]) -> io::Result<Self> {
-        let root = Path::new(ROOT).join(controller);
+        let root = tempfile::tempdir()?;
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "cgroup", "-o", controller, "none"]);
+        let mounted = mounted.arg(root.path()).status()?;
+        if !mounted.success() {
+            let said = format!("the controller {controller} cannot be mounted");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, said));
+        }
         let limit = Self {
-            group: root.join(format!("callboard-{pid}")),
-            of_all: root,
+            group: root.path().join(format!("callboard-{pid}")),
+            root,
             pid,
         };
         fs::create_dir(&limit.group)?;
@@ -58,7 +67,9 @@ impl Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         // A process that has ended is in no group.
-        let _moved = fs::write(self.of_all.join("cgroup.procs"), self.pid.to_string());
+        let all = self.root.path();
+        let _moved = fs::write(all.join("cgroup.procs"), self.pid.to_string());
         drop(fs::remove_dir(&self.group));
+        drop(Command::new("umount").arg(all).status());
     }
 }
