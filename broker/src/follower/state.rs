@@ -64,6 +64,8 @@ pub struct Follower {
     /// Below it lies all that the leader or those before it have committed, whether it is here or not.
     told: Option<Offset>,
     log_start: Offset,
+    /// Where the leader's log begins.
+    leader_start: Offset,
     producers: ProducerTable,
 }
 
@@ -81,6 +83,7 @@ impl Follower {
             high_watermark: high_watermark.min(end),
             told: None,
             log_start,
+            leader_start: log_start,
             producers,
         }
     }
@@ -111,6 +114,7 @@ impl Follower {
             Input::Synced(end) => {
                 self.position.synced = self.position.synced.max(end);
                 out.push_back(Effect::Report(self.position));
+                self.advance_start(out);
             }
         }
     }
@@ -133,7 +137,14 @@ impl Follower {
         self.told = self.told.max(Some(bound));
         let known = part.high_watermark.min(self.position.end);
         self.high_watermark = self.high_watermark.max(known);
-        let start = part.log_start.min(self.high_watermark);
+        self.leader_start = self.leader_start.max(part.log_start);
+        self.advance_start(out);
+    }
+
+    /// What was deleted from the front was durable before: recovery relies on it.
+    fn advance_start(&mut self, out: &mut Effects) {
+        let durable = self.high_watermark.min(self.position.synced);
+        let start = self.leader_start.min(durable);
         if start > self.log_start {
             self.log_start = start;
             out.push_back(Effect::AdvanceStart(start));
@@ -259,6 +270,23 @@ mod tests {
         let mut f = follower();
         assert_eq!(step(&mut f, Input::Sent(told(2))), []);
         assert!(f.is_whole());
+    }
+
+    #[test]
+    fn nothing_is_deleted_before_it_is_durable() {
+        let mut f = follower();
+        let deleted = Part {
+            log_start: Offset::new(4),
+            ..part(What::Records(placed(2, 3, 3).into()))
+        };
+        let effects = step(&mut f, Input::Sent(deleted));
+        let starts = |at| Effect::AdvanceStart(Offset::new(at));
+        assert!(
+            effects.contains(&starts(2)),
+            "no more is durable: {effects:?}"
+        );
+        let effects = step(&mut f, Input::Synced(Offset::new(5)));
+        assert!(effects.contains(&starts(4)), "{effects:?}");
     }
 
     #[test]
