@@ -1,6 +1,7 @@
 //! What must hold at every moment, seen from outside of all nodes (RELIABILITY, section 2).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use callboard_broker::controller::MetadataImage;
@@ -100,6 +101,8 @@ pub struct Truth {
     pub group: Group,
     /// Whether more was committed, or others are in sync, since it was looked at last.
     pub moved: bool,
+    /// The newest metadata that any node has seen.
+    pub metadata: Arc<MetadataImage>,
     /// What was found first.
     violation: Option<String>,
 }
@@ -288,7 +291,8 @@ impl Truth {
         Ok(())
     }
 
-    /// I5: a follower is about to cut its log here: nothing that was committed goes.
+    /// I5: a follower is about to cut its log here: nothing that was committed goes, if the follower counts. One that does not,
+    /// and has not heard of a newer leader yet, may lose what it has: it fetches it again.
     pub fn cuts(
         &mut self,
         node: usize,
@@ -296,6 +300,13 @@ impl Truth {
         log: &Log,
         at: Offset,
     ) {
+        let me = BrokerId(node as i32 + 1);
+        let topic = self.metadata.topic_by_id(&id).map(|(_, topic)| topic);
+        let number = partition.partition.unsigned_abs() as usize;
+        let image = topic.and_then(|t| t.partitions.get(number));
+        if !image.is_some_and(|p| p.isr.contains(&me) || p.elr.contains(&me)) {
+            return;
+        }
         let known = self.partition(id, partition.partition);
         let from = at.max(Offset::new(known.start)).max(log.log_start());
         let to = log.log_end().min(Offset::new(known.end));

@@ -219,6 +219,7 @@ impl World {
                 && running.image.applied > self.newest.applied
             {
                 self.newest = running.image.clone();
+                self.hub.truth.metadata = running.image.clone();
                 self.hub.truth.moved = true;
             }
             self.notice_power(node);
