@@ -353,7 +353,8 @@ impl Controller {
         }
         self.draw_timeout();
         self.drain(now, out);
-        if self.leads() {
+        // Before an entry of its own term is committed, more may be than it knows.
+        if self.leads() && self.node.raft.commit_to_current_term() {
             self.contact.lead(self.node.raft.raft_log.committed);
         }
         self.contact.renew(self.image.applied);

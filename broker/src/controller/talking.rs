@@ -52,8 +52,11 @@ impl Controller {
     /// Says something to other members.
     pub(super) fn send(&self, messages: Vec<RaftMessage>, out: &mut Effects) {
         let committed = self.node.raft.raft_log.committed;
+        // A new leader may not know yet what the one before has committed.
+        let knows = self.node.raft.commit_to_current_term();
         for mut message in messages {
-            message.tell(committed, self.stamps.get(&message.to).copied());
+            let stamp = self.stamps.get(&message.to).copied();
+            message.tell(committed, stamp.filter(|_| knows));
             message.put_stamp(self.contact.stamp());
             // Who joins knows nobody but those who speak to it.
             let member = self

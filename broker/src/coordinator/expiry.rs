@@ -97,7 +97,7 @@ impl Coordinator {
     }
 
     /// Forgets a group that nobody needs and of which nothing was written. One that had members keeps its generation until
-    /// [`Coordinator::expire`]: who comes soon is not to get the same one again.
+    /// [`Coordinator::expire`]: who comes before that does not get the same one again.
     pub(super) fn forget_if_unused(&mut self, name: &Text) {
         let is_new = |g: &Group| g.generation == 0;
         if self.groups.get(name).is_some_and(is_new) && self.is_unused(name) {
@@ -109,8 +109,8 @@ impl Coordinator {
     pub(super) fn expire(&mut self, now: Now, out: &mut Effects) {
         let keep = i64::try_from(self.config.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         let oldest = now.wall.0.saturating_sub(keep);
-        let mut unused: Vec<Text> = self.groups.keys().cloned().collect();
-        unused.retain(|name| self.is_unused(name));
+        let unused = self.groups.keys().filter(|name| self.is_unused(name));
+        let unused: Vec<Text> = unused.cloned().collect();
         let mut records = Vec::new();
         for name in unused {
             drop(self.groups.remove(&name));

@@ -15,8 +15,8 @@ use crate::storage::leader_epochs::LeaderEpochs;
 const DECOMPRESS_LIMIT_BYTES: usize = 64 << 20;
 
 /// Where a reign ended, and which: the one asked for, or the last before it (KIP-279); where the first that is known begins, if
-/// that is later. Who has read records of that reign
-/// beyond its end has read what is gone (KIP-320). `current` is the reign that the reader takes for the newest.
+/// that is later. Who has read records of that reign beyond its end has read what is gone (KIP-320). `current` is the reign
+/// that the reader takes for the newest.
 ///
 /// # Errors
 ///
@@ -37,7 +37,8 @@ pub fn reign_end(
     };
     let within = |(epoch, end): (LeaderEpoch, Offset)| (epoch, end.min(limit));
     // What was written in that reign is deleted: the reader goes on with the first that is known, as in Kafka.
-    let deleted = || epochs.first_start().map(|start| (asked, start));
+    let first = epochs.first_start().filter(|_| asked.0 >= 0);
+    let deleted = || first.map(|start| (asked, start));
     let end = epochs.end_of(asked, ends.log_end).or_else(deleted);
     Ok(end.map(within))
 }

@@ -10,7 +10,7 @@ use crate::controller::raft_wire::RaftMessage;
 use crate::controller::{Member, Outcome, Proposal, QuorumView, Refusal};
 
 /// The version of everything here; nodes of another one are not talked to.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Numbers of requests.
 pub const ASK: u16 = 0;
 /// Opens a lane of replication; what follows are [`Positions`] and [`Parts`].

@@ -413,7 +413,8 @@ impl Handler<Prepared> for ReplicasActor {
             };
             wanted.topic_id == role.topic_id && same
         });
-        if self.closing || !is_wanted || self.doers.contains_key(&partition) {
+        let is_ending = self.ending.contains_key(&partition);
+        if self.closing || !is_wanted || is_ending || self.doers.contains_key(&partition) {
             return;
         }
         // What changed since is known already.

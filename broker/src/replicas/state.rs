@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
+use crate::controller::image::{BrokerImage, Standing};
 use crate::controller::{MetadataImage, PartitionImage, TopicImage};
 
 /// What a worker does with a partition.
@@ -197,7 +198,7 @@ impl Replicas {
             let role = Role {
                 topic_id: topic.id,
                 configs: topic.configs.clone(),
-                is_contested: is_contested(kept.map(|k| &k.duty), partition, &self.alive),
+                is_contested: is_contested(kept.map(|k| &k.duty), partition, &self.image.brokers),
                 duty,
             };
             match kept {
@@ -217,15 +218,20 @@ impl Replicas {
 fn is_contested(
     before: Option<&Duty>,
     partition: &PartitionImage,
-    alive: &BTreeMap<BrokerId, i64>,
+    brokers: &BTreeMap<BrokerId, BrokerImage>,
 ) -> bool {
-    let may_be_behind = |b: &BrokerId| alive.contains_key(b) && !partition.isr.contains(b);
+    // Who said that it stops serves until it has applied that.
+    let serves = |b: &BrokerId| {
+        let standing = brokers.get(b).map(|b| b.standing);
+        standing.is_some_and(|s| s != Standing::Silent)
+    };
+    let may_be_behind = |b: &BrokerId| serves(b) && !partition.isr.contains(b);
     match before {
         Some(Duty::Follow(leader, epoch)) if epoch.0 + 1 == partition.epoch.0 => {
             may_be_behind(leader)
         }
         Some(Duty::Follow(..) | Duty::Lead(_) | Duty::Rest) | None => {
-            partition.epoch.0 > 0 && alive.keys().any(may_be_behind)
+            partition.epoch.0 > 0 && brokers.keys().any(may_be_behind)
         }
     }
 }
@@ -385,21 +391,36 @@ mod tests {
     #[test]
     fn who_led_before_counts_if_it_is_alive_and_not_in_sync() {
         let [b1, b2, b3] = [1, 2, 3].map(BrokerId);
-        let alive = [(b1, 1), (b2, 1), (b3, 1)].into();
+        let silent = BrokerId(9);
+        let broker = |standing| BrokerImage {
+            directory: Uuid::ZERO,
+            incarnation: Uuid::ZERO,
+            epoch: 1,
+            endpoints: None,
+            rack: None,
+            standing,
+        };
+        let brokers = [
+            (b1, broker(Standing::Alive)),
+            (b2, broker(Standing::Alive)),
+            (b3, broker(Standing::Stopped)),
+            (silent, broker(Standing::Silent)),
+        ];
+        let brokers = brokers.into();
         let contested = |before: Option<Duty>, epoch, isr: &[BrokerId]| {
             let everybody = [b1, b2, b3].into();
             let mut partition =
                 PartitionImage::new(vec![b1, b2, b3], LeaderEpoch(epoch), &everybody);
             partition.isr = isr.to_vec();
-            is_contested(before.as_ref(), &partition, &alive)
+            is_contested(before.as_ref(), &partition, &brokers)
         };
         let followed = |leader, epoch| Some(Duty::Follow(leader, LeaderEpoch(epoch)));
         assert!(!contested(followed(b2, 4), 5, &[b1, b2]), "it is in sync");
-        assert!(contested(followed(b3, 4), 5, &[b1, b2]));
         assert!(
-            !contested(followed(BrokerId(9), 4), 5, &[b1, b2]),
-            "it is dead"
+            contested(followed(b3, 4), 5, &[b1, b2]),
+            "it may not have stopped yet"
         );
+        assert!(!contested(followed(silent, 4), 5, &[b1, b2]), "it is dead");
         assert!(
             contested(followed(b2, 3), 5, &[b1, b2]),
             "who led in reign 4?"

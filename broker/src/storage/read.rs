@@ -204,7 +204,7 @@ impl ReadPlan {
     ///
     /// [`StorageError::Damaged`] if the batch that holds the first offset is not whole.
     pub fn run(&self, mode: ReadMode) -> Result<Option<Bytes>, StorageError> {
-        let file = self.segment.log()?;
+        let file = self.segment.log_to_read()?;
         let mut window = Window::new(
             &*file,
             mode,
@@ -385,7 +385,7 @@ impl TimePlan {
         s: &TimeSegment,
         limit_bytes: usize,
     ) -> Result<Option<(Offset, i64)>, StorageError> {
-        let file = s.segment.log()?;
+        let file = s.segment.log_to_read()?;
         let path = s.segment.path("log");
         let failed = || StorageError::io("reading", &path);
         let entries = s

@@ -64,6 +64,16 @@ impl SegmentFiles {
         opened.map_err(|(error, path)| StorageError::io("opening", &path)(error))
     }
 
+    /// The open `.log` file for a reader: what was removed meanwhile stays removed.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn log_to_read(&self) -> Result<Arc<dyn File>, StorageError> {
+        let opened = self.open.file_at(&self.log, || self.path("log"), false);
+        opened.map_err(|(error, path)| StorageError::io("opening", &path)(error))
+    }
+
     /// Where to begin in the `.log` for an offset, by the index file: an entry or the segment's first batch. The
     /// outer `None` means that this would wait for the disk.
     ///

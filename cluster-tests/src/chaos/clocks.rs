@@ -29,7 +29,7 @@ impl Clocks {
     /// `Unsupported` if libfaketime is needed and is not there; what writing failed with.
     pub fn of(row: Row, dir: &Path, nodes: u8) -> io::Result<Self> {
         if row == Row::C2 {
-            // One starts at the machine's, one days later, one years later.
+            // One starts at the machine's, one a year later, one five years later.
             let bases = (0..u64::from(nodes)).map(|n| n * n * 40_000_000);
             return Ok(Self::Base(bases.collect()));
         } else if row != Row::C1 {

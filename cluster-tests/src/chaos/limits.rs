@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A control group with one process in it. When this is dropped the process is where it was, without a limit.
+/// A control group with one process in it. When this is dropped the process is in the root group, without a limit.
 #[derive(Debug)]
 pub struct Limit {
     group: PathBuf,

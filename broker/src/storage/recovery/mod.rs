@@ -400,7 +400,8 @@ impl Recovery {
     ) -> io::Result<Option<u64>> {
         let (lost_from, path) = (segment.end, segment.files.path("log"));
         let goes_on = window.resync(at + 1, segment.end)?;
-        let is_cut = |base: i64| self.cut_at.is_some_and(|cut| base >= cut.get());
+        let ends = [self.cut_at, next];
+        let is_cut = |base: i64| ends.into_iter().flatten().any(|end| base >= end.get());
         let goes_on = goes_on.filter(|(_, batch)| !is_cut(batch.header().base_offset));
         match &goes_on {
             Some((position, batch)) => {
