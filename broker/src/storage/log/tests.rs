@@ -986,6 +986,27 @@ fn reigns_survive_the_loss_of_their_file() {
     assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
 }
 
+/// What was durable and is not there was not deleted.
+#[test]
+fn a_log_without_any_of_its_segments_is_damaged() {
+    let disk = SimulatedDisk::new(10);
+    let mut log = reopen(&disk, None).log;
+    (0..4).for_each(|_| append(&mut log, 3, 10));
+    sync(&mut log);
+    log.advance_start(Offset::new(3));
+    let (path, files) = (log.segments[0].files.path("log"), log.files.clone());
+    log.close(Offset::new(12), &ProducerTable::default())
+        .expect("closed");
+    files.checkpoints.write().expect("written");
+    disk.remove(&path).expect("removed");
+    let opened = reopen(&disk, None);
+    let log = opened.log;
+    assert_eq!((log.log_start().get(), log.log_end().get()), (3, 12));
+    let missed =
+        |e: &StorageError| matches!(e, StorageError::Damaged { offset, .. } if offset.get() == 3);
+    assert!(opened.damaged.iter().any(missed), "{:?}", opened.damaged);
+}
+
 /// What lies below the cut was not deleted, even if all of it has rotted.
 #[test]
 fn a_log_that_has_rotted_from_its_first_byte_does_not_begin_at_the_cut() {

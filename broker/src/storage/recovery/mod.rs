@@ -443,8 +443,12 @@ impl Recovery {
     fn finish(mut self) -> Result<Opened, StorageError> {
         self.drop_unreadable()?;
         if self.segments.is_empty() {
-            let base = self.marks.recovery_point.max(self.marks.log_start);
-            let base = self.cut_at.map_or(base, |cut| cut.max(base));
+            // What was durable above the start is missed then, and not taken for deleted.
+            let start = self.marks.log_start;
+            let base = self.cut_at.map_or(start, |cut| {
+                let durable = self.marks.recovery_point.max(start);
+                cut.max(durable)
+            });
             self.segments.push(Segment::new(self.segment_files(base)));
             // Or a later segment could be there after a crash without this one.
             self.names_changed = true;
