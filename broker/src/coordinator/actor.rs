@@ -52,7 +52,7 @@ pub struct CoordinatorStart {
     /// Its offsets partition.
     pub partition: TopicPartition,
     /// So long somebody else may still say what groups have committed: it begins after that.
-    pub waits: Option<Duration>,
+    pub waits: Duration,
     /// Settings of all groups.
     pub config: GroupConfig,
     /// When the log has grown by so much beyond its live state, that is written anew.
@@ -107,14 +107,9 @@ impl CoordinatorActor {
 
     fn open(&mut self, ctx: &mut Context<Self>) {
         let (directory, partition) = (self.start.directory.clone(), self.start.partition.clone());
-        let waits = self
-            .start
-            .waits
-            .map(|for_long| self.start.clock.sleep(for_long));
+        let wait = self.start.clock.sleep(self.start.waits);
         let replay = async move {
-            if let Some(wait) = waits {
-                wait.await;
-            }
+            wait.await;
             replay(&directory, &partition).await
         };
         self.held = Some(Vec::new());

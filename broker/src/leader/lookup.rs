@@ -38,9 +38,8 @@ pub fn reign_end(
     let within = |(epoch, end): (LeaderEpoch, Offset)| (epoch, end.min(limit));
     // What was written in that reign is deleted: the reader goes on with the first that is known, as in Kafka.
     let first = epochs.first_start().filter(|_| asked.0 >= 0);
-    let deleted = || first.map(|start| (asked, start));
-    let end = epochs.end_of(asked, ends.log_end).or_else(deleted);
-    Ok(end.map(within))
+    let deleted = first.map(|start| (asked, start));
+    Ok(epochs.end_of(asked, ends.log_end).or(deleted).map(within))
 }
 
 impl Handler<FindTimestamp> for LeaderActor {

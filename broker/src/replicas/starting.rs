@@ -1,5 +1,7 @@
 //! How the actors of a partition are started, and what they may ask of the controller.
 
+use std::time::Duration;
+
 use actix::prelude::*;
 use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
@@ -8,9 +10,8 @@ use tokio::sync::watch;
 
 use super::actor::{Doer, GaveUp, ReplicasActor};
 use super::state::{Duty, Role};
-use crate::controller::READ_LEASE;
 use crate::controller::actor::propose;
-use crate::controller::{Command, ControllerActor, Outcome, PartitionImage};
+use crate::controller::{Command, ControllerActor, Outcome, PartitionImage, READ_LEASE};
 use crate::coordinator::{CoordinatorActor, CoordinatorStart};
 use crate::directory::LeaderRef;
 use crate::follower::{FollowerActor, FollowerStart};
@@ -139,7 +140,10 @@ impl ReplicasActor {
         let logger = shared.logger.new(o!("coordinator" => partition.partition));
         let start = CoordinatorStart {
             partition: partition.clone(),
-            waits: is_contested.then_some(READ_LEASE),
+            waits: match is_contested {
+                true => READ_LEASE,
+                false => Duration::ZERO,
+            },
             config: self.start.groups.clone(),
             rewrite_bytes: self.start.group_rewrite_bytes,
             directory: shared.directory.clone(),

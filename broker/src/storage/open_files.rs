@@ -97,20 +97,19 @@ impl OpenFiles {
     ///
     /// # Errors
     ///
-    /// As [`OpenFiles::file`], with the path.
+    /// As [`OpenFiles::file`].
     pub fn file_at(
         &self,
         place: &Place,
         path: impl FnOnce() -> PathBuf,
         create: bool,
-    ) -> Result<Arc<dyn File>, (io::Error, PathBuf)> {
+    ) -> io::Result<Arc<dyn File>> {
         let mut remembered = place.0.lock();
         if let Some(entry) = remembered.upgrade() {
             entry.is_hot.store(true, Relaxed);
             return Ok(entry.file.clone());
         }
-        let path = path();
-        let entry = self.entry(&path, create).map_err(|e| (e, path))?;
+        let entry = self.entry(&path(), create)?;
         *remembered = Arc::downgrade(&entry);
         Ok(entry.file.clone())
     }

@@ -60,8 +60,7 @@ impl SegmentFiles {
     ///
     /// What the disk says.
     pub fn log(&self) -> Result<Arc<dyn File>, StorageError> {
-        let opened = self.open.file_at(&self.log, || self.path("log"), true);
-        opened.map_err(|(error, path)| StorageError::io("opening", &path)(error))
+        self.open_log(true)
     }
 
     /// The open `.log` file for a reader: what was removed meanwhile stays removed.
@@ -70,8 +69,13 @@ impl SegmentFiles {
     ///
     /// What the disk says.
     pub fn log_to_read(&self) -> Result<Arc<dyn File>, StorageError> {
-        let opened = self.open.file_at(&self.log, || self.path("log"), false);
-        opened.map_err(|(error, path)| StorageError::io("opening", &path)(error))
+        self.open_log(false)
+    }
+
+    fn open_log(&self, create: bool) -> Result<Arc<dyn File>, StorageError> {
+        let path = || self.path("log");
+        let opened = self.open.file_at(&self.log, path, create);
+        opened.map_err(|e| StorageError::io("opening", &path())(e))
     }
 
     /// Where to begin in the `.log` for an offset, by the index file: an entry or the segment's first batch. The
@@ -91,10 +95,8 @@ impl SegmentFiles {
             let file = match opened {
                 Ok(file) => file,
                 // Without an index the scan begins at the segment's first batch.
-                Err((error, _)) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Some(None));
-                }
-                Err((error, _)) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(None)),
+                Err(error) => return Err(error),
             };
             let (mut low, mut high) = (0, file.size()? / offset_index::ENTRY_BYTES as u64);
             let mut floor = None;

@@ -174,22 +174,15 @@ fn network(row: Row, scene: &mut Scene, random: &mut Random) -> String {
         }
         return format!("node {}", node + 1);
     }
-    if row == Row::N4 {
-        let percent = *random.pick(&["1", "5", "20"]);
-        scene
-            .hosts()
-            .run(&["lossy", &(node + 1).to_string(), percent]);
+    if let Row::N4 | Row::N5 = row {
+        let (how, much) = match row == Row::N4 {
+            true => ("lossy", *random.pick(&["1", "5", "20"])),
+            false => ("narrow", "8000"),
+        };
+        scene.weaken(how, node, much);
         pause(random, 4_000, 8_000);
         scene.heal();
-        return format!("node {} loses {percent} %", node + 1);
-    }
-    if row == Row::N5 {
-        scene
-            .hosts()
-            .run(&["narrow", &(node + 1).to_string(), "8000"]);
-        pause(random, 4_000, 8_000);
-        scene.heal();
-        return format!("node {}", node + 1);
+        return format!("node {}: {how} {much}", node + 1);
     }
     if row == Row::N7 {
         return clog(scene, random);

@@ -109,12 +109,6 @@ impl Scene {
             .collect()
     }
 
-    /// The hosts of the nodes.
-    #[must_use]
-    pub fn hosts(&self) -> &Hosts {
-        &self.hosts
-    }
-
     /// A node's disk.
     #[must_use]
     pub fn disk(&self, node: usize) -> &CrashDisk {
@@ -215,6 +209,11 @@ impl Scene {
         let mut action = vec![how];
         action.extend(numbers.iter().map(String::as_str));
         self.hosts.run(&action);
+    }
+
+    /// A node's network gets worse, so much: an action of `hosts.sh`.
+    pub fn weaken(&self, how: &str, node: usize, much: &str) {
+        self.hosts.run(&[how, &(node + 1).to_string(), much]);
     }
 
     /// The network is whole.

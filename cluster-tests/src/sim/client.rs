@@ -150,11 +150,8 @@ impl Producer {
 
     /// Looks who leads, and sends again in a while.
     fn again(&mut self, hub: &mut Hub) {
-        if !std::mem::replace(&mut self.view.asks_metadata, true) {
-            self.view.refresh(hub);
-            let wait = hub.random.between(20, 100) * MS;
-            hub.after(wait, Event::Client(self.view.client, OfClient::Retry));
-        }
+        self.view
+            .refresh_once(hub, |hub| hub.random.between(20, 100) * MS);
     }
 
     fn described(&mut self, image: Arc<MetadataImage>) {
@@ -314,12 +311,10 @@ impl Consumer {
         }
     }
 
-    /// Asks who leads, once per pause, whatever is answered.
+    /// Looks who leads, until there is somebody.
     fn hunt(&mut self, hub: &mut Hub) {
-        if self.hunts && !std::mem::replace(&mut self.view.asks_metadata, true) {
-            self.view.refresh(hub);
-            let retry = Event::Client(self.view.client, OfClient::Retry);
-            hub.after(HUNT_PAUSE, retry);
+        if self.hunts {
+            self.view.refresh_once(hub, |_| HUNT_PAUSE);
         }
     }
 

@@ -58,6 +58,15 @@ impl View {
         );
     }
 
+    /// Asks who leads, unless it was asked since the last [`OfClient::Retry`], which comes after a pause: whatever is answered.
+    pub(super) fn refresh_once(&mut self, hub: &mut Hub, pause: impl FnOnce(&mut Hub) -> Micros) {
+        if !std::mem::replace(&mut self.asks_metadata, true) {
+            self.refresh(hub);
+            let pause = pause(hub);
+            hub.after(pause, Event::Client(self.client, OfClient::Retry));
+        }
+    }
+
     /// Takes newer metadata; whether the topic is another one of its name: what was meant for the old one is gone with it.
     pub(super) fn described(&mut self, image: Arc<MetadataImage>) -> bool {
         // A node may be behind.

@@ -1,7 +1,7 @@
 //! A path of a simulated disk as one string of bytes.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each component with a zero before it; the root is empty. Bytes order names as components order paths, and
@@ -52,19 +52,27 @@ impl Name {
         self.0.iter().filter(|b| **b == 0).count()
     }
 
-    /// What is below it comes from here on, and begins with this.
-    pub(super) fn inside(&self) -> Self {
-        Self([&*self.0, &[0]].concat().into())
-    }
-
     /// Whether it is `dir` or below it.
     pub(super) fn is_within(&self, dir: &Self) -> bool {
-        is_within(&self.0, dir)
+        let below = self.0.strip_prefix(&*dir.0);
+        below.is_some_and(|b| b.first().is_none_or(|b| *b == 0))
     }
 
-    /// Whether it begins with what [`Name::inside`] of a directory says.
-    pub(super) fn begins_with(&self, inside: &Self) -> bool {
-        self.0.starts_with(&inside.0)
+    /// Whether it is in `dir`, and not deeper.
+    pub(super) fn is_child_of(&self, dir: &Self) -> bool {
+        self.parent() == Some(&*dir.0)
+    }
+
+    /// Those of some directories that are in this one.
+    pub(super) fn children<'a>(
+        &'a self,
+        dirs: &'a BTreeSet<Self>,
+    ) -> impl Iterator<Item = &'a Self> {
+        // What is below it stands together behind it.
+        let below = dirs
+            .range::<Self, _>(self..)
+            .take_while(|d| d.is_within(self));
+        below.filter(|d| d.is_child_of(self))
     }
 
     /// The same name with the directory `from` in front replaced by `to`, or itself.
@@ -79,15 +87,15 @@ impl Name {
 
 /// Files by the directory that they are in, and what is behind each.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Names(BTreeMap<Box<[u8]>, BTreeMap<Name, u64>>);
+pub(super) struct Names(BTreeMap<Name, BTreeMap<Name, u64>>);
 
 impl Names {
     pub(super) fn get(&self, name: &Name) -> Option<u64> {
-        self.inside(name.parent()?)?.get(name).copied()
+        self.0.get(name.parent()?)?.get(name).copied()
     }
 
     pub(super) fn insert(&mut self, name: Name, inode: u64) {
-        let dir = name.parent().unwrap_or_default().into();
+        let dir = Name(name.parent().unwrap_or_default().into());
         let _before = self.0.entry(dir).or_default().insert(name, inode);
     }
 
@@ -96,15 +104,15 @@ impl Names {
     }
 
     /// What a directory holds.
-    pub(super) fn inside(&self, dir: &[u8]) -> Option<&BTreeMap<Name, u64>> {
+    pub(super) fn inside(&self, dir: &Name) -> Option<&BTreeMap<Name, u64>> {
         self.0.get(dir)
     }
 
     /// A directory holds what it holds in `other`.
-    pub(super) fn copy_dir(&mut self, dir: &[u8], other: &Self) {
+    pub(super) fn copy_dir(&mut self, dir: &Name, other: &Self) {
         match other.inside(dir) {
             Some(there) if self.inside(dir) == Some(there) => {}
-            Some(there) => drop(self.0.insert(dir.into(), there.clone())),
+            Some(there) => drop(self.0.insert(dir.clone(), there.clone())),
             None => drop(self.0.remove(dir)),
         }
     }
@@ -115,7 +123,7 @@ impl Names {
     }
 
     /// Those whose directory is wanted stay.
-    pub(super) fn retain_dirs(&mut self, is_wanted: impl Fn(&[u8]) -> bool) {
+    pub(super) fn retain_dirs(&mut self, is_wanted: impl Fn(&Name) -> bool) {
         self.0.retain(|dir, _| is_wanted(dir));
     }
 }
@@ -128,12 +136,6 @@ impl FromIterator<(Name, u64)> for Names {
         }
         names
     }
-}
-
-/// Whether the directory of this name is `dir` or below it.
-pub(super) fn is_within(name: &[u8], dir: &Name) -> bool {
-    let below = name.strip_prefix(&*dir.0);
-    below.is_some_and(|b| b.first().is_none_or(|b| *b == 0))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! that fails marks the sectors clean without copying them: programs go on seeing bytes that the medium does
 //! not have, as Linux shows them (RELIABILITY, section 0).
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -14,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::memory::{copy_in, copy_out};
-use super::name::{Name, Names, is_within};
+use super::name::{Name, Names};
 use super::{Disk, File};
 
 const SECTOR_BYTES: u64 = 512;
@@ -59,6 +58,17 @@ struct SimulatedFile {
 
 fn eio() -> io::Error {
     io::Error::other("input/output error (simulated)")
+}
+
+impl Inode {
+    /// What is seen from `from` to `to` is not on the medium yet.
+    fn soil(&mut self, from: u64, to: u64) {
+        self.differs = true;
+        if from < to {
+            self.dirty
+                .extend(from / SECTOR_BYTES..=(to - 1) / SECTOR_BYTES);
+        }
+    }
 }
 
 impl World {
@@ -286,13 +296,10 @@ impl Disk for SimulatedDisk {
         if !world.dirs.contains(&dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let inside = dir.inside();
-        let files = world.names.inside(dir.borrow());
+        let files = world.names.inside(&dir);
         let files = files.into_iter().flat_map(BTreeMap::keys);
-        let dirs = world.dirs.range(inside.clone()..);
-        let dirs = dirs.take_while(|d| d.begins_with(&inside));
-        let dirs = dirs.filter(|d| d.parent() == Some(dir.borrow()));
-        let children = files.chain(dirs).filter_map(Name::last);
+        let children = files.chain(dir.children(&world.dirs));
+        let children = children.filter_map(Name::last);
         let mut names: Vec<_> = children.map(str::to_owned).collect();
         names.sort();
         Ok(names)
@@ -313,7 +320,7 @@ impl Disk for SimulatedDisk {
         let mut world = self.0.lock();
         world.change()?;
         let dir = Name::from(dir);
-        world.names.retain_dirs(|name| !is_within(name, &dir));
+        world.names.retain_dirs(|name| !name.is_within(&dir));
         world.dirs.retain(|name| !name.is_within(&dir));
         Ok(())
     }
@@ -322,8 +329,6 @@ impl Disk for SimulatedDisk {
         let mut world = self.0.lock();
         world.change()?;
         let dir = Name::from(dir);
-        let inside = dir.inside();
-        let is_child = |name: &Name| name.parent() == Some(dir.borrow());
         let World {
             names,
             durable_names,
@@ -331,11 +336,9 @@ impl Disk for SimulatedDisk {
             durable_dirs,
             ..
         } = &mut *world;
-        durable_names.copy_dir(dir.borrow(), names);
-        durable_dirs.retain(|name| !is_child(name));
-        let there = dirs.range(inside.clone()..);
-        let there = there.take_while(|name| name.begins_with(&inside));
-        durable_dirs.extend(there.filter(|name| is_child(name)).cloned());
+        durable_names.copy_dir(&dir, names);
+        durable_dirs.retain(|name| !name.is_child_of(&dir));
+        durable_dirs.extend(dir.children(dirs).cloned());
         Ok(())
     }
 }
@@ -378,17 +381,12 @@ impl File for SimulatedFile {
         } else {
             length - (grows - room).min(length)
         };
-        inode.differs = true;
         if fits == length {
             copy_in(&mut inode.seen, parts, at);
         } else {
             copy_in(&mut inode.seen, &[&parts.concat()[..fits as usize]], at);
         }
-        if fits > 0 {
-            inode
-                .dirty
-                .extend(from / SECTOR_BYTES..=(at + fits - 1) / SECTOR_BYTES);
-        }
+        inode.soil(from, at + fits);
         // As the real one, it writes what fits before it says that the rest does not.
         if fits < length {
             Err(io::ErrorKind::StorageFull.into())
@@ -402,11 +400,8 @@ impl File for SimulatedFile {
         world.change()?;
         let inode = world.inode(self.inode);
         let before = inode.seen.len() as u64;
-        inode.differs |= before != size;
-        if before < size {
-            inode
-                .dirty
-                .extend(before / SECTOR_BYTES..=(size - 1) / SECTOR_BYTES);
+        if before != size {
+            inode.soil(before, size);
         }
         inode.seen.resize(size as usize, 0);
         Ok(())

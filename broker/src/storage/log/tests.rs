@@ -55,6 +55,14 @@ fn batch(first: i64, count: i64, pad: usize) -> Batch {
     builder.build()
 }
 
+/// The same as a leader has it.
+fn placed(first: i64, count: i64, pad: usize, epoch: LeaderEpoch) -> Batch {
+    let batch = batch(first, count, pad);
+    let header = batch.placed(Offset::new(first), epoch).write();
+    let bytes = [&header[..], &batch.bytes()[header.len()..]].concat();
+    Batch::parse(bytes.into()).expect("a batch")
+}
+
 fn append(log: &mut Log, count: i64, pad: usize) {
     let base = log.log_end();
     let batch = batch(base.get(), count, pad);
@@ -66,6 +74,22 @@ fn sync(log: &mut Log) {
         request.run().expect("synced");
         log.synced(request.end);
     }
+}
+
+/// Three records in each, and all of it is durable.
+fn four_batches(disk: &SimulatedDisk) -> Log {
+    let mut log = reopen(disk, None).log;
+    (0..4).for_each(|_| append(&mut log, 3, 10));
+    sync(&mut log);
+    log
+}
+
+/// Closes a log in order, committed up to an offset.
+fn close(log: Log, committed: i64, producers: &ProducerTable) {
+    let checkpoints = log.files.checkpoints.clone();
+    log.close(Offset::new(committed), producers)
+        .expect("closed");
+    checkpoints.write().expect("written");
 }
 
 fn values(mut bytes: Bytes) -> Vec<(i64, i64)> {
@@ -190,10 +214,7 @@ fn producers_are_rebuilt_from_snapshot_and_log() {
 fn closed_log() -> BTreeMap<String, Vec<u8>> {
     let disk = SimulatedDisk::new(1);
     let log = small_log(&disk);
-    let files = log.files.clone();
-    log.close(Offset::new(20), &ProducerTable::default())
-        .expect("closed");
-    files.checkpoints.write().expect("written");
+    close(log, 20, &ProducerTable::default());
     let read = |name: String| {
         let bytes = read_whole(&disk, &Path::new(DIR).join(&name), 1 << 20).expect("there");
         (name, bytes)
@@ -891,10 +912,7 @@ fn a_segment_without_the_one_before_it_is_not_the_log() {
         let disk = SimulatedDisk::new(seed);
         let mut opened = reopen(&disk, None);
         append(&mut opened.log, 12, 100);
-        let files = opened.log.files.clone();
-        let closed = opened.log.close(Offset::new(12), &opened.producers);
-        closed.expect("closed");
-        files.checkpoints.write().expect("written");
+        close(opened.log, 12, &opened.producers);
         let mut log = reopen(&disk, None).log;
         append(&mut log, 4, 344);
         log.advance_start(Offset::new(12));
@@ -921,10 +939,7 @@ fn what_was_cut_below_the_recovery_point_stays_cut() {
     for seed in 0..20 {
         let disk = SimulatedDisk::new(seed);
         let log = small_log(&disk);
-        let files = log.files.clone();
-        log.close(Offset::new(20), &ProducerTable::default())
-            .expect("closed");
-        files.checkpoints.write().expect("written");
+        close(log, 20, &ProducerTable::default());
         let log = reopen(&disk, None).log;
         let mut log = log.truncate(Offset::new(10)).expect("cut").log;
         assert_eq!(log.log_end(), Offset::new(10));
@@ -944,10 +959,7 @@ fn reigns_that_were_read_from_batches_are_kept() {
     let disk = SimulatedDisk::new(3);
     let mut log = reopen(&disk, None).log;
     for epoch in [3, 3, 5, 8, 8, 9] {
-        let placed = batch(log.log_end().get(), 2, 300);
-        let header = placed.placed(log.log_end(), LeaderEpoch(epoch)).write();
-        let bytes = [&header[..], &placed.bytes()[header.len()..]].concat();
-        let placed = Batch::parse(bytes.into()).expect("a batch");
+        let placed = placed(log.log_end().get(), 2, 300, LeaderEpoch(epoch));
         log.append_placed(&placed, NOW).expect("appended");
     }
     sync(&mut log);
@@ -958,10 +970,7 @@ fn reigns_that_were_read_from_batches_are_kept() {
     for _ in 0..2 {
         let log = reopen(&disk, None).log;
         assert_eq!(*log.epochs(), epochs);
-        let files = log.files.clone();
-        log.close(Offset::new(12), &ProducerTable::default())
-            .expect("closed");
-        files.checkpoints.write().expect("written");
+        close(log, 12, &ProducerTable::default());
     }
     assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
 }
@@ -977,10 +986,8 @@ fn reigns_survive_the_loss_of_their_file() {
         log.append(&batch, LeaderEpoch(epoch), NOW)
             .expect("appended");
     }
-    let (epochs, files) = (log.epochs().clone(), log.files.clone());
-    log.close(Offset::new(8), &ProducerTable::default())
-        .expect("closed");
-    files.checkpoints.write().expect("written");
+    let epochs = log.epochs().clone();
+    close(log, 8, &ProducerTable::default());
     let path = Path::new(DIR).join(crate::storage::leader_epochs::FILE_NAME);
     disk.remove(&path).expect("removed");
     assert_eq!(*reopen(&disk, None).log.epochs(), epochs);
@@ -990,14 +997,10 @@ fn reigns_survive_the_loss_of_their_file() {
 #[test]
 fn a_log_without_any_of_its_segments_is_damaged() {
     let disk = SimulatedDisk::new(10);
-    let mut log = reopen(&disk, None).log;
-    (0..4).for_each(|_| append(&mut log, 3, 10));
-    sync(&mut log);
+    let mut log = four_batches(&disk);
     log.advance_start(Offset::new(3));
-    let (path, files) = (log.segments[0].files.path("log"), log.files.clone());
-    log.close(Offset::new(12), &ProducerTable::default())
-        .expect("closed");
-    files.checkpoints.write().expect("written");
+    let path = log.segments[0].files.path("log");
+    close(log, 12, &ProducerTable::default());
     disk.remove(&path).expect("removed");
     let opened = reopen(&disk, None);
     let log = opened.log;
@@ -1011,9 +1014,7 @@ fn a_log_without_any_of_its_segments_is_damaged() {
 #[test]
 fn a_log_that_has_rotted_from_its_first_byte_does_not_begin_at_the_cut() {
     let disk = SimulatedDisk::new(9);
-    let mut log = reopen(&disk, None).log;
-    (0..4).for_each(|_| append(&mut log, 3, 10));
-    sync(&mut log);
+    let log = four_batches(&disk);
     let path = log.segments[0].files.path("log");
     drop(log);
     disk.rot(&path, 20, 1);
@@ -1026,20 +1027,14 @@ fn a_log_that_has_rotted_from_its_first_byte_does_not_begin_at_the_cut() {
 #[test]
 fn a_rotten_batch_that_the_start_lies_in_comes_again() {
     let disk = SimulatedDisk::new(8);
-    let mut log = reopen(&disk, None).log;
-    (0..4).for_each(|_| append(&mut log, 3, 10));
-    sync(&mut log);
+    let mut log = four_batches(&disk);
     log.advance_start(Offset::new(4));
-    let (path, files) = (log.segments[0].files.path("log"), log.files.clone());
+    let path = log.segments[0].files.path("log");
     let mut producers = ProducerTable::default();
-    let again = batch(3, 3, 10);
+    let again = placed(3, 3, 10, EPOCH);
     let second = again.size_bytes() as u64;
-    let header = again.placed(Offset::new(3), EPOCH).write();
-    let again = [&header[..], &again.bytes()[header.len()..]].concat();
-    let again = Batch::parse(again.into()).expect("a batch");
     producers.apply(again.header());
-    log.close(Offset::new(12), &producers).expect("closed");
-    files.checkpoints.write().expect("written");
+    close(log, 12, &producers);
     disk.rot(&path, second + 70, 1);
     let mut opened = reopen(&disk, Some(Offset::new(4)));
     let log = &mut opened.log;

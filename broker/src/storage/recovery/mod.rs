@@ -445,10 +445,7 @@ impl Recovery {
         if self.segments.is_empty() {
             // What was durable above the start is missed then, and not taken for deleted.
             let start = self.marks.log_start;
-            let base = self.cut_at.map_or(start, |cut| {
-                let durable = self.marks.recovery_point.max(start);
-                cut.max(durable)
-            });
+            let base = self.cut_at.map_or(start, |cut| cut.max(start));
             self.segments.push(Segment::new(self.segment_files(base)));
             // Or a later segment could be there after a crash without this one.
             self.names_changed = true;

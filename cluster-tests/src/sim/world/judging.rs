@@ -59,9 +59,10 @@ impl World {
 
     /// I10: what was committed is durable on every in-sync replica, at any time: its power may go.
     pub(super) fn judge_durable(&mut self, node: usize) {
-        let (Some(running), image) = (&self.machines[node].running, self.newest.clone()) else {
+        let Some(running) = &self.machines[node].running else {
             return;
         };
+        let image = self.hub.truth.metadata.clone();
         if self.hub.rotten.contains(&node) {
             return;
         }
@@ -142,11 +143,8 @@ impl World {
     /// A25: groups hear how far they are when everything has healed, and members share all partitions.
     fn judge_groups(&mut self) {
         // A cluster whose only voter was wiped before others came is none.
-        if !self
-            .newest
-            .topics
-            .contains_key(&TopicName::consumer_offsets())
-        {
+        let image = &self.hub.truth.metadata;
+        if !image.topics.contains_key(&TopicName::consumer_offsets()) {
             return;
         }
         let mut generations = BTreeSet::new();

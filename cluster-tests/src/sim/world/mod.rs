@@ -4,9 +4,8 @@ mod faults;
 mod judging;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
-use callboard_broker::controller::{Command, MetadataImage};
+use callboard_broker::controller::Command;
 use callboard_broker::storage::disk::SimulatedDisk;
 use callboard_common::kafka::Text;
 use callboard_common::{BrokerId, TopicName, TopicPartition, Uuid};
@@ -83,8 +82,6 @@ pub struct World {
     /// The topics that must be there, with their partitions.
     topics: Vec<(TopicName, i32)>,
     topics_made: u8,
-    /// The newest metadata that any node has seen.
-    newest: Arc<MetadataImage>,
     /// When it is looked again whether the topic is there.
     topic_due: Micros,
 }
@@ -156,7 +153,6 @@ impl World {
             topic,
             topics,
             topics_made: 0,
-            newest: Arc::default(),
             topic_due: 0,
         }
     }
@@ -216,9 +212,8 @@ impl World {
         self.happen(event);
         if let Some(node) = node {
             if let Some(running) = &self.machines[node].running
-                && running.image.applied > self.newest.applied
+                && running.image.applied > self.hub.truth.metadata.applied
             {
-                self.newest = running.image.clone();
                 self.hub.truth.metadata = running.image.clone();
                 self.hub.truth.moved = true;
             }
