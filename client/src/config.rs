@@ -137,6 +137,9 @@ pub struct ConsumerConfig {
     pub heartbeat: Duration,
     /// How long members may take to join again (`rebalance.timeout.ms`). Default 60 s.
     pub rebalance_timeout: Duration,
+    /// Where the consumer stands (`client.rack`): it reads from a replica in that rack if there is one in sync (KIP-392).
+    /// Default none: from leaders.
+    pub rack: Option<String>,
     /// Bytes per partition and fetch (`max.partition.fetch.bytes`). Default 1 MiB.
     pub fetch_bytes: u32,
     /// How much is worth an answer (`fetch.min.bytes`). Default 1.
@@ -159,6 +162,7 @@ impl Default for ConsumerConfig {
             session_timeout: Duration::from_secs(45),
             heartbeat: Duration::from_secs(3),
             rebalance_timeout: Duration::from_secs(60),
+            rack: None,
             fetch_bytes: 1 << 20,
             fetch_min_bytes: 1,
             fetch_wait: Duration::from_millis(500),

@@ -91,6 +91,11 @@ impl Metadata {
         drop(self.0.lock().topics.remove(topic));
     }
 
+    /// Address of a node, if it is known.
+    pub(crate) fn broker(&self, id: BrokerId) -> Option<String> {
+        self.0.lock().brokers.get(&id).cloned()
+    }
+
     /// Addresses of all nodes.
     pub(crate) fn brokers(&self) -> Vec<String> {
         self.0.lock().brokers.values().cloned().collect()

@@ -9,7 +9,7 @@ use callboard_common::kafka::Text;
 use callboard_common::protocol::groups::{CoordinatorKind, FindCoordinators, FoundCoordinators};
 use callboard_common::protocol::metadata::{Metadata as MetadataRequest, MetadataAnswer};
 use callboard_common::protocol::{Ask, Request, Response, TopicRef};
-use callboard_common::{ErrorCode, TopicPartition};
+use callboard_common::{BrokerId, ErrorCode, TopicPartition};
 use tokio::sync::oneshot;
 
 use crate::Client;
@@ -26,6 +26,8 @@ const LATE: Duration = Duration::from_millis(100);
 pub(crate) enum Route {
     Any,
     Leader(TopicPartition),
+    /// A replica that the leader has named (KIP-392).
+    Replica(TopicPartition, BrokerId),
     Coordinator(Text),
 }
 
@@ -116,6 +118,7 @@ impl Client {
         let node = match route {
             Route::Any => return self.start_anywhere(lane, request, None).await,
             Route::Leader(partition) => self.leader(partition).await?,
+            Route::Replica(_, replica) => self.replica(*replica).await?,
             Route::Coordinator(group) => self.coordinator(group).await?,
         };
         let started = tokio::select! {
@@ -160,7 +163,7 @@ impl Client {
     /// What is known of the node is not true any more.
     pub(crate) fn lost(&self, route: &Route, server: Option<&str>) {
         match route {
-            Route::Any => {}
+            Route::Any | Route::Replica(..) => {}
             Route::Leader(partition) => self.forget(partition.topic.as_str()),
             Route::Coordinator(group) => self.known().forget_coordinator(group),
         }
@@ -178,6 +181,9 @@ impl Client {
             let now = match route {
                 Route::Any => None,
                 Route::Leader(partition) => self.leader_now(partition, server).await,
+                Route::Replica(partition, replica) => {
+                    self.instead_of(partition, *replica, server).await
+                }
                 Route::Coordinator(group) => self.coordinator_now(group, server).await,
             };
             if now.is_some_and(|now| now != server) {
@@ -202,14 +208,42 @@ impl Client {
 
     /// Who leads a partition, as another node knows.
     async fn leader_now(&self, partition: &TopicPartition, except: &str) -> Option<String> {
+        let _answer = self.metadata_now(partition, except).await?;
+        self.known()
+            .leader(partition.topic.as_str(), partition.partition)
+    }
+
+    /// Who leads a partition, if a replica is not in sync any more, as another node knows.
+    async fn instead_of(
+        &self,
+        partition: &TopicPartition,
+        replica: BrokerId,
+        except: &str,
+    ) -> Option<String> {
+        let answer = self.metadata_now(partition, except).await?;
+        let mut partitions = answer.topics.iter().flat_map(|t| &t.partitions);
+        let told = partitions.find(|p| p.partition == partition.partition)?;
+        match told.isr.contains(&replica) {
+            true => None,
+            false => self
+                .known()
+                .leader(partition.topic.as_str(), partition.partition),
+        }
+    }
+
+    /// What another node knows of a partition's topic.
+    async fn metadata_now(
+        &self,
+        partition: &TopicPartition,
+        except: &str,
+    ) -> Option<MetadataAnswer> {
         let request = MetadataRequest {
             topics: Some(vec![TopicRef::Name(partition.topic.as_str().into())]),
             auto_create: false,
         };
         let answer = self.ask_another(request, except).await.ok()?;
         self.known().learn(&answer);
-        self.known()
-            .leader(partition.topic.as_str(), partition.partition)
+        Some(answer)
     }
 
     async fn coordinator_now(&self, group: &Text, except: &str) -> Option<String> {
@@ -229,6 +263,13 @@ impl Client {
             self.forget(topic);
             Error::refused(ErrorCode::LeaderNotAvailable)
         })?;
+        Ok(self.node(&address).await)
+    }
+
+    /// The connection to a node that a leader has named.
+    async fn replica(&self, replica: BrokerId) -> Result<Connection, Error> {
+        let address = self.known().broker(replica);
+        let address = address.ok_or(Error::refused(ErrorCode::LeaderNotAvailable))?;
         Ok(self.node(&address).await)
     }
 

@@ -180,7 +180,7 @@ impl Cluster {
         dir.join(format!("node-{node}"))
     }
 
-    /// Starts a node with these voters, and waits until it is ready.
+    /// Starts a node with these voters in a rack of its own, and waits until it is ready.
     ///
     /// # Panics
     ///
@@ -199,6 +199,7 @@ impl Cluster {
             format!("node.id={id}"),
             format!("cluster.certificates={}", certificates.display()),
             format!("cluster.voters={}", voters.join(",")),
+            format!("cluster.rack=rack-{id}"),
         ];
         let peer = self.address(node, 9392).to_string();
         let mut more = vec!["--peer", &peer];

@@ -61,7 +61,12 @@ impl Acknowledged {
     }
 }
 
-pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
+/// Runs something to its end on this thread.
+///
+/// # Panics
+///
+/// Panics if there can be no runtime.
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

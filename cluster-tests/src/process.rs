@@ -1,7 +1,7 @@
 //! Nodes as processes: the real binary, on a directory of its own, killed and started again.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -245,6 +245,21 @@ impl NodeProcess {
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.child.wait().expect("it has ended").code()
+    }
+
+    /// What the node's HTTP door answers to a GET, with its head.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not answer.
+    #[must_use]
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).expect("its door is open");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        let _read = stream.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     /// Runs a client command against this node, with `input` on its standard input.

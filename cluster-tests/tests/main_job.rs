@@ -2,8 +2,7 @@
 //! replayed from the beginning after a kill -9.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -364,31 +363,18 @@ fn a_group_remembers_only_what_was_written() {
     assert_eq!(last, b"four\n");
 }
 
-fn get(node: &NodeProcess, path: &str) -> String {
-    use std::io::Write;
-    let mut stream = TcpStream::connect(node.http).expect("the door is open");
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .expect("sent");
-    let mut answer = String::new();
-    let _read = stream.read_to_string(&mut answer).expect("answered");
-    answer
-}
-
 #[test]
 fn health_and_metrics_are_shown() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = NodeProcess::start(dir.path());
     drop(node.expect(&["produce", "t"], b"one\ntwo\nthree\n"));
     drop(node.expect(&["consume", "t", "--group", "g", "--max", "2"], b""));
-    let health = get(&node, "/health");
+    let health = node.get("/health");
     assert!(
         health.starts_with("HTTP/1.1 200") && health.contains(r#""ready":true"#),
         "{health}"
     );
-    let metrics = get(&node, "/metrics");
+    let metrics = node.get("/metrics");
     for line in [
         "callboard_log_end_offset{topic=\"t\",partition=\"0\"} 3",
         "callboard_group_lag_records{group=\"g\",topic=\"t\",partition=\"0\"} 1",
@@ -402,5 +388,5 @@ fn health_and_metrics_are_shown() {
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
-    assert!(get(&node, "/../etc/passwd").starts_with("HTTP/1.1 404"));
+    assert!(node.get("/../etc/passwd").starts_with("HTTP/1.1 404"));
 }

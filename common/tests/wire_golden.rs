@@ -300,6 +300,7 @@ fn our_own_frames() {
         error: ErrorCode::None,
         high_watermark: Some(Offset::new(300)),
         log_start: Some(Offset::ZERO),
+        preferred_replica: None,
         records: Bytes::from_static(b"RECORDS").into(),
     };
     let topics = vec![FetchedTopic {
@@ -320,4 +321,4 @@ fn our_own_frames() {
 
 const PRODUCE_FRAME: &str =
     "00000029000000000000000900000001000000120002fb60ea000100066f72646572730106075245434f524453";
-const FETCHED_FRAME: &str = "0000002b00000000000000090000000100000014010100066f726465727301060101fb58020100075245434f524453";
+const FETCHED_FRAME: &str = "0000002c00000000000000090000000100000015010100066f726465727301060101fb5802010000075245434f524453";

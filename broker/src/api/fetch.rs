@@ -8,23 +8,45 @@ use callboard_common::protocol::TopicRef;
 use callboard_common::protocol::fetch::{
     Fetch, FetchPartition, Fetched, FetchedPartition, FetchedTopic,
 };
-use callboard_common::{ErrorCode, Offset, TopicPartition};
+use callboard_common::{BrokerId, ErrorCode, Offset, TopicPartition};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{Api, Caller, Operation, or_timeout, timeout};
-use crate::directory::LeaderRef;
+use crate::controller::MetadataImage;
+use crate::directory::Replica;
 use crate::leader::{Ends, FetchError, actor};
 use crate::supervision;
 
 /// One partition of a fetch.
 struct Part {
     wanted: FetchPartition,
-    leader: Result<LeaderRef, ErrorCode>,
+    replica: Result<Replica, ErrorCode>,
+    /// Who else keeps it, in the reader's rack.
+    nearer: Option<BrokerId>,
     ends: Option<watch::Receiver<Ends>>,
-    result: Result<(Bytes, Ends), FetchFailed>,
+    result: Result<Found, FetchFailed>,
     waiting: Option<oneshot::Receiver<Result<actor::Fetched, FetchError>>>,
+}
+
+/// What a partition gives.
+struct Found {
+    batches: Bytes,
+    ends: Ends,
+    /// Who is to be asked instead.
+    preferred: Option<BrokerId>,
+}
+
+impl Found {
+    /// There is nothing yet.
+    fn nothing(ends: Ends) -> Self {
+        Self {
+            batches: Bytes::new(),
+            ends,
+            preferred: None,
+        }
+    }
 }
 
 /// Why a partition gives nothing, and what is known of its ends.
@@ -49,17 +71,25 @@ pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: Fetch) -> Fetched {
     loop {
         for part in topics.iter_mut().flat_map(|(_, parts)| parts) {
             // Whatever comes after this is noticed.
-            part.ends = part.leader.as_ref().ok().map(|leader| leader.ends.clone());
+            part.ends = part
+                .replica
+                .as_ref()
+                .ok()
+                .map(|replica| replica.ends().clone());
             if let Some(ends) = &mut part.ends {
                 ends.mark_unchanged();
             }
         }
         let found = read_all(api, caller, &mut topics, max_bytes).await;
         let mut parts = topics.iter().flat_map(|(_, parts)| parts);
-        let failed = parts.any(|p| p.result.is_err());
+        let says_something = |part: &Part| match &part.result {
+            Ok(found) => found.preferred.is_some(),
+            Err(_) => true,
+        };
+        let told = parts.any(says_something);
         // As in Kafka, a fetch of nothing does not wait: there is nothing to wait for.
         let of_nothing = topics.iter().all(|(_, parts)| parts.is_empty());
-        if failed || of_nothing || found >= enough || clock.now().monotonic >= deadline {
+        if told || of_nothing || found >= enough || clock.now().monotonic >= deadline {
             break;
         }
         let changed: FuturesUnordered<_> = topics
@@ -85,14 +115,29 @@ type Topics = Vec<(TopicRef, Vec<Part>)>;
 
 fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
     let image = api.image();
+    // Who does not say where it stands reads from leaders only.
+    let rack = fetch
+        .rack
+        .as_deref()
+        .filter(|_| api.config().follower_fetch);
     let part = |name: &Result<_, ErrorCode>, wanted: &FetchPartition| {
-        let leader = name
-            .clone()
-            .and_then(|name| api.leader(&TopicPartition::new(name, wanted.partition)));
+        let of = |name| TopicPartition::new(name, wanted.partition);
+        let of = name.clone().map(of);
+        let replica = of.clone().and_then(|of| match rack {
+            Some(_) => api.replica(&of),
+            None => api.leader(&of).map(Replica::Leader),
+        });
+        let led = of
+            .ok()
+            .filter(|_| matches!(replica, Ok(Replica::Leader(_))));
+        let nearer = led
+            .zip(rack)
+            .and_then(|(of, rack)| nearer(&image, &of, rack));
         let result = Err(FetchFailed::from(ErrorCode::None));
         Part {
             wanted: *wanted,
-            leader,
+            replica,
+            nearer,
             ends: None,
             result,
             waiting: None,
@@ -108,6 +153,24 @@ fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
         )
     };
     fetch.topics.iter().map(topic).collect()
+}
+
+/// A replica in sync in the reader's rack, if the leader stands elsewhere: as Kafka's `RackAwareReplicaSelector`, but several
+/// share the partitions.
+fn nearer(image: &MetadataImage, of: &TopicPartition, rack: &str) -> Option<BrokerId> {
+    let topic = image.topics.get(&of.topic)?;
+    let partition = topic.partitions.get(usize::try_from(of.partition).ok()?)?;
+    let stands_here = |broker: &BrokerId| {
+        let broker = image.brokers.get(broker);
+        broker.is_some_and(|b| b.rack.as_deref() == Some(rack))
+    };
+    if partition.leader.is_some_and(|leader| stands_here(&leader)) {
+        return None;
+    }
+    let in_rack = partition.isr.iter().filter(|b| stands_here(b));
+    let in_rack: Vec<BrokerId> = in_rack.copied().collect();
+    let turn = of.partition.unsigned_abs() as usize;
+    in_rack.get(turn.checked_rem(in_rack.len())?).copied()
 }
 
 /// Reads every partition, in order of the request, until `max_bytes` are found; returns how many were.
@@ -128,12 +191,15 @@ async fn read_all(api: &Api, caller: &Caller, topics: &mut Topics, max_bytes: u3
     for part in topics.iter_mut().flat_map(|(_, parts)| parts) {
         if let Some(waiting) = part.waiting.take() {
             part.result = match waiting.await {
-                Ok(Ok(fetched)) => Ok((fetched.batches, fetched.ends)),
+                Ok(Ok(fetched)) => Ok(Found {
+                    batches: fetched.batches,
+                    ..Found::nothing(fetched.ends)
+                }),
                 Ok(Err(error)) => Err(failed(&error, part)),
                 Err(_) => Err(ErrorCode::NotLeaderOrFollower.into()),
             };
         }
-        if let Ok((batches, _)) = &part.result {
+        if let Ok(Found { batches, .. }) = &part.result {
             found += batches.len();
         }
     }
@@ -149,7 +215,7 @@ async fn read_all(api: &Api, caller: &Caller, topics: &mut Topics, max_bytes: u3
 /// Credits for what there is to read, so that many fetches at once do not fill the memory.
 async fn credit(api: &Api, topics: &Topics, max_bytes: u32) -> Option<OwnedSemaphorePermit> {
     let wanted = |part: &Part| {
-        let ends = *part.leader.as_ref().ok()?.ends.borrow();
+        let ends = *part.replica.as_ref().ok()?.ends().borrow();
         let something = part.wanted.offset < ends.high_watermark.get() && ends.epoch.is_some();
         something.then_some(part.wanted.max_bytes.max(0) as u32)
     };
@@ -161,28 +227,37 @@ async fn credit(api: &Api, topics: &Topics, max_bytes: u32) -> Option<OwnedSemap
     api.0.fetch_bytes.clone().acquire_many_owned(sum).await.ok()
 }
 
-/// Sends a read to the leader if there is something to read.
+/// Sends a read to the replica if there is something to read.
 fn ask(part: &mut Part, caller: &Caller, budget: u32, at_least_one: bool) {
-    let leader = match &part.leader {
-        Ok(leader) => leader,
+    let replica = match &part.replica {
+        Ok(replica) => replica,
         Err(error) => {
             part.result = Err((*error).into());
             return;
         }
     };
-    let ends = *leader.ends.borrow();
+    let ends = *replica.ends().borrow();
     let Some(epoch) = ends.epoch else {
         part.result = Err(ErrorCode::NotLeaderOrFollower.into());
         return;
     };
     let max_bytes = (part.wanted.max_bytes.max(0) as u32).min(budget);
     let knows_better = part.wanted.current_epoch.is_some_and(|e| e != epoch);
+    // All that is committed is in the log of who is in sync.
+    let is_there = (ends.log_start.get()..=ends.high_watermark.get()).contains(&part.wanted.offset);
+    if part.nearer.is_some() && is_there && !knows_better {
+        part.result = Ok(Found {
+            preferred: part.nearer,
+            ..Found::nothing(ends)
+        });
+        return;
+    }
     let at_the_end = part.wanted.offset == ends.high_watermark.get() && !knows_better;
     // Without budget a partition is left for the next fetch, but its errors are still told.
     let in_range =
         (ends.log_start.get()..=ends.log_end.get()).contains(&part.wanted.offset) && !knows_better;
     if at_the_end || (in_range && max_bytes == 0 && !at_least_one) {
-        part.result = Ok((Bytes::new(), ends));
+        part.result = Ok(Found::nothing(ends));
         return;
     }
     let (reply, waiting) = oneshot::channel();
@@ -194,16 +269,16 @@ fn ask(part: &mut Part, caller: &Caller, budget: u32, at_least_one: bool) {
         permit: caller.permit.clone(),
         reply,
     };
-    supervision::tell(&leader.actor, fetch);
+    match replica {
+        Replica::Leader(leader) => supervision::tell(&leader.actor, fetch),
+        Replica::Follower(follower) => supervision::tell(&follower.actor, fetch),
+    }
     part.waiting = Some(waiting);
 }
 
 fn failed(error: &FetchError, part: &Part) -> FetchFailed {
-    let ends = part
-        .leader
-        .as_ref()
-        .ok()
-        .map(|leader| *leader.ends.borrow());
+    let replica = part.replica.as_ref().ok();
+    let ends = replica.map(|replica| *replica.ends().borrow());
     FetchFailed {
         error: error_code(error),
         ends,
@@ -225,15 +300,21 @@ pub(super) fn error_code(error: &FetchError) -> ErrorCode {
 fn answer((topic, parts): (TopicRef, Vec<Part>)) -> FetchedTopic {
     let known = |ends: Option<Ends>, end: fn(&Ends) -> Offset| ends.as_ref().map(end);
     let partition = |part: Part| {
-        let (error, batches, ends) = match part.result {
-            Ok((batches, ends)) => (ErrorCode::None, batches, Some(ends)),
-            Err(failed) => (failed.error, Bytes::new(), failed.ends),
+        let (error, batches, ends, preferred_replica) = match part.result {
+            Ok(found) => (
+                ErrorCode::None,
+                found.batches,
+                Some(found.ends),
+                found.preferred,
+            ),
+            Err(failed) => (failed.error, Bytes::new(), failed.ends, None),
         };
         FetchedPartition {
             partition: part.wanted.partition,
             error,
             high_watermark: known(ends, |e| e.high_watermark),
             log_start: known(ends, |e| e.log_start),
+            preferred_replica,
             records: batches.into(),
         }
     };

@@ -39,6 +39,7 @@ use crate::controller::actor::{Published, propose};
 use crate::controller::{
     Command, ControllerActor, Endpoint, Endpoints, MetadataImage, Outcome, Refusal, TopicImage,
 };
+use crate::directory::{LeaderRef, Replica};
 use crate::node::Shared;
 use crate::security::Principal;
 use crate::supervision::Permit;
@@ -165,6 +166,8 @@ pub struct ApiConfig {
     pub fetch_max_bytes: i32,
     /// Longest wait of a fetch.
     pub fetch_max_wait: Duration,
+    /// Whether readers may be sent to a follower in their rack.
+    pub follower_fetch: bool,
     /// Settings of topics that choose nothing else.
     pub topic_defaults: TopicConfig,
     /// The node's settings by Kafka's names.
@@ -478,7 +481,7 @@ impl Api {
     }
 
     /// Finds the leader of a partition that a request names.
-    fn leader(&self, partition: &TopicPartition) -> Result<crate::directory::LeaderRef, ErrorCode> {
+    fn leader(&self, partition: &TopicPartition) -> Result<LeaderRef, ErrorCode> {
         if let Some(leader) = self.shared().directory.leader(partition) {
             return match self.is_cut_off() {
                 true => Err(ErrorCode::NotLeaderOrFollower),
@@ -492,6 +495,17 @@ impl Api {
             // It is known but not led at the moment.
             Some(topic) if number < topic.partitions.len() => Err(ErrorCode::NotLeaderOrFollower),
             Some(_) | None => Err(ErrorCode::UnknownTopicOrPartition),
+        }
+    }
+
+    /// Finds who keeps a partition here, for a reader that may read from any replica (KIP-392). One that is cut off would not
+    /// hear of what is new.
+    fn replica(&self, partition: &TopicPartition) -> Result<Replica, ErrorCode> {
+        let follower = || self.shared().directory.follower(partition);
+        match self.leader(partition) {
+            Ok(leader) => Ok(Replica::Leader(leader)),
+            Err(_) if self.is_cut_off() => Err(ErrorCode::NotLeaderOrFollower),
+            Err(error) => follower().map(Replica::Follower).ok_or(error),
         }
     }
 

@@ -36,6 +36,9 @@ pub(crate) struct ConsumeArguments {
     /// Only this partition.
     #[arg(long)]
     partition: Option<i32>,
+    /// Where this reader stands: it is sent to a replica in that rack, if there is one in sync.
+    #[arg(long)]
+    rack: Option<String>,
     /// End after so many records.
     #[arg(long, value_name = "N")]
     max: Option<u64>,
@@ -77,6 +80,7 @@ async fn consume(client: &Client, arguments: &ConsumeArguments) -> Result<(), Fa
                 offset_reset: reset,
                 // Only what was written is committed.
                 auto_commit: None,
+                rack: arguments.rack.clone(),
                 ..ConsumerConfig::group(group)
             };
             let consumer = Consumer::subscribe(client, config, [&arguments.topic]).await?;
@@ -87,7 +91,11 @@ async fn consume(client: &Client, arguments: &ConsumeArguments) -> Result<(), Fa
         )),
         None => {
             let (starts, ends) = partitions(client, arguments).await?;
-            let consumer = Consumer::assign(client, ConsumerConfig::default(), starts);
+            let config = ConsumerConfig {
+                rack: arguments.rack.clone(),
+                ..ConsumerConfig::default()
+            };
+            let consumer = Consumer::assign(client, config, starts);
             let ends = (!arguments.follow).then_some(ends);
             print(consumer, arguments, ends).await
         }

@@ -185,6 +185,7 @@ impl BrokerConfig {
     }
 
     /// What the node is and who may use it.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn rows_of_node(&self) -> Vec<Row> {
         use ConfigKind::{Int, List, String as Text};
         let (node, doors, security) = (&self.node, &self.listeners, &self.security);
@@ -213,6 +214,12 @@ impl BrokerConfig {
                 "The node's number (node.id).",
             ),
             (
+                "broker.rack",
+                Text,
+                self.cluster.rack.clone(),
+                "Where the node stands, for placement and for consumers nearby (cluster.rack).",
+            ),
+            (
                 "default.replication.factor",
                 Int,
                 self.cluster.factor().to_string(),
@@ -235,6 +242,16 @@ impl BrokerConfig {
                 Int,
                 node.id.to_string(),
                 "The node's number (node.id).",
+            ),
+            (
+                "replica.selector.class",
+                Text,
+                if self.cluster.follower_fetch {
+                    "org.apache.kafka.common.replica.RackAwareReplicaSelector".into()
+                } else {
+                    String::new()
+                },
+                "Which replica a consumer that says where it stands reads from (cluster.follower_fetch).",
             ),
             (
                 "sasl.enabled.mechanisms",

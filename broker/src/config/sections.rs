@@ -105,6 +105,9 @@ pub struct ClusterSection {
     pub voters: Vec<String>,
     /// Where the node stands, for the placement of replicas (`broker.rack`).
     pub rack: String,
+    /// Whether a consumer that says in which rack it stands is sent to a replica there (`replica.selector.class`, KIP-392).
+    /// Default true.
+    pub follower_fetch: bool,
     /// Replicas of a new topic (`default.replication.factor`); 0, the default, is three, or as many as there are nodes.
     pub replication_factor: usize,
     /// Whether partitions and leaderships spread over the nodes by themselves (`auto.leader.rebalance.enable`). Default
@@ -127,6 +130,7 @@ impl Default for ClusterSection {
             certificates: String::new(),
             voters: Vec::new(),
             rack: String::new(),
+            follower_fetch: true,
             replication_factor: 0,
             balance: policy.balances,
             moves_at_once: policy.moves_at_once,

@@ -5,8 +5,10 @@ use callboard_common::runtime::Runtime;
 use callboard_common::{BrokerId, Clock, LeaderEpoch, Offset, Uuid};
 use slog::{Logger, debug, error, info, warn};
 use std::time::Duration;
+use tokio::sync::watch;
 
 use super::state::{Effect, Effects, Follower, Input, Position};
+use crate::leader::Ends;
 use crate::leader::actor::{Close, Configure};
 use crate::leader::opening::{LoseReplica, Loss};
 use crate::metrics::Metrics;
@@ -40,6 +42,8 @@ pub struct FollowerStart {
     pub broker_epoch: i64,
     /// The lanes to leaders.
     pub fetchers: Fetchers,
+    /// Shown to readers (KIP-392).
+    pub ends: watch::Sender<Ends>,
     /// Tells the controller that this log is damaged.
     pub lose_replica: LoseReplica,
     /// Pools.
@@ -81,15 +85,15 @@ struct SyncDone {
 /// See the module.
 #[derive(Debug)]
 pub struct FollowerActor {
-    start: FollowerStart,
-    incarnation: u64,
-    state: Option<Open>,
+    pub(super) start: FollowerStart,
+    pub(super) incarnation: u64,
+    pub(super) state: Option<Open>,
 }
 
 #[derive(Debug)]
-struct Open {
-    log: Log,
-    follower: Follower,
+pub(super) struct Open {
+    pub(super) log: Log,
+    pub(super) follower: Follower,
     effects: Effects,
     sync_in_flight: bool,
     sync_wanted: bool,
@@ -117,6 +121,7 @@ impl FollowerActor {
         ctx: &mut Context<Self>,
     ) {
         self.incarnation += 1;
+        self.show();
         let pool = self.start.runtime.background().clone();
         let opening = async move { pool.ask(open).await };
         ctx.wait(
@@ -132,6 +137,7 @@ impl FollowerActor {
 
     fn fail(&mut self, error: &StorageError, ctx: &mut Context<Self>) {
         self.state = None;
+        self.show();
         if let StorageError::Full { path } = error {
             warn!(self.start.logger, "the disk is full, nothing is followed"; "path" => %path.display());
             // Nobody waits for this replica meanwhile.
@@ -145,7 +151,7 @@ impl FollowerActor {
         supervision::fail(ctx);
     }
 
-    fn open(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn open(&mut self, ctx: &mut Context<Self>) {
         let (files, config) = (self.start.files.clone(), self.start.config.clone());
         self.open_by(move || Log::open(files, config), ctx);
     }
@@ -192,6 +198,7 @@ impl FollowerActor {
             sync_in_flight: false,
             sync_wanted: false,
         });
+        self.show();
         self.start
             .fetchers
             .attach(self.start.leader, self.key(), ctx.address());
@@ -235,6 +242,7 @@ impl FollowerActor {
         }
         self.settle_doubt(ctx);
         self.checkpoint(ctx);
+        self.show();
     }
 
     /// What was cut off at the last opening is here again, or was never committed.
@@ -393,6 +401,7 @@ impl Actor for FollowerActor {
 impl Supervised for FollowerActor {
     fn restarting(&mut self, _ctx: &mut Context<Self>) {
         self.state = None;
+        self.show();
     }
 }
 
@@ -453,7 +462,9 @@ impl Handler<Close> for FollowerActor {
 
     fn handle(&mut self, close: Close, ctx: &mut Context<Self>) {
         self.start.fetchers.detach(self.start.leader, self.key());
-        let Some(Open { log, follower, .. }) = self.state.take() else {
+        let state = self.state.take();
+        self.show();
+        let Some(Open { log, follower, .. }) = state else {
             drop(
                 close
                     .reply

@@ -9,6 +9,7 @@
 //! - the log is cut only where the leader's epochs say that it differs (KIP-101, KIP-279), never by the high watermark.
 
 pub mod actor;
+mod reading;
 mod state;
 
 pub use actor::{FollowerActor, FollowerStart};

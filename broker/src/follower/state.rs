@@ -7,6 +7,7 @@ use callboard_common::record::producers::ProducerTable;
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{LeaderEpoch, Offset};
 
+use crate::leader::{Ends, FetchError, same_reign};
 use crate::peer::protocol::{Part, What};
 use crate::planted::{self, Bug};
 
@@ -98,6 +99,34 @@ impl Follower {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.told.is_some_and(|told| self.position.synced >= told)
+    }
+
+    /// What readers of this replica are told (KIP-392): it shows what it knows to be committed.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        Ends {
+            epoch: Some(self.epoch),
+            in_doubt: None,
+            log_start: self.log_start,
+            high_watermark: self.high_watermark.max(self.log_start),
+            log_end: self.position.end,
+            reign_start: Offset::ZERO,
+        }
+    }
+
+    /// Up to where may be read from an offset on; `None` is nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`] as of a leader, except that it says nothing of what is committed elsewhere: who is out of range here asks
+    /// the leader.
+    pub fn readable(
+        &self,
+        from: i64,
+        current_epoch: Option<LeaderEpoch>,
+    ) -> Result<Option<Offset>, FetchError> {
+        same_reign(current_epoch, self.epoch)?;
+        self.ends().readable(from)
     }
 
     /// The idempotent producers.
@@ -302,6 +331,32 @@ mod tests {
         *damaged.last_mut().expect("there are bytes") ^= 1;
         let sent = part(What::Records(Bytes::from(damaged).into()));
         assert_eq!(step(&mut follower(), Input::Sent(sent)), [Effect::Wait]);
+    }
+
+    /// KIP-392: a follower may show less than its leader, never more.
+    #[test]
+    fn kip_392_readers_see_what_is_known_to_be_committed() {
+        let mut f = follower();
+        let records = Part {
+            high_watermark: Offset::new(3),
+            ..part(What::Records(placed(2, 3, 3).into()))
+        };
+        let _effects = step(&mut f, Input::Sent(records));
+        let limit = |from, epoch| f.readable(from, epoch);
+        assert_eq!(limit(0, None), Ok(Some(Offset::new(3))));
+        assert_eq!(limit(2, Some(EPOCH)), Ok(Some(Offset::new(3))));
+        assert_eq!(limit(3, None), Ok(None), "it is here and not committed");
+        assert_eq!(limit(5, None), Ok(None));
+        for from in [-1, 6] {
+            assert!(matches!(
+                limit(from, None),
+                Err(FetchError::OutOfRange { .. })
+            ));
+        }
+        let fenced = limit(0, Some(LeaderEpoch(2)));
+        assert!(matches!(fenced, Err(FetchError::Fenced { .. })));
+        let unknown = limit(0, Some(LeaderEpoch(4)));
+        assert!(matches!(unknown, Err(FetchError::UnknownEpoch { .. })));
     }
 
     /// KIP-320: what an older reign's leader sends is not taken.

@@ -19,11 +19,8 @@ use super::opening::{LeaderStart, Loss};
 use super::state::{Appended, Effect, Effects, Input, Leader, Refused, Ticket};
 use super::syncing::Syncing;
 use crate::storage::error::unless_full;
-use crate::storage::{Log, ReadMode, StorageError};
+use crate::storage::{Log, ReadPlan, StorageError, read};
 use crate::supervision::{self, Permit};
-
-/// More than this is read on the pool: checking it takes longer than others on this worker should wait.
-const READ_HERE_MAX_BYTES: u32 = 4 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -244,15 +241,15 @@ impl LeaderActor {
     /// Reads at once if it is little and in memory, else on the pool.
     pub(super) fn read(
         &self,
-        plan: crate::storage::ReadPlan,
+        plan: ReadPlan,
         ends: Ends,
         reply: Reply<Fetched, FetchError>,
         permit: Permit,
     ) {
         let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
         let damaged = self.damaged();
-        let answer = move |result: Result<Bytes, StorageError>,
-                           reply: Reply<Fetched, FetchError>| {
+        let answer = move |result: Result<Bytes, StorageError>| {
+            let _credits = permit;
             let result = result
                 .map(|batches| Fetched { batches, ends })
                 .map_err(|error| {
@@ -263,21 +260,7 @@ impl LeaderActor {
                 });
             drop(reply.send(result));
         };
-        let now = match plan.max_bytes <= READ_HERE_MAX_BYTES {
-            true => plan.run(ReadMode::Now),
-            false => Ok(None),
-        };
-        match now {
-            Ok(Some(bytes)) => answer(Ok(bytes), reply),
-            Err(error) => answer(Err(error), reply),
-            Ok(None) => self.start.runtime.background().run(move || {
-                let _credits = permit;
-                answer(
-                    plan.run(ReadMode::Blocking).map(Option::unwrap_or_default),
-                    reply,
-                );
-            }),
-        }
+        read::start(plan, self.start.runtime.background(), answer);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use callboard_common::{LeaderEpoch, Offset};
 
+use super::error::FetchError;
+
 /// The ends of a log that its readers watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
@@ -25,5 +27,37 @@ impl Ends {
     #[must_use]
     pub fn have_caught_up(&self) -> bool {
         self.high_watermark >= self.reign_start
+    }
+
+    /// Up to where may be read from an offset on; `None` is nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::OutOfRange`] of an offset that is not in the log.
+    pub fn readable(&self, from: i64) -> Result<Option<Offset>, FetchError> {
+        let (log_start, high_watermark) = (self.log_start, self.high_watermark);
+        match Offset::checked(from) {
+            Some(from) if (log_start..high_watermark).contains(&from) => Ok(Some(high_watermark)),
+            // Between the high watermark and the log's end there will be something soon.
+            Some(from) if (high_watermark..=self.log_end).contains(&from) => Ok(None),
+            Some(_) | None => Err(FetchError::OutOfRange {
+                offset: from,
+                log_start,
+                high_watermark,
+            }),
+        }
+    }
+}
+
+/// Whether a reader knows the reign that is (KIP-320).
+///
+/// # Errors
+///
+/// [`FetchError::Fenced`] and [`FetchError::UnknownEpoch`] say who is behind.
+pub fn same_reign(asked: Option<LeaderEpoch>, current: LeaderEpoch) -> Result<(), FetchError> {
+    match asked {
+        Some(asked) if asked < current => Err(FetchError::Fenced { asked, current }),
+        Some(asked) if asked > current => Err(FetchError::UnknownEpoch { asked, current }),
+        Some(_) | None => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use callboard_common::record::producers::{Sequence, SequenceError};
 use callboard_common::record::{Batch, BatchHeader};
 use callboard_common::{BrokerId, LeaderEpoch, Now, Offset};
 
-use super::ends::Ends;
+use super::ends::same_reign;
 use super::error::{FetchError, ProduceError};
 use super::state::{Acks, Effect, Effects, Leader, Pending, Refused, Ticket};
 use crate::planted::{self, Bug};
@@ -131,14 +131,9 @@ impl Leader {
     ///
     /// [`FetchError`] says who is behind.
     pub fn knows_the_reign(&self, asked: Option<LeaderEpoch>) -> Result<(), FetchError> {
-        let current = self.epoch;
-        if self.ends.in_doubt.is_some() {
-            return Err(FetchError::LeaderStopped);
-        }
-        match asked {
-            Some(asked) if asked < current => Err(FetchError::Fenced { asked, current }),
-            Some(asked) if asked > current => Err(FetchError::UnknownEpoch { asked, current }),
-            Some(_) | None => Ok(()),
+        match self.ends.in_doubt {
+            Some(_) => Err(FetchError::LeaderStopped),
+            None => same_reign(asked, self.epoch),
         }
     }
 
@@ -150,48 +145,23 @@ impl Leader {
         at_least_one: bool,
         epoch: Option<LeaderEpoch>,
     ) -> Effect {
-        if let Err(error) = self.knows_the_reign(epoch) {
-            return Effect::Refuse(ticket, error);
+        let mut ends = self.ends;
+        if planted::is(Bug::ReadAboveHighWatermark) {
+            ends.high_watermark = ends.log_end;
         }
-        let Ends {
-            log_start,
-            high_watermark,
-            log_end,
-            ..
-        } = self.ends;
-        match Offset::checked(from) {
-            Some(from)
-                if planted::is(Bug::ReadAboveHighWatermark)
-                    && from >= log_start
-                    && from < log_end =>
-            {
-                Effect::Read {
-                    ticket,
-                    from,
-                    limit: log_end,
-                    max_bytes,
-                    at_least_one,
-                }
-            }
-            Some(from) if from >= log_start && from < high_watermark => Effect::Read {
+        let readable = self
+            .knows_the_reign(epoch)
+            .and_then(|()| ends.readable(from));
+        match readable {
+            Ok(Some(limit)) => Effect::Read {
                 ticket,
-                from,
-                limit: high_watermark,
+                from: Offset::new(from),
+                limit,
                 max_bytes,
                 at_least_one,
             },
-            // Between the high watermark and the log's end there will be something soon.
-            Some(from) if from >= high_watermark && from <= log_end => {
-                Effect::NothingToRead(ticket)
-            }
-            Some(_) | None => Effect::Refuse(
-                ticket,
-                FetchError::OutOfRange {
-                    offset: from,
-                    log_start,
-                    high_watermark,
-                },
-            ),
+            Ok(None) => Effect::NothingToRead(ticket),
+            Err(error) => Effect::Refuse(ticket, error),
         }
     }
 }

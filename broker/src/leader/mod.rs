@@ -30,7 +30,7 @@ mod syncing;
 mod upkeep;
 
 pub use actor::LeaderActor;
-pub use ends::Ends;
+pub use ends::{Ends, same_reign};
 pub use error::{FetchError, ProduceError};
 pub use lookup::reign_end;
 pub use opening::LeaderStart;

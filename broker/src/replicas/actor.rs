@@ -17,7 +17,7 @@ use crate::controller::ControllerActor;
 use crate::controller::actor::Published;
 use crate::coordinator::actor::Stop;
 use crate::coordinator::{CoordinatorActor, GroupConfig};
-use crate::directory::LeaderRef;
+use crate::directory::Replica;
 use crate::follower::FollowerActor;
 use crate::leader::LeaderActor;
 use crate::leader::actor::{Close, Configure, UpdateReplicas};
@@ -135,8 +135,8 @@ pub struct ReplicasActor {
     ending: BTreeMap<TopicPartition, After>,
     pub(super) coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
     closing: bool,
-    /// Leaders to be shown in the directory, or hidden there.
-    shown: BTreeMap<TopicPartition, Option<LeaderRef>>,
+    /// Replicas to be shown in the directory, or hidden there.
+    shown: BTreeMap<TopicPartition, Option<Replica>>,
     /// Logs that were closed, for another duty.
     reopened: Vec<(TopicPartition, Role)>,
     /// Whether a [`Settle`] is on its way.
@@ -164,14 +164,14 @@ impl ReplicasActor {
         }
     }
 
-    /// Shows a leader, or hides one, together with others of which is known soon.
+    /// Shows a replica, or hides one, together with others of which is known soon.
     pub(super) fn show(
         &mut self,
         partition: TopicPartition,
-        leader: Option<LeaderRef>,
+        replica: Option<Replica>,
         ctx: &mut Context<Self>,
     ) {
-        drop(self.shown.insert(partition, leader));
+        drop(self.shown.insert(partition, replica));
         self.settle_soon(ctx);
     }
 
@@ -240,7 +240,7 @@ impl ReplicasActor {
     /// Ends a duty; when the log is closed, something else happens to it.
     fn end(&mut self, partition: TopicPartition, after: After, ctx: &mut Context<Self>) {
         self.stop_coordinator(&partition);
-        if matches!(self.doers.get(&partition), Some(Doer::Leader(_))) {
+        if self.doers.contains_key(&partition) {
             self.show(partition.clone(), None, ctx);
         }
         if let Some(ending) = self.ending.get_mut(&partition) {
@@ -461,7 +461,7 @@ impl Handler<Settle> for ReplicasActor {
     fn handle(&mut self, _: Settle, ctx: &mut Context<Self>) {
         self.settles = false;
         let shown = std::mem::take(&mut self.shown);
-        self.start.shared.directory.update_leaders(shown);
+        self.start.shared.directory.update(shown);
         let reopened = std::mem::take(&mut self.reopened);
         if !self.closing {
             self.prepare(reopened, ctx);

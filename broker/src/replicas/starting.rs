@@ -13,7 +13,7 @@ use super::state::{Duty, Role};
 use crate::controller::actor::propose;
 use crate::controller::{Command, ControllerActor, Outcome, PartitionImage, READ_LEASE};
 use crate::coordinator::{CoordinatorActor, CoordinatorStart};
-use crate::directory::LeaderRef;
+use crate::directory::{Replica, ReplicaRef};
 use crate::follower::{FollowerActor, FollowerStart};
 use crate::leader::opening::{ChangeIsr, LoseReplica, Loss, NewEpoch};
 use crate::leader::{Ends, LeaderActor, LeaderStart};
@@ -56,6 +56,7 @@ impl ReplicasActor {
         };
         let image = self.start.published.image.load();
         let registered = image.brokers.get(&shared.broker);
+        let ends = watch::Sender::new(Ends::default());
         let start = FollowerStart {
             files: self.files(partition),
             config: self.topic_config(&partition.topic, &role.configs),
@@ -65,6 +66,7 @@ impl ReplicasActor {
             // As registered: the node may be fenced just now.
             broker_epoch: registered.map_or(-1, |b| b.epoch),
             fetchers,
+            ends: ends.clone(),
             lose_replica: lose_replica(
                 self.start.controller.clone(),
                 (partition.clone(), role.topic_id, shared.broker),
@@ -79,7 +81,16 @@ impl ReplicasActor {
         let actor = supervision::start(&self.start.worker, child, move |_| {
             FollowerActor::new(start.clone())
         });
-        drop(self.doers.insert(partition.clone(), Doer::Follower(actor)));
+        drop(
+            self.doers
+                .insert(partition.clone(), Doer::Follower(actor.clone())),
+        );
+        let follower = ReplicaRef {
+            actor,
+            ends: ends.subscribe(),
+            topic_id: role.topic_id,
+        };
+        self.show(partition.clone(), Some(Replica::Follower(follower)), ctx);
     }
 
     fn start_leader(
@@ -119,12 +130,12 @@ impl ReplicasActor {
             self.doers
                 .insert(partition.clone(), Doer::Leader(actor.clone())),
         );
-        let leader = LeaderRef {
+        let leader = ReplicaRef {
             actor,
             ends: ends.subscribe(),
             topic_id: role.topic_id,
         };
-        self.show(partition.clone(), Some(leader), ctx);
+        self.show(partition.clone(), Some(Replica::Leader(leader)), ctx);
         if partition.topic == TopicName::consumer_offsets() {
             self.start_coordinator(partition, role.is_contested, ctx);
         }

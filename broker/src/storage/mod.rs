@@ -23,7 +23,7 @@ pub mod offset_index;
 pub mod open_files;
 pub mod producer_snapshot;
 mod quarantine;
-mod read;
+pub mod read;
 mod recovery;
 pub mod retention;
 pub mod segment;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callboard_common::Offset;
 use callboard_common::record::{Batch, BatchError, BatchHeader, HEADER_BYTES, Record};
+use callboard_common::runtime::Pool;
 
 use super::StorageError;
 use super::buffers::Buffer;
@@ -30,6 +31,28 @@ pub enum ReadMode {
     Now,
     /// On a pool.
     Blocking,
+}
+
+/// More than this is read on the pool: checking it takes longer than others on a worker should wait.
+const READ_HERE_MAX_BYTES: u32 = 4 << 20;
+
+/// Reads at once if it is little and in memory, else on the pool, and tells `done` what was found.
+pub fn start(
+    plan: ReadPlan,
+    pool: &Pool,
+    done: impl FnOnce(Result<Bytes, StorageError>) + Send + 'static,
+) {
+    let now = match plan.max_bytes <= READ_HERE_MAX_BYTES {
+        true => plan.run(ReadMode::Now),
+        false => Ok(None),
+    };
+    match now {
+        Ok(Some(bytes)) => done(Ok(bytes)),
+        Err(error) => done(Err(error)),
+        Ok(None) => {
+            pool.run(move || done(plan.run(ReadMode::Blocking).map(Option::unwrap_or_default)));
+        }
+    }
 }
 
 impl ReadMode {

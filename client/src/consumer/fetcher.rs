@@ -1,4 +1,9 @@
 //! Reads one partition ahead of the consumer, on a lane of its own.
+//!
+//! Who says in which rack it stands may be sent by the leader to a replica there (KIP-392). Whatever does not work with that
+//! one leads back to the leader, and so does time: the leader knows by then whether there is a better one.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use callboard_common::protocol::TopicRef;
@@ -7,8 +12,9 @@ use callboard_common::protocol::fetch::{
 };
 use callboard_common::protocol::list_offsets::OffsetTarget;
 use callboard_common::record::{Batch, Record};
-use callboard_common::{ErrorCode, Offset, TopicPartition};
+use callboard_common::{BrokerId, ErrorCode, Offset, TopicPartition};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::StartAt;
 use crate::Client;
@@ -16,6 +22,9 @@ use crate::config::{ConsumerConfig, OffsetReset};
 use crate::connection::Lane;
 use crate::error::Error;
 use crate::routing::Route;
+
+/// So long a replica is read from before the leader is asked again, as in Kafka (`metadata.max.age.ms`).
+const NEARBY_FOR: Duration = Duration::from_mins(5);
 
 /// What was fetched of a partition under one assignment.
 #[derive(Debug)]
@@ -38,18 +47,22 @@ pub(crate) struct Fetcher {
     pub(crate) version: u64,
     pub(crate) start: StartAt,
     pub(crate) pieces: mpsc::Sender<Piece>,
+    /// The replica that the leader has named, and until when it is read from.
+    pub(crate) nearby: Option<(BrokerId, Instant)>,
 }
 
 impl Fetcher {
     /// Fetches until nobody wants more, or an error that does not pass.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let mut position = match self.position(self.start).await {
             Ok(position) => position,
             Err(error) => return self.give(Err(error), None).await,
         };
         self.tell_begin(position).await;
         loop {
-            match self.fetch(position).await {
+            let fetched = self.fetch(position).await;
+            let fetched = self.follow(fetched);
+            match fetched {
                 Ok(fetched) => match self.take(fetched, &mut position).await {
                     Ok(Some((records, end))) => {
                         if self.pieces.is_closed() {
@@ -131,7 +144,28 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&self, position: Offset) -> Result<FetchedPartition, Error> {
+    /// Goes to the replica that the leader has named, or back to the leader if that one does not serve.
+    fn follow(
+        &mut self,
+        fetched: Result<FetchedPartition, Error>,
+    ) -> Result<FetchedPartition, Error> {
+        let from_replica = self.nearby.is_some();
+        let fetched = fetched.inspect_err(|_| self.nearby = None)?;
+        if let Some(replica) = fetched.preferred_replica {
+            self.nearby = Some((replica, Instant::now() + NEARBY_FOR));
+        }
+        if !from_replica || fetched.error == ErrorCode::None {
+            return Ok(fetched);
+        }
+        self.nearby = None;
+        match fetched.error == ErrorCode::OffsetOutOfRange {
+            // Only the leader knows where the log begins and ends.
+            true => Err(Error::refused(ErrorCode::OffsetNotAvailable)),
+            false => Ok(fetched),
+        }
+    }
+
+    async fn fetch(&mut self, position: Offset) -> Result<FetchedPartition, Error> {
         let bytes = i32::try_from(self.config.fetch_bytes).unwrap_or(i32::MAX);
         let partition = FetchPartition {
             partition: self.partition.partition,
@@ -144,12 +178,17 @@ impl Fetcher {
             max_wait_ms: i32::try_from(self.config.fetch_wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: i32::try_from(self.config.fetch_min_bytes).unwrap_or(i32::MAX),
             max_bytes: bytes,
+            rack: self.config.rack.as_deref().map(Into::into),
             topics: vec![FetchTopic {
                 topic,
                 partitions: vec![partition],
             }],
         };
-        let route = Route::Leader(self.partition.clone());
+        self.nearby = self.nearby.filter(|(_, until)| *until > Instant::now());
+        let route = match self.nearby {
+            Some((replica, _)) => Route::Replica(self.partition.clone(), replica),
+            None => Route::Leader(self.partition.clone()),
+        };
         let lane = Lane::Fetch(self.partition.clone());
         let asking = self
             .client

@@ -247,6 +247,7 @@ impl Consumer {
             version: self.version,
             start,
             pieces: self.piece_sender.clone(),
+            nearby: None,
         };
         match start {
             StartAt::Offset(offset) => drop(self.positions.insert(partition.clone(), offset)),

@@ -4,6 +4,7 @@
 mod administration;
 mod linked;
 mod network;
+mod racks;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

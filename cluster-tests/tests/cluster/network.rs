@@ -1,7 +1,5 @@
 //! Nodes on hosts of their own, whose network is cut: both ways, one way, around the leader, around everybody.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use callboard_cluster_tests::cluster::{Cluster, wait_until};
@@ -25,12 +23,7 @@ fn scene(hosts: &Hosts) -> (Cluster, Load) {
 
 /// Whether a node says that it is ready.
 fn is_ready(cluster: &Cluster, at: usize) -> bool {
-    let mut stream = TcpStream::connect(cluster.nodes[at].http).expect("its door is open");
-    let request = b"GET /health HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).expect("sent");
-    let mut answer = String::new();
-    let _read = stream.read_to_string(&mut answer).expect("an answer");
-    answer.starts_with("HTTP/1.1 200")
+    cluster.nodes[at].get("/health").starts_with("HTTP/1.1 200")
 }
 
 /// Cuts the leader of partition 0 off, as `how` says, for longer than a lease; then all is well again.

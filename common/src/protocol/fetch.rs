@@ -3,7 +3,8 @@
 use bincode::{Decode, Encode};
 
 use super::{Attachment, TopicRef};
-use crate::{ErrorCode, LeaderEpoch, Offset};
+use crate::kafka::Text;
+use crate::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 
 /// Reads batches of some partitions and waits for some if there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -14,6 +15,9 @@ pub struct Fetch {
     pub min_bytes: i32,
     /// About how much the answer may hold; a first batch that is larger is returned all the same.
     pub max_bytes: i32,
+    /// Where the reader stands; who says it may be sent to a replica in that rack, and may read from one that does not
+    /// lead (KIP-392).
+    pub rack: Option<Text>,
     /// What to read; partitions are served in this order.
     pub topics: Vec<FetchTopic>,
 }
@@ -67,6 +71,8 @@ pub struct FetchedPartition {
     pub high_watermark: Option<Offset>,
     /// The first offset, if known.
     pub log_start: Option<Offset>,
+    /// Who is to be asked instead, in the reader's rack (KIP-392); nothing was read then.
+    pub preferred_replica: Option<BrokerId>,
     /// Whole batches from the one that holds the wanted offset on; perhaps none.
     pub records: Attachment,
 }

@@ -195,6 +195,7 @@ impl Session {
         };
         let changed = partition.error != ErrorCode::None
             || !partition.records.bytes().is_empty()
+            || partition.preferred_replica.is_some()
             || slot.shown.is_none_or(|before| before != shown);
         slot.shown = Some(shown);
         changed
@@ -229,6 +230,7 @@ mod tests {
             error: ErrorCode::None,
             high_watermark: Some(Offset::new(*end)),
             log_start: Some(Offset::ZERO),
+            preferred_replica: None,
             records: Bytes::from_static(records).into(),
         };
         let partitions = partitions.iter().map(one).collect();

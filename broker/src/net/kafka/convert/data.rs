@@ -209,6 +209,7 @@ pub(super) fn fetch(
                 max_wait_ms,
                 min_bytes,
                 max_bytes,
+                rack: Some(request.rack_id).filter(|rack| !rack.is_empty()),
                 topics,
             };
             Converted::Request(
@@ -251,6 +252,7 @@ pub(super) fn fetched(
         aborted_transactions: None,
         // Never null: some clients cannot read that.
         records: Some(p.records.into_bytes()),
+        preferred_read_replica: p.preferred_replica.map_or(-1, |b| b.0),
         ..Default::default()
     };
     let mut hints = Hints::new(leaders);

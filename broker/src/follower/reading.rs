@@ -1,0 +1,88 @@
+//! What a follower shows to readers in its rack (KIP-392).
+
+use actix::prelude::*;
+use bytes::Bytes;
+use callboard_common::Offset;
+use slog::error;
+
+use super::actor::FollowerActor;
+use crate::leader::FetchError;
+use crate::leader::actor::{Fetch, Fetched};
+use crate::storage::{StorageError, read};
+use crate::supervision;
+
+/// A read has found damage.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Damaged {
+    incarnation: u64,
+}
+
+impl FollowerActor {
+    /// Tells readers what they may read, or that nothing can be read now.
+    pub(super) fn show(&self) {
+        let ends = self.state.as_ref().map(|open| open.follower.ends());
+        let ends = ends.unwrap_or_default();
+        let _changed: bool = self.start.ends.send_if_modified(|shown| {
+            let changed = *shown != ends;
+            *shown = ends;
+            changed
+        });
+    }
+
+    /// Reads for a consumer in this node's rack.
+    fn read(&self, fetch: Fetch, limit: Offset, ctx: &Context<Self>) {
+        let Some(open) = &self.state else { return };
+        let (from, ends) = (Offset::new(fetch.from), open.follower.ends());
+        let plan = open
+            .log
+            .plan_read(from, limit, fetch.max_bytes, fetch.at_least_one);
+        let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
+        let outstanding = self.start.files.outstanding.clone();
+        let (actor, incarnation) = (ctx.address(), self.incarnation);
+        read::start(plan, self.start.runtime.background(), move |result| {
+            let _credits = fetch.permit;
+            let result = result
+                .map(|batches| Fetched { batches, ends })
+                .map_err(|error| {
+                    let _count = metrics.damaged_reads.inc();
+                    error!(logger, "log cannot be read"; "error" => %error);
+                    if let StorageError::Damaged { offset, .. } = error {
+                        outstanding.note_damage(offset);
+                        supervision::tell(&actor, Damaged { incarnation });
+                    }
+                    FetchError::Storage(error.to_string())
+                });
+            drop(fetch.reply.send(result));
+        });
+    }
+}
+
+impl Handler<Fetch> for FollowerActor {
+    type Result = ();
+
+    fn handle(&mut self, fetch: Fetch, ctx: &mut Context<Self>) {
+        let Some(open) = &self.state else { return };
+        let ends = open.follower.ends();
+        match open.follower.readable(fetch.from, fetch.current_epoch) {
+            Ok(Some(limit)) => self.read(fetch, limit, ctx),
+            Ok(None) => {
+                let batches = Bytes::new();
+                drop(fetch.reply.send(Ok(Fetched { batches, ends })));
+            }
+            Err(error) => drop(fetch.reply.send(Err(error))),
+        }
+    }
+}
+
+impl Handler<Damaged> for FollowerActor {
+    type Result = ();
+
+    /// The log is opened anew, which sees what is noted of it and fetches it again.
+    fn handle(&mut self, damaged: Damaged, ctx: &mut Context<Self>) {
+        if self.state.is_some() && damaged.incarnation == self.incarnation {
+            self.state = None;
+            self.open(ctx);
+        }
+    }
+}
