@@ -97,9 +97,12 @@ pub enum BadMessage {
     /// Its entries are not consecutive, too many, or of an unknown kind.
     #[error("its entries do not follow each other")]
     Entries,
-    /// It contradicts what is committed, or says more than is there.
+    /// It contradicts what is committed.
     #[error("it contradicts what is committed")]
     Contradiction,
+    /// It knows of entries that are not here: it was meant for this member before it started again, or it is made up.
+    #[error("it knows of entries that are not here")]
+    Ahead,
 }
 
 /// The kinds that members send to each other.
@@ -338,9 +341,10 @@ impl RaftMessage {
         };
         // Only the term's own leader may rewrite, and never what is committed.
         let rewrites = self.term >= known.term && self.entries.iter().any(committed_differs);
-        match ends_past_us || rewrites {
-            true => Err(BadMessage::Contradiction),
-            false => Ok(()),
+        match (ends_past_us, rewrites) {
+            (_, true) => Err(BadMessage::Contradiction),
+            (true, false) => Err(BadMessage::Ahead),
+            (false, false) => Ok(()),
         }
     }
 }
@@ -430,7 +434,7 @@ mod tests {
         };
         assert_eq!(
             refused(heartbeat),
-            Some(BadMessage::Contradiction),
+            Some(BadMessage::Ahead),
             "it commits what is not there"
         );
     }

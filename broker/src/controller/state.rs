@@ -212,6 +212,8 @@ pub struct Controller {
     pub(super) snapshot_is_due: bool,
     /// Bytes of commands since then.
     pub(super) unsnapshot_bytes: usize,
+    /// Messages that contradicted what is committed here.
+    pub(super) contradicted: u64,
     pub(super) logger: slog::Logger,
 }
 
@@ -232,6 +234,12 @@ pub(super) fn to_bytes(message: &dyn protobuf::Message) -> Vec<u8> {
 }
 
 impl Controller {
+    /// How many messages of other members contradicted what is committed here. Between members that are well there is none.
+    #[must_use]
+    pub fn contradictions(&self) -> u64 {
+        self.contradicted
+    }
+
     /// Restores the controller from its snapshot and the writes after it. One that votes alone leads at once.
     ///
     /// # Errors
@@ -296,6 +304,7 @@ impl Controller {
             snapshot_every: SNAPSHOT_EVERY_ENTRIES,
             snapshot_is_due: false,
             unsnapshot_bytes: 0,
+            contradicted: 0,
             logger: logger.clone(),
         };
         let voters = controller.node.raft.prs().conf().voters().ids();

@@ -54,6 +54,8 @@ struct Machine {
 struct Cluster {
     machines: BTreeMap<i32, Machine>,
     cut: BTreeSet<i32>,
+    /// Who hears the others and is not heard.
+    mute: BTreeSet<i32>,
     now: u64,
     tickets: u64,
     forwarded: Vec<(i32, Ticket, Member, Proposal)>,
@@ -109,6 +111,7 @@ impl Cluster {
         };
         let mut out = Effects::new();
         controller.step(now, input, &mut out);
+        assert_eq!(controller.contradictions(), 0, "of node {broker}");
         self.perform(broker, out);
     }
 
@@ -144,7 +147,8 @@ impl Cluster {
             }
             Effect::Send(to, message) => {
                 let to = to.broker.0;
-                if !self.cut.contains(&to) && !self.cut.contains(&broker) {
+                let is_cut = self.cut.contains(&to) || self.cut.contains(&broker);
+                if !is_cut && !self.mute.contains(&broker) {
                     self.step(to, Input::Message(member(broker), message));
                 }
             }
@@ -610,4 +614,24 @@ fn what_is_left_of_a_lost_quorum_goes_on_alone() {
     let ticket = cluster.propose(left, allocate());
     cluster.pass(1000);
     assert!(matches!(cluster.answer(left, ticket), Some(Ok(_))));
+}
+
+/// Answers are lost until the follower has an image beyond what its leader knows of it: it is sent again what is in the image.
+#[test]
+fn entries_that_an_image_has_are_sent_again() {
+    let mut cluster = Cluster::of_three();
+    let leader = cluster.leader().expect("somebody leads");
+    let slow = leader % 3 + 1;
+    cluster.snapshot_always(slow);
+    let _new: bool = cluster.mute.insert(slow);
+    for _ in 0..3 {
+        let _ticket = cluster.propose(leader, allocate());
+    }
+    let applied = |cluster: &Cluster, broker| cluster.image(broker).applied;
+    assert_eq!(applied(&cluster, slow), applied(&cluster, leader));
+    cluster.mute.clear();
+    cluster.step(leader, Input::Unreachable(identity(slow, false).raft_id()));
+    let _ticket = cluster.propose(leader, allocate());
+    cluster.pass(1000);
+    assert_eq!(applied(&cluster, slow), applied(&cluster, leader));
 }

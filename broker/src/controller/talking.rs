@@ -3,7 +3,7 @@
 use callboard_common::Now;
 use raft::eraftpb::MessageType;
 
-use super::raft_wire::{Known, RaftMessage};
+use super::raft_wire::{BadMessage, Known, RaftMessage};
 use super::records::Member;
 use super::state::{Controller, Effect, Effects, raft_id};
 
@@ -22,7 +22,9 @@ impl Controller {
             return slog::warn!(self.logger, "message of the quorum is not its sender's"; "from" => from, "broker" => %sender.broker);
         }
         let (told, stamp) = (message.told(), message.stamp());
-        let checked = message.into_raft(known, |index| raft.raft_log.term(index).ok());
+        // raft-rs says 0 of an entry that only an image has: nothing is known of it.
+        let term_of = |index| raft.raft_log.term(index).ok().filter(|term| *term != 0);
+        let checked = message.into_raft(known, term_of);
         match checked {
             Ok(message) => {
                 self.liveness.heard(from, now.monotonic);
@@ -44,6 +46,7 @@ impl Controller {
                 }
             }
             Err(error) => {
+                self.contradicted += u64::from(error == BadMessage::Contradiction);
                 slog::warn!(self.logger, "message of the quorum is refused"; "from" => from, "error" => %error);
             }
         }

@@ -286,7 +286,16 @@ impl Running {
             }
             return;
         };
+        let before = controller.contradictions();
         controller.step(now, input, &mut self.effects);
+        if controller.contradictions() > before {
+            let node = self.node + 1;
+            hub.truth.violate(|| {
+                format!(
+                    "A25: another member of the quorum contradicts what node {node} has committed"
+                )
+            });
+        }
         self.published.note_contact(controller.contact());
         self.settle(hub);
     }
