@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use callboard_common::record::Compression;
-use callboard_common::transport::tls::Trust;
+use callboard_common::transport::tls::{ClientCertificate, Trust};
 
 /// How to reach a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,9 @@ pub struct ClientConfig {
     pub trust: Trust,
     /// Who the client is, for nodes that ask (`sasl.jaas.config`). Default nobody.
     pub credentials: Option<Credentials>,
+    /// The certificate that says who the client is, for nodes that let clients show one (`ssl.keystore.location`). Default
+    /// none.
+    pub certificate: Option<ClientCertificate>,
     /// How long a connection may take (`socket.connection.setup.timeout.ms`). Default 10 s.
     pub connect_timeout: Duration,
     /// How long an answer may take (`request.timeout.ms`). Default 30 s.
@@ -32,6 +35,7 @@ impl ClientConfig {
             server: server.to_string(),
             trust,
             credentials: None,
+            certificate: None,
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             retry_backoff: Duration::from_millis(100),

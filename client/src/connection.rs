@@ -12,8 +12,9 @@ use callboard_common::ErrorCode;
 use callboard_common::TopicPartition;
 use callboard_common::protocol::security::{Authenticate, Authenticated};
 use callboard_common::protocol::{Ask, Request, Response};
+use callboard_common::transport::endpoint;
 use callboard_common::transport::stream::{FrameReader, write};
-use callboard_common::transport::{endpoint, tls::Trust};
+use callboard_common::transport::tls::{ClientCertificate, Trust};
 use callboard_common::wire::codec::{self, BODY_LIMIT_BYTES};
 use callboard_common::wire::frame::{Frame, Header};
 use quinn::{Connection as Quic, RecvStream, SendStream};
@@ -68,6 +69,7 @@ impl State {
 struct Inner {
     server: String,
     trust: Trust,
+    certificate: Option<ClientCertificate>,
     credentials: Option<Credentials>,
     connect_timeout: Duration,
     request_timeout: Duration,
@@ -91,6 +93,7 @@ impl Connection {
         Self(Arc::new(Inner {
             server,
             trust: config.trust.clone(),
+            certificate: config.certificate.clone(),
             credentials: config.credentials.clone(),
             connect_timeout: config.connect_timeout,
             request_timeout: config.request_timeout,
@@ -181,7 +184,7 @@ impl Connection {
         let address = self.resolve()?;
         let endpoint = match state.endpoint.take() {
             Some(endpoint) => endpoint,
-            None => endpoint::client(&self.0.trust, address)
+            None => endpoint::client(&self.0.trust, self.0.certificate.as_ref(), address)
                 .map_err(|e| Error::Config(e.to_string()))?,
         };
         let host = self

@@ -60,6 +60,6 @@ pub use profile::Profile;
 pub use callboard_common::kafka::Text;
 pub use callboard_common::protocol;
 pub use callboard_common::record::{Compression, Header};
-pub use callboard_common::transport::tls::{Fingerprint, Trust};
+pub use callboard_common::transport::tls::{ClientCertificate, Fingerprint, Trust};
 pub use callboard_common::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicName, TopicPartition};
 pub use producer::partitioner::murmur2;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClientConfig, Credentials, Error, Trust};
+use crate::{ClientCertificate, ClientConfig, Credentials, Error, Trust};
 
 /// How to reach a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Profile {
     /// The user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// The user's certificate and its key, PEM, for nodes that let clients show one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// Address of the Kafka door.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kafka: Option<String>,
@@ -38,7 +41,7 @@ impl Profile {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] if neither CA nor fingerprint is usable.
+    /// [`Error::Config`] if neither CA nor fingerprint is usable, or the user's certificate is not.
     pub fn client_config(&self) -> Result<ClientConfig, Error> {
         let trust = match (&self.ca, &self.fingerprint) {
             (Some(ca), _) => Trust::Ca(ca.clone()),
@@ -64,8 +67,12 @@ impl Profile {
             }
         };
         let config = ClientConfig::new(&self.server, trust);
+        let certificate = self.certificate.as_deref().map(ClientCertificate::new);
+        let certificate = certificate.transpose();
+        let certificate = certificate.map_err(|e| Error::Config(e.to_string()))?;
         Ok(ClientConfig {
             credentials,
+            certificate,
             ..config
         })
     }

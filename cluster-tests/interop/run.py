@@ -205,7 +205,11 @@ def secured():
     """Kafka's tools over TLS and SCRAM, with ACLs and quotas."""
     j = java()
     steps = []
-    config = '[security]\nauthenticate = true\nauthorize = true\n[listeners]\nkafka_tls = "127.0.0.1:TLS"\n'
+    certificates = tempfile.mkdtemp(prefix="callboard-certificates-")
+    authority = f"{certificates}/authority"
+    cert = lambda *arguments: sh([A.binary, "cert", *arguments])
+    cert("init", "--out", authority)
+    config = f'[security]\nauthenticate = true\nauthorize = true\nclient_ca = "{authority}/ca.pem"\n[listeners]\nkafka_tls = "127.0.0.1:TLS"\n'
     with Node(config) as n:
         password = open(f"{n.data}/data/admin.password").read().strip()
 
@@ -250,6 +254,13 @@ def secured():
         holds("a wrong password", "SaslAuthenticationException" in out or "uthentication failed" in out, out)
         plain = login("ann", "secret", "PLAIN")
         holds("PLAIN", "orders" in tool(T + "TopicCommand", "--command-config", plain, "--list"))
+        # The node has a certificate of another authority than its clients.
+        cert("client", "zoe", "--authority", authority, "--ca", f"{n.data}/data/development-ca.pem")
+        zoe = f"{authority}/client-zoe/client.properties"
+        out = tool(T + "TopicCommand", "--command-config", zoe, "--list")
+        holds("a client's certificate without rights", "orders" not in out, out)
+        tool(ACL, "--command-config", admin, "--add", "--allow-principal", "User:zoe", "--producer", "--topic", "orders")
+        holds("a client's certificate with rights", "orders" in tool(T + "TopicCommand", "--command-config", zoe, "--list"))
         tool(C, "--command-config", admin, "--alter", "--entity-type", "users", "--entity-name", "ann", "--add-config", "producer_byte_rate=20000")
         out = tool(C, "--command-config", admin, "--describe", "--entity-type", "users", "--entity-name", "ann")
         holds("quotas by kafka-configs", "producer_byte_rate=20000" in out, out)

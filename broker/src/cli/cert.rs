@@ -1,4 +1,4 @@
-//! `callboard cert`: the certificates by which the nodes of a cluster know each other.
+//! `callboard cert`: the certificates by which the nodes of a cluster know each other, and their users.
 
 use std::fs;
 use std::io::Write;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use callboard_broker::node::{CA_FILE, NODE_FILE, NODE_KEY_FILE};
 use callboard_broker::storage::disk::RealDisk;
 use callboard_broker::storage::meta_properties::MetaProperties;
+use callboard_client::Profile;
 use callboard_common::transport::authority::Authority;
 use callboard_common::{BrokerId, Uuid};
 use clap::{Args, Subcommand};
@@ -20,14 +21,20 @@ const DIRECTORY: &str = "./callboard-cluster";
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const CA_KEY_FILE: &str = "ca-key.pem";
 const CLUSTER_FILE: &str = "cluster-id";
+/// A user's certificate and its key.
+const CLIENT_FILE: &str = "client.pem";
+/// Settings of Kafka's tools.
+const PROPERTIES_FILE: &str = "client.properties";
 
-/// Make certificates for the nodes of a cluster.
+/// Make certificates for the nodes of a cluster and for their users.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cert {
     /// Make a cluster's certificate authority. Keep its key (ca-key.pem) where no node is.
     Init(Init),
     /// Make the certificate of one node, for its setting cluster.certificates.
     Node(NodeCert),
+    /// Make the certificate of a user, who needs no password then, for nodes with the setting security.client_ca.
+    Client(ClientCert),
 }
 
 /// See [`Cert::Init`].
@@ -57,6 +64,26 @@ pub(crate) struct NodeCert {
     out: Option<PathBuf>,
 }
 
+/// See [`Cert::Client`].
+#[derive(Debug, Args)]
+pub(crate) struct ClientCert {
+    /// The user, as rules and quotas name it.
+    user: String,
+    /// Where the authority is.
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
+    authority: PathBuf,
+    /// Address of a node's QUIC door, for client.toml.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9192")]
+    server: String,
+    /// CA of the nodes' certificates, PEM file, if that is not this authority: a node that is alone makes its own,
+    /// development-ca.pem in its data directory.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Where to write ca.pem, client.pem, client.toml and client.properties [default: client-USER below the authority].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
 pub(crate) fn run(cert: &Cert) -> Result<(), Failure> {
     match cert {
         Cert::Init(init) => {
@@ -79,6 +106,19 @@ pub(crate) fn run(cert: &Cert) -> Result<(), Failure> {
             output::note(format!("made the certificate of node {id} in {dir}"));
             output::note(format!(
                 "next, on that node:  --set cluster.certificates={dir}"
+            ));
+        }
+        Cert::Client(client) => {
+            let out = make_client(client)?;
+            let (user, dir, ca) = (&client.user, out.display(), client.authority.join(CA_FILE));
+            output::note(format!("made the certificate of user {user} in {dir}"));
+            output::note(format!(
+                "next, on the nodes:  --set security.client_ca={}",
+                ca.display()
+            ));
+            output::note(format!(
+                "then:  callboard topic list --profile {dir}/{}   or Kafka's tools with {dir}/{PROPERTIES_FILE}",
+                Profile::FILE_NAME
             ));
         }
     }
@@ -116,10 +156,14 @@ fn make_authority(dir: &Path, cluster_id: &str) -> Result<(), Failure> {
     write_new(&dir.join(CLUSTER_FILE), cluster_id, 0o644)
 }
 
-fn make_node(dir: &Path, broker: BrokerId, hosts: &[String], out: &Path) -> Result<(), Failure> {
+fn load(dir: &Path) -> Result<Authority, Failure> {
     let (id, ca) = (read(&dir.join(CLUSTER_FILE))?, read(&dir.join(CA_FILE))?);
     let key = read(&dir.join(CA_KEY_FILE))?;
-    let authority = Authority::load(id.trim(), &ca, &key).map_err(Failure::new)?;
+    Authority::load(id.trim(), &ca, &key).map_err(Failure::new)
+}
+
+fn make_node(dir: &Path, broker: BrokerId, hosts: &[String], out: &Path) -> Result<(), Failure> {
+    let authority = load(dir)?;
     let mut all = LOCAL.map(str::to_owned).to_vec();
     let others = hosts.iter().filter(|h| !LOCAL.contains(&h.as_str()));
     all.extend(others.cloned());
@@ -128,6 +172,48 @@ fn make_node(dir: &Path, broker: BrokerId, hosts: &[String], out: &Path) -> Resu
     write_new(&out.join(NODE_KEY_FILE), &identity.key_pem, 0o600)?;
     write_new(&out.join(NODE_FILE), &identity.certificate_pem, 0o644)?;
     write_new(&out.join(CA_FILE), &identity.ca_pem, 0o644)
+}
+
+/// Makes a user's certificate with what clients need beside it; returns where.
+fn make_client(client: &ClientCert) -> Result<PathBuf, Failure> {
+    let authority = load(&client.authority)?;
+    let name = format!("client-{}", client.user);
+    let is_folder = !client.user.contains('/');
+    let out = match &client.out {
+        Some(out) => out.clone(),
+        None if is_folder => client.authority.join(name),
+        None => return Err(Failure::usage("a user with such a name needs --out DIR")),
+    };
+    let pem = authority.client(&client.user).map_err(Failure::new)?;
+    let ca = match &client.ca {
+        Some(ca) => read(ca)?,
+        None => authority.ca_pem().to_owned(),
+    };
+    fs::create_dir_all(&out)?;
+    let out = out.canonicalize()?;
+    write_new(&out.join(CLIENT_FILE), &pem, 0o600)?;
+    write_new(&out.join(CA_FILE), &ca, 0o644)?;
+    let at = |file: &str| out.join(file).display().to_string();
+    let properties = format!(
+        "security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location={}\nssl.keystore.type=PEM\n\
+         ssl.keystore.location={}\n",
+        at(CA_FILE),
+        at(CLIENT_FILE)
+    );
+    write_new(&out.join(PROPERTIES_FILE), &properties, 0o644)?;
+    let profile = Profile {
+        server: client.server.clone(),
+        ca: Some(ca),
+        fingerprint: None,
+        user: None,
+        password: None,
+        certificate: Some(pem),
+        kafka: None,
+        http: None,
+    };
+    let profile = toml::to_string(&profile).map_err(Failure::new)?;
+    write_new(&out.join(Profile::FILE_NAME), &profile, 0o600)?;
+    Ok(out)
 }
 
 /// The certificates of a member of a cluster on this machine, made if they are not there; returns their directory.

@@ -29,6 +29,9 @@ pub(crate) struct Connect {
     /// SHA-256 of the node's certificate, instead of a CA.
     #[arg(long, value_name = "HEX", global = true)]
     fingerprint: Option<String>,
+    /// Your certificate and its key, PEM file (`callboard cert client`), for a node that lets clients show one.
+    #[arg(long, value_name = "FILE", global = true)]
+    certificate: Option<PathBuf>,
     /// Who you are, for a node that asks; instead of the profile's user.
     #[arg(long, value_name = "NAME", global = true)]
     login: Option<String>,
@@ -44,6 +47,7 @@ impl Connect {
                 .map_err(|e| Failure::new(format!("{}: {e}", path.display())))
         };
         let ca = self.ca.as_deref().map(read).transpose()?;
+        let certificate = self.certificate.as_deref().map(read).transpose()?;
         if let Some(server) = &self.server
             && (ca.is_some() || self.fingerprint.is_some())
         {
@@ -54,6 +58,7 @@ impl Connect {
                 fingerprint,
                 user: None,
                 password: None,
+                certificate,
                 kafka: None,
                 http: None,
             });
@@ -79,6 +84,7 @@ impl Connect {
         if ca.is_some() || self.fingerprint.is_some() {
             (profile.ca, profile.fingerprint) = (ca, self.fingerprint.clone());
         }
+        profile.certificate = certificate.or(profile.certificate);
         Ok(profile)
     }
 

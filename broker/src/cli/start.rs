@@ -208,6 +208,7 @@ fn write_profile(node: &Node, data: &Path) -> Result<PathBuf, Failure> {
         fingerprint: Some(fingerprint.to_string()),
         user: first_user.as_ref().map(|(user, _)| user.clone()),
         password: first_user.map(|(_, password)| password),
+        certificate: None,
         kafka: Some(node.kafka().to_string()),
         http: Some(node.http().to_string()),
     };

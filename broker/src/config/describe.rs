@@ -264,6 +264,15 @@ impl BrokerConfig {
                 "How clients may prove who they are (security.authenticate).",
             ),
             (
+                "ssl.client.auth",
+                Text,
+                match security.client_ca.is_empty() {
+                    true => "none".into(),
+                    false => "requested".into(),
+                },
+                "Whether clients may show a certificate (security.client_ca).",
+            ),
+            (
                 "super.users",
                 Text,
                 security.super_users.join(";"),

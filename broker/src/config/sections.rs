@@ -196,6 +196,9 @@ pub struct SecuritySection {
     /// authentication for metrics. If there is no user yet, the node makes `admin` and writes its password into
     /// `admin.password` in the data directory. Default false.
     pub authenticate: bool,
+    /// The CA, PEM file, whose certificates clients may show instead: at the QUIC door and at the Kafka door with TLS, the common
+    /// name is the user (`ssl.truststore.location`, `ssl.client.auth=requested`). Empty, the default, asks for none.
+    pub client_ca: String,
     /// Whether only what an ACL allows may be done (`authorizer.class.name`). Default false.
     pub authorize: bool,
     /// Who may do everything (`super.users`). Default `User:admin`.
@@ -228,6 +231,7 @@ impl Default for SecuritySection {
     fn default() -> Self {
         Self {
             authenticate: false,
+            client_ca: String::new(),
             authorize: false,
             super_users: vec!["User:admin".into()],
         }

@@ -18,6 +18,7 @@ use futures::channel::mpsc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt};
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use rustls_pki_types::CertificateDer;
 use slog::{Logger, debug, info, warn};
 use tokio::sync::watch;
 
@@ -27,6 +28,7 @@ use crate::api::{Api, Became, Caller, Door};
 use crate::metrics::RequestLabels;
 use crate::net::throttle::{Mute, Throttle, Used};
 use crate::security::Principal;
+use crate::security::certificate::user_of;
 use crate::supervision::Permit;
 
 /// Handshakes that are under way at once on one socket; beyond it clients must prove their address first.
@@ -121,6 +123,11 @@ async fn connection(incoming: Incoming, lanes: Lanes, mut stop: watch::Receiver<
             return debug!(lanes.logger, "handshake failed"; "peer" => %lanes.peer, "error" => %error);
         }
     };
+    let shown = connection.peer_identity();
+    let chain = shown.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    if let Some(user) = chain.and_then(|chain| user_of(chain.first()?)) {
+        lanes.became.note(user);
+    }
     loop {
         tokio::select! {
             lane = connection.accept_bi() => match lane {

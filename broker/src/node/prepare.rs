@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use callboard_common::runtime::{Runtime, RuntimeConfig};
@@ -118,18 +118,32 @@ fn meta(
 
 /// The certificates that the settings name, or a development certificate in the data directory.
 fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identity, StartError> {
+    let clients_pem = match config.security.client_ca.as_str() {
+        "" => None,
+        path => Some(read_file(path)?),
+    };
+    let identity = Identity {
+        clients_pem,
+        ..of_node(config, disk, dir)?
+    };
+    // Whatever is wrong with it is said before anything starts.
+    let _usable = identity.server_config()?;
+    Ok(identity)
+}
+
+fn read_file(path: impl Into<PathBuf>) -> Result<String, StartError> {
+    let path = path.into();
+    fs::read_to_string(&path).map_err(|error| StartError::File { path, error })
+}
+
+fn of_node(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identity, StartError> {
     let l = &config.listeners;
     if !l.certificate.is_empty() {
-        let read = |path: &str| {
-            fs::read_to_string(path).map_err(|error| StartError::File {
-                path: path.into(),
-                error,
-            })
-        };
         return Ok(Identity {
-            ca_pem: read(&l.ca)?,
-            certificate_pem: read(&l.certificate)?,
-            key_pem: read(&l.key)?,
+            ca_pem: read_file(&l.ca)?,
+            certificate_pem: read_file(&l.certificate)?,
+            key_pem: read_file(&l.key)?,
+            clients_pem: None,
         });
     }
     let names = [
@@ -146,6 +160,7 @@ fn identity(config: &BrokerConfig, disk: &dyn Disk, dir: &Path) -> Result<Identi
             ca_pem,
             certificate_pem,
             key_pem,
+            clients_pem: None,
         });
     }
     let identity = Identity::development()?;
@@ -166,14 +181,12 @@ fn peer_identity(config: &BrokerConfig) -> Result<Option<PeerIdentity>, StartErr
         return Ok(None);
     }
     let dir = Path::new(&config.cluster.certificates);
-    let read = |name: &str| {
-        let path = dir.join(name);
-        fs::read_to_string(&path).map_err(|error| StartError::File { path, error })
-    };
+    let read = |name: &str| read_file(dir.join(name));
     let identity = PeerIdentity::new(Identity {
         ca_pem: read(CA_FILE)?,
         certificate_pem: read(NODE_FILE)?,
         key_pem: read(NODE_KEY_FILE)?,
+        clients_pem: None,
     })?;
     let wanted = BrokerId(config.node.id);
     if identity.broker != wanted {

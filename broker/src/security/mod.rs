@@ -1,7 +1,7 @@
 //! Who a client is, what it may do, and how much: pure.
 //!
 //! `image` is the part of the metadata that says so; `acls` decides, `scram` proves, `sasl` is one connection's way
-//! from nobody to a user, `quotas` counts. One authorizer serves all doors: [`crate::api`] asks it.
+//! from nobody to a user, `certificate` says whose a client's is, `quotas` counts. One authorizer serves all doors: [`crate::api`] asks it.
 //!
 //! Invariants:
 //! - passwords are neither stored nor logged: what is kept proves them (RFC 5802);
@@ -9,6 +9,7 @@
 //! - a user that is not there costs as much time as a wrong password.
 
 pub mod acls;
+pub mod certificate;
 pub mod image;
 pub mod quotas;
 pub mod sasl;

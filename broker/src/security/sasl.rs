@@ -28,6 +28,8 @@ enum State {
     Chosen(Mechanism),
     /// The client was challenged.
     Challenged(Box<ScramExchange>),
+    /// A certificate says who it is; what else it proves comes over that.
+    Certified(Principal),
     /// It is over.
     Done(Principal),
 }
@@ -112,18 +114,27 @@ impl Sasl {
         }
     }
 
+    /// A connection whose client has shown its certificate.
+    #[must_use]
+    pub fn certified(secret: [u8; 32], principal: Principal) -> Self {
+        Self {
+            state: State::Certified(principal),
+            secret,
+        }
+    }
+
     /// Who it is, once that is proved or not asked for.
     #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
         match &self.state {
-            State::Done(principal) => Some(principal),
+            State::Certified(principal) | State::Done(principal) => Some(principal),
             State::Fresh | State::Chosen(_) | State::Challenged(_) => None,
         }
     }
 
     /// The client chooses a mechanism; whether there is such a one and it is the time for it.
     pub fn choose(&mut self, name: &str) -> Choice {
-        if !matches!(self.state, State::Fresh) {
+        if !matches!(self.state, State::Fresh | State::Certified(_)) {
             return Choice::WrongState;
         }
         let mechanism = match name {
@@ -159,7 +170,7 @@ impl Sasl {
                 }
                 Err(error) => Step::Failed(error.to_string()),
             }),
-            state @ (State::Fresh | State::Done(_)) => {
+            state @ (State::Fresh | State::Certified(_) | State::Done(_)) => {
                 self.state = state;
                 None
             }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::too_many_lines, reason = "a test walks through its rows")]
 
+mod certificates;
 mod floods;
 mod security;
 

@@ -66,7 +66,7 @@ async fn client(scene: &Scene, user: &str, password: &str) -> Result<Client, Err
     Client::connect(config).await
 }
 
-async fn admin_client(scene: &Scene) -> Client {
+pub(super) async fn admin_client(scene: &Scene) -> Client {
     let (user, password) = scene.node().first_user().expect("the node asks");
     client(scene, &user, &password).await.expect("connects")
 }

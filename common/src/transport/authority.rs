@@ -1,15 +1,18 @@
-//! A cluster's own certificate authority: one key, one CA, a certificate for each node.
+//! A cluster's own certificate authority: one key, one CA, a certificate for each node and for users who want one.
 //!
 //! The CA's certificate can be made again from its key, so only the key and the cluster's identifier are kept.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 
 use super::peer::peer_name;
 use super::tls::{Identity, TlsError};
 use crate::BrokerId;
+
+/// Longest common name (X.520, `ub-common-name`).
+const COMMON_NAME_MAX: usize = 64;
 
 fn failed(error: rcgen::Error) -> TlsError {
     TlsError::Certificate(error.to_string())
@@ -107,6 +110,29 @@ impl Authority {
             ca_pem: self.ca_pem.clone(),
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
+            clients_pem: None,
         })
+    }
+
+    /// Makes the certificate of a user, whom its common name says: PEM text with the certificate and its key. It names no
+    /// node, so other nodes do not let it in.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Certificate`] if a certificate cannot have that name.
+    pub fn client(&self, user: &str) -> Result<String, TlsError> {
+        if user.is_empty() || user.len() > COMMON_NAME_MAX || user.contains(char::is_control) {
+            let wanted =
+                format!("a user's name has 1 to {COMMON_NAME_MAX} bytes, all of them printable");
+            return Err(TlsError::Certificate(wanted));
+        }
+        let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
+        // What rcgen would put there otherwise.
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, user);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().map_err(failed)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        Ok(certificate.pem() + &key.serialize_pem())
     }
 }

@@ -11,7 +11,7 @@ use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::tls::{Identity, TlsError, Trust};
+use super::tls::{ClientCertificate, Identity, TlsError, Trust};
 use crate::crypto::{sha256, stateless_reset_key};
 
 /// Wanted size of UDP socket buffers; the system may give less.
@@ -126,14 +126,18 @@ pub fn server(socket: UdpSocket, identity: &Identity) -> Result<Endpoint, Endpoi
 ///
 /// # Errors
 ///
-/// [`EndpointError`] if the trust or a socket cannot be used.
-pub fn client(trust: &Trust, to: SocketAddr) -> Result<Endpoint, EndpointError> {
+/// [`EndpointError`] if the trust, the client's certificate or a socket cannot be used.
+pub fn client(
+    trust: &Trust,
+    shown: Option<&ClientCertificate>,
+    to: SocketAddr,
+) -> Result<Endpoint, EndpointError> {
     let any: SocketAddr = if to.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {
         ([0u16; 8], 0).into()
     };
-    let tls = trust.client_config()?;
+    let tls = trust.client_config(shown)?;
     let crypto =
         QuicClientConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));

@@ -8,12 +8,11 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, TokioRuntime, TransportConfig, VarInt};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::CertificateDer;
 
 use super::endpoint::{EndpointError, MTU_UPPER_BOUND, endpoint_config};
-use super::tls::{Identity, TlsError, certificates};
+use super::tls::{Identity, TlsError, certificates, key, roots};
 use crate::BrokerId;
 use crate::crypto::tls_provider;
 
@@ -88,35 +87,22 @@ impl PeerIdentity {
         })
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
-        let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&self.identity.ca_pem)? {
-            roots.add(certificate).map_err(failed)?;
-        }
-        Ok(roots)
-    }
-
-    fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
-        let key = PrivatePkcs8KeyDer::from_pem_slice(self.identity.key_pem.as_bytes());
-        let key = key.map_err(|e| TlsError::Pem {
-            what: "key",
-            error: e.to_string(),
-        })?;
-        Ok(PrivateKeyDer::Pkcs8(key))
-    }
-
     fn server_config(&self) -> Result<ServerConfig, TlsError> {
         let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(self.roots()?.into(), tls_provider())
-                .build()
-                .map_err(|e| TlsError::Certificate(e.to_string()))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(
+            roots(&self.identity.ca_pem)?.into(),
+            tls_provider(),
+        )
+        .build()
+        .map_err(|e| TlsError::Certificate(e.to_string()))?;
         let mut config = ServerConfig::builder_with_provider(tls_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(failed)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates(&self.identity.certificate_pem)?, self.key()?)
+            .with_single_cert(
+                certificates(&self.identity.certificate_pem)?,
+                key(&self.identity.key_pem)?,
+            )
             .map_err(failed)?;
         config.alpn_protocols = vec![PEER_ALPN.to_vec()];
         config.max_early_data_size = 0;
@@ -128,8 +114,11 @@ impl PeerIdentity {
         let mut config = ClientConfig::builder_with_provider(tls_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(failed)?
-            .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(certificates(&self.identity.certificate_pem)?, self.key()?)
+            .with_root_certificates(roots(&self.identity.ca_pem)?)
+            .with_client_auth_cert(
+                certificates(&self.identity.certificate_pem)?,
+                key(&self.identity.key_pem)?,
+            )
             .map_err(failed)?;
         config.alpn_protocols = vec![PEER_ALPN.to_vec()];
         Ok(config)
@@ -213,7 +202,13 @@ mod tests {
     #[test]
     fn other_certificates_are_no_nodes() {
         let development = Identity::development().expect("made");
-        assert!(PeerIdentity::new(development).is_err());
+        assert!(PeerIdentity::new(development.clone()).is_err());
+        let authority = Authority::create("Wb_-1").expect("made");
+        let user = Identity {
+            certificate_pem: authority.client("ann").expect("made"),
+            ..development
+        };
+        assert!(PeerIdentity::new(user).is_err(), "it is a user's");
         for name in [
             "n1.zz.callboard",
             "n1.61.example",

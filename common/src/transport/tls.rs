@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
@@ -85,6 +87,8 @@ pub struct Identity {
     pub certificate_pem: String,
     /// The node's key.
     pub key_pem: String,
+    /// CA whose certificates clients may show; without one they are not asked.
+    pub clients_pem: Option<String>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -125,6 +129,7 @@ impl Identity {
             ca_pem: ca_certificate.pem(),
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
+            clients_pem: None,
         })
     }
 
@@ -169,25 +174,46 @@ impl Identity {
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Result<ServerConfig, TlsError> {
         let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
-        let key = PrivatePkcs8KeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| {
-            TlsError::Pem {
-                what: "key",
-                error: e.to_string(),
-            }
-        })?;
         let mut config = ServerConfig::builder_with_provider(tls_provider())
             .with_protocol_versions(versions)
             .map_err(failed)?
-            .with_no_client_auth()
-            .with_single_cert(
-                certificates(&self.certificate_pem)?,
-                PrivateKeyDer::Pkcs8(key),
-            )
+            .with_client_cert_verifier(self.client_verifier()?)
+            .with_single_cert(certificates(&self.certificate_pem)?, key(&self.key_pem)?)
             .map_err(failed)?;
         // What comes with the first packet could be played again.
         config.max_early_data_size = 0;
         Ok(config)
     }
+
+    /// Who shows a certificate must have one of the right CA; nobody has to show one.
+    fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let Some(ca) = &self.clients_pem else {
+            return Ok(WebPkiClientVerifier::no_client_auth());
+        };
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(roots(ca)?.into(), tls_provider());
+        let verifier = builder.allow_unauthenticated().build();
+        verifier.map_err(|e| TlsError::Certificate(e.to_string()))
+    }
+}
+
+/// The certificates of a CA, to check others by.
+pub(super) fn roots(ca_pem: &str) -> Result<RootCertStore, TlsError> {
+    let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca_pem)? {
+        roots.add(certificate).map_err(failed)?;
+    }
+    Ok(roots)
+}
+
+pub(super) fn key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes());
+    let key = key.map_err(|e| TlsError::Pem {
+        what: "key",
+        error: e.to_string(),
+    })?;
+    Ok(PrivateKeyDer::Pkcs8(key))
 }
 
 pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -204,6 +230,31 @@ pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Tl
     }
 }
 
+/// A client's certificate and its key, by which a node knows who it is. Debug output does not show the key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pem: String,
+}
+
+impl ClientCertificate {
+    /// PEM text with a certificate (its chain after it, if there is one) and its key, PKCS #8.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Pem`] if either is not there.
+    pub fn new(pem: impl Into<String>) -> Result<Self, TlsError> {
+        let pem = pem.into();
+        let _both = (certificates(&pem)?, key(&pem)?);
+        Ok(Self { pem })
+    }
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientCertificate").finish_non_exhaustive()
+    }
+}
+
 /// Whom a client trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -214,24 +265,21 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// What a client demands.
+    /// What a client demands, and what it shows of itself.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] if the CA cannot be used.
-    pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
+    /// [`TlsError`] if the CA or the client's certificate cannot be used.
+    pub fn client_config(
+        &self,
+        shown: Option<&ClientCertificate>,
+    ) -> Result<ClientConfig, TlsError> {
         let failed = |e: rustls::Error| TlsError::Certificate(e.to_string());
         let builder = ClientConfig::builder_with_provider(tls_provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(failed)?;
-        let mut config = match self {
-            Self::Ca(pem) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(pem)? {
-                    roots.add(certificate).map_err(failed)?;
-                }
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
+        let builder = match self {
+            Self::Ca(pem) => builder.with_root_certificates(roots(pem)?),
             Self::Fingerprint(fingerprint) => {
                 let verifier = Pinned {
                     fingerprint: *fingerprint,
@@ -240,8 +288,13 @@ impl Trust {
                 builder
                     .dangerous()
                     .with_custom_certificate_verifier(Arc::new(verifier))
-                    .with_no_client_auth()
             }
+        };
+        let mut config = match shown {
+            None => builder.with_no_client_auth(),
+            Some(ClientCertificate { pem }) => builder
+                .with_client_auth_cert(certificates(pem)?, key(pem)?)
+                .map_err(failed)?,
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(config)
@@ -315,11 +368,15 @@ mod tests {
     fn a_development_identity_serves_and_is_recognised() {
         let identity = Identity::development().expect("made");
         assert!(identity.server_config().is_ok());
-        assert!(Trust::Ca(identity.ca_pem.clone()).client_config().is_ok());
+        assert!(
+            Trust::Ca(identity.ca_pem.clone())
+                .client_config(None)
+                .is_ok()
+        );
         let fingerprint = identity.fingerprint().expect("there is a certificate");
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
         assert!("12:34".parse::<Fingerprint>().is_err());
-        assert!(Trust::Ca("nothing".into()).client_config().is_err());
+        assert!(Trust::Ca("nothing".into()).client_config(None).is_err());
     }
 
     #[test]

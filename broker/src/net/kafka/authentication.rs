@@ -73,10 +73,12 @@ enum Outcome {
 }
 
 impl Authentication {
-    pub(super) fn new(api: &Api) -> Self {
-        let sasl = match api.config().authenticate {
-            true => Sasl::new(*api.secret()),
-            false => Sasl::not_required(),
+    /// Of a connection whose client has shown the certificate of `certified`, if it has.
+    pub(super) fn new(api: &Api, certified: Option<Principal>) -> Self {
+        let sasl = match (certified, api.config().authenticate) {
+            (Some(principal), _) => Sasl::certified(*api.secret(), principal),
+            (None, true) => Sasl::new(*api.secret()),
+            (None, false) => Sasl::not_required(),
         };
         Self { sasl, raw: false }
     }

@@ -115,7 +115,7 @@ pub(super) async fn serve(
     let metrics = connection.admission.metrics().clone();
     let clock = connection.api.shared().clock.clone();
     let admission = connection.admission.clone();
-    let authentication = Authentication::new(&connection.api);
+    let authentication = Authentication::new(&connection.api, connection.certified.clone());
     let reader = Reader {
         connection,
         authentication,

@@ -20,6 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use super::admission::Admission;
 use super::throttle::Throttle;
 use crate::api::{Api, Door};
+use crate::security::Principal;
+use crate::security::certificate::user_of;
 
 /// A failed accept, as with too many open files, is tried again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -121,13 +123,14 @@ async fn begin(
     } else {
         Door::Kafka
     };
-    let connection = Connection {
+    let mut connection = Connection {
         api: doors.api.clone(),
         admission: doors.admission.clone(),
         throttle: doors.throttle,
         door,
         peer,
         host: Text::from(format!("/{}", peer.ip().to_canonical())),
+        certified: None,
         logger: logger.clone(),
     };
     let Some(tls) = doors.tls else {
@@ -141,6 +144,8 @@ async fn begin(
     };
     match accepted {
         Ok(stream) => {
+            let shown = stream.get_ref().1.peer_certificates();
+            connection.certified = shown.and_then(|chain| user_of(chain.first()?));
             let (read, write) = tokio::io::split(stream);
             connection::serve(read, write, connection, stop).await;
         }
@@ -162,5 +167,7 @@ struct Connection {
     peer: SocketAddr,
     /// The peer's address as Kafka writes it.
     host: Text,
+    /// Who the client's certificate says it is.
+    certified: Option<Principal>,
     logger: Logger,
 }
