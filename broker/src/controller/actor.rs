@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use callboard_common::runtime::Runtime;
-use callboard_common::{BrokerId, Clock};
+use callboard_common::{BrokerId, Clock, Monotonic};
 use futures::stream;
 use slog::{Drain, Logger, error, warn};
 use tokio::sync::oneshot;
@@ -419,6 +419,8 @@ impl Actor for ControllerActor {
 impl Supervised for ControllerActor {
     fn restarting(&mut self, _ctx: &mut Context<Self>) {
         self.state = None;
+        // Until it knows again what was decided, others of this process know nothing.
+        self.start.published.note_contact(Monotonic::default());
     }
 }
 

@@ -50,12 +50,13 @@ impl Knowledge {
 }
 
 impl Contact {
-    /// A member that starts now.
+    /// A member that starts now, and knows nothing of what was decided: what its process did in an earlier life goes on.
     pub(super) fn new(now: Monotonic) -> Self {
+        let never = Monotonic::default();
         Self {
             now,
-            heard: Knowledge::new(now),
-            led: Knowledge::new(now),
+            heard: Knowledge::new(never),
+            led: Knowledge::new(never),
             woke: None,
         }
     }

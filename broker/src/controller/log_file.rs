@@ -241,10 +241,7 @@ impl MetadataLog {
         let path = self.dir.join(LOG);
         let mut written = self.file.write_at(&[&frame], self.end);
         if written.as_ref().is_err_and(is_full) {
-            let reserve = self.dir.join(RESERVE);
-            self.disk
-                .remove(&reserve)
-                .map_err(StorageError::io("freeing", &reserve))?;
+            self.free_reserve()?;
             written = self.file.write_at(&[&frame], self.end);
         }
         if let Err(error) = written {
@@ -279,21 +276,35 @@ impl MetadataLog {
         }
     }
 
+    /// Metadata needs the space that was kept for it.
+    fn free_reserve(&self) -> Result<(), StorageError> {
+        let reserve = self.dir.join(RESERVE);
+        let removed = self.disk.remove(&reserve);
+        removed.map_err(StorageError::io("freeing", &reserve))
+    }
+
+    /// Replaces a file, on a full disk with what the reserve gives.
+    fn replace(&self, name: &str, content: &[u8]) -> Result<PathBuf, StorageError> {
+        let path = self.dir.join(name);
+        let mut replaced = disk::replace_whole(&*self.disk, &path, content);
+        if replaced.as_ref().is_err_and(is_full) {
+            self.free_reserve()?;
+            replaced = disk::replace_whole(&*self.disk, &path, content);
+        }
+        replaced.map_err(StorageError::io("writing", &path))?;
+        Ok(path)
+    }
+
     /// Replaces log and snapshot by a newer image. Blocks.
     ///
     /// # Errors
     ///
     /// [`StorageError`]: the old snapshot and log are still there.
     pub fn snapshot(&mut self, saved: &SavedImage, rest: &Persisted) -> Result<(), StorageError> {
-        let content = encode(saved);
-        let path = self.dir.join(SNAPSHOT);
-        disk::replace_whole(&*self.disk, &path, &frame(&content))
-            .map_err(StorageError::io("writing", &path))?;
+        let _path = self.replace(SNAPSHOT, &frame(&encode(saved)))?;
         // A crash here leaves a log that the snapshot has overtaken, which restoring understands.
-        let content = encode(rest);
-        let (path, frame) = (self.dir.join(LOG), frame(&content));
-        disk::replace_whole(&*self.disk, &path, &frame)
-            .map_err(StorageError::io("writing", &path))?;
+        let frame = frame(&encode(rest));
+        let path = self.replace(LOG, &frame)?;
         self.file = self
             .disk
             .open(&path)
@@ -390,6 +401,23 @@ mod tests {
             disk.used_bytes() > RESERVE_BYTES as u64,
             "the reserve is filled again"
         );
+    }
+
+    #[test]
+    fn an_image_is_written_although_the_disk_is_full() {
+        let disk = disk();
+        let (mut log, _) = open(&disk).expect("opens");
+        disk.set_capacity(disk.used_bytes());
+        let saved = SavedImage {
+            term: 3,
+            quorum: Quorum::default(),
+            image: Arc::default(),
+        };
+        for n in 0..20 {
+            let written = log.snapshot(&saved, &write(n));
+            written.expect("the reserve is there for this too");
+        }
+        assert_eq!(open(&disk).expect("opens").1.writes, [write(19)]);
     }
 
     #[test]

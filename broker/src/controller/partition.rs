@@ -181,6 +181,15 @@ impl PartitionImage {
         self.isr = isr;
     }
 
+    /// `min.insync.replicas` has changed: if those in sync are enough now they commit without those who are only eligible, who
+    /// are so no more.
+    pub fn forget_eligible(&mut self, of: Electorate<'_>) {
+        if !self.elr.is_empty() && self.isr.len() >= of.min_isr {
+            self.elr.clear();
+            self.changed();
+        }
+    }
+
     /// A node has lost its disk: whatever it had, it has no more.
     pub fn forget(&mut self, broker: BrokerId, of: Electorate<'_>) -> bool {
         let was_known = self.isr.contains(&broker) || self.elr.contains(&broker);

@@ -277,3 +277,39 @@ fn the_preferred_replica_leads_again_when_it_is_in_sync() {
     assert!(scene.act(PartitionImage::elect_preferred));
     assert_eq!(scene.partition.leader, Some(B1));
 }
+
+/// KIP-966: who is eligible lacks nothing because nothing is committed without it, which is so only while too few are in sync.
+#[test]
+fn kip_966_nobody_is_eligible_when_fewer_are_enough() {
+    let mut scene = Scene::new(2);
+    scene.alter(&[B1, B2]).expect("the leader may");
+    scene.fence(B1);
+    assert_eq!(scene.partition.elr, [B1]);
+    scene.act(PartitionImage::forget_eligible);
+    assert_eq!(scene.partition.elr, [B1], "one is too few");
+    scene.min_isr = 1;
+    scene.act(PartitionImage::forget_eligible);
+    assert!(scene.partition.elr.is_empty());
+    scene.fence(B2);
+    scene.unfence(B1);
+    assert_eq!(scene.partition.leader, None, "B2 may have committed alone");
+}
+
+/// Of two logs the shorter one may be all that there was: who gives way to the longer one leads again when that is lost.
+#[test]
+fn who_was_uncertain_leads_if_the_other_log_is_lost() {
+    let mut scene = Scene::new(2);
+    scene.alter(&[B1, B2]).expect("the leader may");
+    scene.fence(B1);
+    scene.unfence(B1);
+    assert_eq!(
+        (scene.partition.leader, &*scene.partition.elr),
+        (Some(B2), &[B1][..])
+    );
+    scene
+        .act(|p, of| p.step_aside(B2, of))
+        .expect("B1 is eligible");
+    assert_eq!(scene.partition.leader, Some(B1));
+    let _changed: bool = scene.act(|p, of| p.forget(B1, of));
+    assert_eq!(scene.partition.leader, Some(B2));
+}

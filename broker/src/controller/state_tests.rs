@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::controller::image::Standing;
-use crate::controller::{Endpoint, Endpoints};
+use crate::controller::{Endpoint, Endpoints, READ_LEASE};
 use callboard_common::{Monotonic, Timestamp};
 use std::time::Duration;
 
@@ -634,4 +634,26 @@ fn entries_that_an_image_has_are_sent_again() {
     let _ticket = cluster.propose(leader, allocate());
     cluster.pass(1000);
     assert_eq!(applied(&cluster, slow), applied(&cluster, leader));
+}
+
+/// Others of its process act on what an earlier life knew.
+#[test]
+fn a_controller_that_starts_again_does_not_know_what_was_decided_meanwhile() {
+    let mut cluster = Cluster::of_three();
+    cluster.pass(3000);
+    let node = cluster.leader().expect("somebody leads") % 3 + 1;
+    let silence = |cluster: &Cluster| {
+        let controller = cluster.machines[&node].controller.as_ref();
+        let contact = controller.expect("it runs").contact();
+        cluster.now().monotonic.since(contact)
+    };
+    let _new: bool = cluster.cut.insert(node);
+    cluster.pass(1000);
+    cluster.kill(node);
+    cluster.start(node, false);
+    cluster.pass(50);
+    assert!(silence(&cluster) > READ_LEASE);
+    cluster.cut.clear();
+    cluster.pass(2000);
+    assert!(silence(&cluster) < READ_LEASE);
 }

@@ -187,7 +187,7 @@ impl LeaderActor {
                     self.start.logger,
                     "the log was cut, and another replica has more: it shall lead"
                 );
-                self.give_up(Loss::Records);
+                self.give_up(Loss::Certainty);
             }
             Effect::Settled => {
                 info!(self.start.logger, "the log was cut, and lacks nothing");

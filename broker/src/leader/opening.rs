@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use callboard_common::runtime::Runtime;
-use callboard_common::{BrokerId, Clock, LeaderEpoch};
+use callboard_common::{BrokerId, Clock, LeaderEpoch, Uuid};
 use futures::future::BoxFuture;
 use slog::{Logger, error, info, warn};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use super::ends::Ends;
 use super::replication::{IsrChange, Replication};
 use super::state::{Effects, Leader};
 use super::syncing::Syncing;
-use crate::controller::PartitionImage;
+use crate::controller::{Command, PartitionImage};
 use crate::metrics::Metrics;
 use crate::storage::log::Opened;
 use crate::storage::{Log, LogFiles, StorageError};
@@ -35,6 +35,27 @@ pub enum Loss {
     Records,
     /// Space for more of them.
     Space,
+    /// Certainty: its log was cut, and another one has more, which nobody need have committed.
+    Certainty,
+}
+
+impl Loss {
+    /// What the controller is asked for.
+    #[must_use]
+    pub fn command(self, topic_id: Uuid, partition: i32, broker: BrokerId) -> Command {
+        match self {
+            Self::Records => Command::LoseReplica {
+                topic_id,
+                partition,
+                broker,
+            },
+            Self::Space | Self::Certainty => Command::StepAside {
+                topic_id,
+                partition,
+                broker,
+            },
+        }
+    }
 }
 
 /// Tells the controller what this replica is without; answers whether others are whole, so that it may fetch anew what it

@@ -15,7 +15,7 @@ use crate::controller::{Command, ControllerActor, Outcome, PartitionImage, READ_
 use crate::coordinator::{CoordinatorActor, CoordinatorStart};
 use crate::directory::{Replica, ReplicaRef};
 use crate::follower::{FollowerActor, FollowerStart};
-use crate::leader::opening::{ChangeIsr, LoseReplica, Loss, NewEpoch};
+use crate::leader::opening::{ChangeIsr, LoseReplica, NewEpoch};
 use crate::leader::{Ends, LeaderActor, LeaderStart};
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit};
 
@@ -225,25 +225,14 @@ fn new_epoch(
     })
 }
 
-/// Tells the controller that this replica is damaged or has no space.
+/// Tells the controller what this replica is without.
 fn lose_replica(
     controller: Addr<ControllerActor>,
     (partition, topic_id, broker): (TopicPartition, Uuid, BrokerId),
 ) -> LoseReplica {
     let partition = partition.partition;
     std::sync::Arc::new(move |loss| {
-        let command = match loss {
-            Loss::Records => Command::LoseReplica {
-                topic_id,
-                partition,
-                broker,
-            },
-            Loss::Space => Command::StepAside {
-                topic_id,
-                partition,
-                broker,
-            },
-        };
+        let command = loss.command(topic_id, partition, broker);
         let answer = propose(&controller, command);
         async move { answer.await.is_ok() }.boxed()
     })

@@ -17,7 +17,7 @@ pub enum Ask {
     ChangeIsr(TopicPartition, LeaderEpoch, IsrChange),
     /// Not to count this replica.
     Lose(TopicPartition),
-    /// It has no space.
+    /// It has no space, or does not know whether it is whole.
     StepAside(TopicPartition),
     /// The same, and to say whether others are whole.
     LoseThenCut(TopicPartition),

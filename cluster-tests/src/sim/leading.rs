@@ -357,7 +357,7 @@ impl Leading {
                 return self.retain(files, cx, log_start);
             }
             Effect::Retain { high_watermark } => return self.retain(files, cx, high_watermark),
-            Effect::GiveUp => cx.asks.push(Ask::Lose(files.key.clone())),
+            Effect::GiveUp => cx.asks.push(Ask::StepAside(files.key.clone())),
             Effect::Settled => {
                 self.log.settle_doubt()?;
                 let (of, epoch) = ((files.topic_id, &files.key), self.leader.epoch());

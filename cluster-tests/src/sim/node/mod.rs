@@ -1,6 +1,7 @@
 //! One node: its controller, its replicas, its way into the cluster. What the actors' shells do, done in virtual time.
 
 mod coming;
+mod deciding;
 mod keeping;
 mod serving;
 mod writing;
@@ -13,7 +14,7 @@ use callboard_broker::controller::actor::Published;
 use callboard_broker::controller::log_file::MetadataLog;
 use callboard_broker::controller::{
     Command, Controller, Effect, Effects, Endpoint, Identity, Input, Member, MetadataImage,
-    Outcome, Policy, Proposal, QuorumChange, Refusal, TICK, Ticket,
+    Outcome, Policy, Proposal, Refusal, TICK, Ticket,
 };
 use callboard_broker::leader::Ends;
 use callboard_broker::replicas::Replicas;
@@ -233,7 +234,6 @@ impl Running {
         let (log, restored) = opened.map_err(|e| e.to_string())?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let now = hub.clock(self.skew_ms);
-        self.heard_of_quorum = hub.now;
         let restored = Controller::restore(
             &logger,
             self.identity,
@@ -270,132 +270,6 @@ impl Running {
             asks: Vec::new(),
             background: Vec::new(),
         }
-    }
-
-    /// Advances the controller.
-    pub fn step(&mut self, hub: &mut Hub, input: Input) {
-        let now = hub.clock(self.skew_ms);
-        let Some(controller) = &mut self.controller else {
-            // It waits in the mailbox of the actor that starts again; what belongs to the life that ended does not.
-            let of_that_life = matches!(
-                input,
-                Input::Tick | Input::Persisted(_) | Input::Forwarded(..)
-            );
-            if !of_that_life {
-                self.mailbox.push_back(input);
-            }
-            return;
-        };
-        let before = controller.contradictions();
-        controller.step(now, input, &mut self.effects);
-        if controller.contradictions() > before {
-            let node = self.node + 1;
-            hub.truth.violate(|| {
-                format!(
-                    "A25: another member of the quorum contradicts what node {node} has committed"
-                )
-            });
-        }
-        self.published.note_contact(controller.contact());
-        self.settle(hub);
-    }
-
-    /// Does what the controller wants done, and what follows from its metadata.
-    fn settle(&mut self, hub: &mut Hub) {
-        loop {
-            while let Some(effect) = self.effects.pop_front() {
-                self.perform(hub, effect);
-            }
-            if !std::mem::take(&mut self.image_changed) {
-                break;
-            }
-            self.follow(hub);
-        }
-        self.write(hub);
-    }
-
-    fn perform(&mut self, hub: &mut Hub, effect: Effect) {
-        match effect {
-            Effect::Persist(..) | Effect::Snapshot(..) => {
-                hub.coverage.images += u64::from(matches!(effect, Effect::Snapshot(..)));
-                self.writes.push_back(effect);
-            }
-            Effect::Answer(ticket, index, result) => self.answered(hub, ticket, index, result),
-            Effect::Publish(image) => {
-                hub.truth.image(self.node, &image);
-                if self.published.show(image.clone()) {
-                    hub.coverage.isr_shrinks += keeping::shrinks(&self.image, &image);
-                    self.image = image;
-                    self.image_changed = true;
-                }
-            }
-            Effect::Led(led) => {
-                self.leads_quorum = led.here;
-                if led.here {
-                    let is_new = hub.truth.leads_quorum(led.term, self.me);
-                    hub.coverage.quorum_leaders += u64::from(is_new);
-                }
-            }
-            Effect::Send(to, message) => {
-                let from = self.member();
-                let to = Place::Node(to.broker.0 as usize - 1);
-                hub.send(Place::Node(self.node), to, Message::Raft(from, message));
-            }
-            Effect::Forward(ticket, to, proposal) => {
-                self.ask(hub, to.broker, Some(ticket), proposal, false);
-            }
-        }
-    }
-
-    /// Asks another node's controller.
-    fn ask(
-        &mut self,
-        hub: &mut Hub,
-        to: BrokerId,
-        ticket: Option<Ticket>,
-        proposal: Proposal,
-        relay: bool,
-    ) {
-        self.next_question += 1;
-        let id = self.next_question;
-        let _none = self.asked.insert(id, ticket);
-        let message = Message::Propose {
-            id,
-            proposal,
-            relay,
-        };
-        let to = Place::Node(to.0 as usize - 1);
-        hub.send(Place::Node(self.node), to, message);
-        self.later(hub, ANSWER_PATIENCE, OfNode::Unanswered(id));
-    }
-
-    /// What a question to another node came to.
-    fn heard(&mut self, hub: &mut Hub, id: u64, index: u64, result: Result<Outcome, Refusal>) {
-        match self.asked.remove(&id) {
-            Some(Some(ticket)) => self.step(hub, Input::Forwarded(ticket, index, result)),
-            Some(None) => {
-                self.comes = false;
-                if let Err(Refusal::Replaces(old)) = result {
-                    let proposal = Proposal::Quorum(QuorumChange::Remove(old));
-                    let to = self.another(hub);
-                    self.comes = true;
-                    self.ask(hub, to, None, proposal, true);
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn propose(&mut self, hub: &mut Hub, purpose: Purpose, proposal: Proposal) {
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
-        drop(self.waiting.insert(ticket, purpose));
-        self.step(hub, Input::Propose(ticket, proposal));
-    }
-
-    /// Asks for a change of the metadata; nobody waits for the answer.
-    pub fn command(&mut self, hub: &mut Hub, command: Command) {
-        self.propose(hub, Purpose::Nobody, Proposal::Command(command));
     }
 
     fn answered(

@@ -1,6 +1,7 @@
 //! What a node's controller writes, and what becomes of the controller when that fails.
 
 use callboard_broker::controller::{Input, Refusal, Ticket};
+use callboard_common::Monotonic;
 
 use super::Running;
 use crate::sim::event::OfNode;
@@ -40,6 +41,7 @@ impl Running {
     /// The controller starts again over what the disk has; nobody who waits is answered.
     pub(super) fn controller_failed(&mut self, hub: &mut Hub) {
         (self.controller, self.metadata_log) = (None, None);
+        self.published.note_contact(Monotonic::default());
         self.writes.clear();
         self.effects.clear();
         // Answers to an earlier life are not heard.
