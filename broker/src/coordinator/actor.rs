@@ -19,7 +19,7 @@ use super::state::{
 };
 use crate::directory::{Directory, LeaderRef};
 use crate::leader::actor::{DeleteRecords, Fetch, Fetched, Produce};
-use crate::leader::{Acks, ProduceError};
+use crate::leader::{Acks, Appended, ProduceError};
 use crate::supervision::{self, Permit};
 
 /// Records of the offsets partition are read in pieces of this size.
@@ -51,8 +51,8 @@ pub struct Stop;
 pub struct CoordinatorStart {
     /// Its offsets partition.
     pub partition: TopicPartition,
-    /// So long somebody else may still say what groups have committed: it begins after that.
-    pub waits: Duration,
+    /// Until then somebody else may still say what groups have committed: it begins after that.
+    pub serves_from: Monotonic,
     /// Settings of all groups.
     pub config: GroupConfig,
     /// When the log has grown by so much beyond its live state, that is written anew.
@@ -107,7 +107,7 @@ impl CoordinatorActor {
 
     fn open(&mut self, ctx: &mut Context<Self>) {
         let (directory, partition) = (self.start.directory.clone(), self.start.partition.clone());
-        let wait = self.start.clock.sleep(self.start.waits);
+        let wait = self.start.clock.sleep_until(self.start.serves_from);
         let replay = async move {
             wait.await;
             replay(&directory, &partition).await
@@ -306,27 +306,35 @@ fn append(leader: &LeaderRef, write: WriteId, batches: Vec<Batch>) -> BoxFuture<
     };
     let replies: Vec<_> = batches.into_iter().map(send).collect();
     Box::pin(async move {
-        let mut first = None;
+        let mut results = Vec::with_capacity(replies.len());
         for reply in replies {
-            let result = match reply {
+            results.push(match reply {
                 Some(reply) => reply.await.unwrap_or(Err(ProduceError::LeaderStopped)),
                 None => Err(ProduceError::LeaderStopped),
-            };
-            match result {
-                Ok(appended) => first = first.or(Some(appended.base)),
-                Err(error) => {
-                    return Outcome {
-                        write,
-                        result: Err(error),
-                    };
-                }
-            }
+            });
         }
-        Outcome {
-            write,
-            result: first.ok_or(ProduceError::LeaderStopped),
-        }
+        let result = together(results);
+        Outcome { write, result }
     })
+}
+
+/// What became of all batches of a write: where the first one stands, or why none of them is in the log. Of what is there in
+/// part only the log can tell, as if the leader had stopped.
+fn together(results: Vec<Result<Appended, ProduceError>>) -> Result<Offset, ProduceError> {
+    let is_whole = results.iter().all(Result::is_ok);
+    let is_nothing = results.iter().all(|r| r.as_ref().is_err_and(is_refusal));
+    match results.into_iter().next() {
+        Some(first) if is_whole || is_nothing => first.map(|appended| appended.base),
+        Some(_) | None => Err(ProduceError::LeaderStopped),
+    }
+}
+
+/// Whether nothing was appended, and may be later.
+fn is_refusal(error: &ProduceError) -> bool {
+    matches!(
+        error,
+        ProduceError::DiskFull | ProduceError::NotEnoughReplicas { .. }
+    )
 }
 
 impl Actor for CoordinatorActor {
@@ -372,7 +380,7 @@ impl StreamHandler<Outcome> for CoordinatorActor {
                 self.step(Input::Written { write, base }, ctx);
                 self.rewrite_if_grown(ctx);
             }
-            Err(ProduceError::DiskFull) => {
+            Err(error) if is_refusal(&error) => {
                 self.step(
                     Input::WriteFailed {
                         write,
@@ -381,8 +389,12 @@ impl StreamHandler<Outcome> for CoordinatorActor {
                     ctx,
                 );
             }
+            // The records may be in the log: only the log can tell. The leader has its own limit.
+            Err(error @ (ProduceError::LeaderStopped | ProduceError::Fenced { .. })) => {
+                info!(self.start.logger, "the leader went on in another reign, the groups are loaded anew"; "error" => %error);
+                supervision::begin_again(ctx);
+            }
             Err(error) => {
-                // The records may be in the log: only the log can tell.
                 warn!(self.start.logger, "group records may be lost, the groups are loaded anew"; "error" => %error);
                 supervision::fail(ctx);
             }

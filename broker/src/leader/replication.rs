@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use callboard_common::{BrokerId, Monotonic, Offset};
+use callboard_common::{BrokerId, LeaderEpoch, Monotonic, Offset};
 
 use crate::controller::PartitionImage;
 use crate::planted::{self, Bug};
@@ -90,6 +90,13 @@ impl Replication {
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.partition.replicas.len() <= 1
+    }
+
+    /// Whether the metadata of this reign is known: an earlier life of the leader may have had others taken in, of whom nothing is
+    /// known before.
+    #[must_use]
+    pub fn knows_reign(&self, epoch: LeaderEpoch) -> bool {
+        self.is_alone() || self.partition.epoch >= epoch
     }
 
     /// Whether another replica may have all that was committed.

@@ -234,7 +234,8 @@ impl Leader {
     }
 
     fn settle_without_others(&mut self, out: &mut Effects) {
-        if self.is_in_doubt() && !self.replication.has_others() {
+        let is_known = self.replication.knows_reign(self.epoch);
+        if self.is_in_doubt() && is_known && !self.replication.has_others() {
             self.settle(out);
         }
     }
@@ -482,7 +483,8 @@ impl Leader {
         let committed = self
             .replication
             .committed(own, durable, self.config.min_insync_replicas);
-        if let Some(committed) = committed {
+        let is_known = self.replication.knows_reign(self.epoch);
+        if let Some(committed) = committed.filter(|_| is_known) {
             // A follower that was heard of lately may know less than was committed before.
             let committed = committed.min(self.ends.log_end);
             self.ends.high_watermark = self.ends.high_watermark.max(committed);
@@ -517,7 +519,7 @@ impl Leader {
 
     fn judge_followers(&mut self, now: Now, out: &mut Effects) {
         self.judge_at = now.monotonic.after(ISR_INTERVAL);
-        if self.is_in_doubt() {
+        if self.is_in_doubt() || !self.replication.knows_reign(self.epoch) {
             return;
         }
         let (ends, durable) = (self.ends, self.is_durable());

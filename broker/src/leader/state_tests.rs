@@ -386,3 +386,55 @@ fn kip_320_the_end_of_a_reign_is_told_also_after_its_records_were_deleted() {
     assert_eq!(end(7), zero(2), "the last before it");
     assert_eq!(end(1), zero(1), "its records were deleted");
 }
+
+/// An earlier life may have had a replica taken in, of which it has not heard.
+#[test]
+fn nothing_is_committed_before_the_metadata_of_the_reign_is_known() {
+    let (me, other, at) = (BrokerId(1), BrokerId(2), Offset::new);
+    let everybody = [me, other].into();
+    let mut image = PartitionImage::new(vec![me, other], LeaderEpoch(3), &everybody);
+    image.isr = vec![me];
+    let alive: BTreeMap<_, _> = [(me, 1), (other, 2)].into();
+    let leader = |is_in_doubt: bool| {
+        let replication = Replication::new(
+            Monotonic::default(),
+            me,
+            image.clone(),
+            alive.clone(),
+            at(2),
+        );
+        let ends = (Offset::ZERO, at(1), at(2));
+        let (config, producers) = (TopicConfig::default(), ProducerTable::default());
+        let now = Now::default();
+        let mut leader = Leader::new(now, EPOCH, config, ends, producers, replication);
+        if is_in_doubt {
+            leader.doubt(&mut Effects::new());
+        }
+        Stepper { leader, now }
+    };
+    let (mut sure, mut unsure) = (leader(false), leader(true));
+    assert_eq!(sure.leader.ends().high_watermark, at(1));
+    assert!(unsure.leader.ends().in_doubt.is_some());
+    let mut image = image.clone();
+    image.isr = vec![me, other];
+    (image.epoch, image.version) = (EPOCH, image.version + 2);
+    let update = Input::Replicated {
+        partition: Box::new(image),
+        alive,
+    };
+    let followed = |end| Input::Followed {
+        replica: other,
+        broker_epoch: 2,
+        end: at(end),
+        synced: at(end),
+    };
+    for (input, high_watermark) in [(update.clone(), 1), (followed(1), 1), (followed(2), 2)] {
+        let _effects = sure.step(input);
+        assert_eq!(sure.leader.ends().high_watermark, at(high_watermark));
+    }
+    let _effects = unsure.step(update);
+    assert!(
+        unsure.leader.ends().in_doubt.is_some(),
+        "the other one may have more"
+    );
+}

@@ -151,10 +151,10 @@ impl ReplicasActor {
         let logger = shared.logger.new(o!("coordinator" => partition.partition));
         let start = CoordinatorStart {
             partition: partition.clone(),
-            waits: match is_contested {
+            serves_from: shared.clock.now().monotonic.after(match is_contested {
                 true => READ_LEASE,
                 false => Duration::ZERO,
-            },
+            }),
             config: self.start.groups.clone(),
             rewrite_bytes: self.start.group_rewrite_bytes,
             directory: shared.directory.clone(),

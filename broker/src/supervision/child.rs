@@ -74,6 +74,7 @@ pub(super) enum Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     Failed,
+    Overtaken,
     Finished,
 }
 
@@ -84,6 +85,13 @@ thread_local! {
 /// Ends the actor as failed: it counts against the restart limit and starts again from what it persisted.
 pub fn fail<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>) {
     REASON.set(Some(Reason::Failed));
+    ctx.stop();
+}
+
+/// Starts the actor again from what it persisted, because what it stood on has changed: that is no failure and is not counted.
+/// Whoever may call this without end is bounded by what changes.
+pub fn begin_again<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>) {
+    REASON.set(Some(Reason::Overtaken));
     ctx.stop();
 }
 
@@ -159,6 +167,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 /// How one life of the actor ended.
 enum Ended {
     Failed(String),
+    /// By what it stood on: it begins again.
+    Overtaken,
     Finished,
     /// Without a word: its addresses are gone or it stopped its context itself.
     Stopped,
@@ -191,6 +201,7 @@ where
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(())) => Poll::Ready(match REASON.take() {
                 Some(Reason::Failed) => Ended::Failed("it reported a failure".into()),
+                Some(Reason::Overtaken) => Ended::Overtaken,
                 Some(Reason::Finished) => Ended::Finished,
                 None => Ended::Stopped,
             }),
@@ -226,6 +237,7 @@ where
         let child = self.child.as_mut()?;
         let (is_failure, reason) = match ended {
             Ended::Finished => return Some(Exit::Finished),
+            Ended::Overtaken => return (!self.revive()).then_some(Exit::Finished),
             Ended::Stopped => (false, "it stopped".to_owned()),
             Ended::Failed(reason) => (true, reason),
         };

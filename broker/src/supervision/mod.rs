@@ -21,7 +21,7 @@ mod permit;
 mod restart;
 mod watchdog;
 
-pub use child::{Child, Exit, fail, finish, start};
+pub use child::{Child, Exit, begin_again, fail, finish, start};
 pub use group::{Group, Strategy};
 pub use permit::Permit;
 pub use restart::{Restart, RestartLimit, Restarts, Verdict};

@@ -111,3 +111,54 @@ fn a_lost_quorum_is_recovered() {
     pass(500);
     check(load);
 }
+
+/// While too few replicas are in sync nothing is committed, however often somebody asks; the coordinator goes on when there are
+/// enough.
+#[test]
+fn a_coordinator_outlives_a_lack_of_replicas() {
+    let _turn = turn();
+    let settings = ["cluster.balance=false", "topics.offsets_partitions=1"];
+    let mut cluster = Cluster::start_with(5, &settings);
+    let (topic, offsets) = ("t", "__consumer_offsets");
+    let create = [
+        "topic",
+        "create",
+        topic,
+        "--config",
+        "min.insync.replicas=1",
+    ];
+    run(&cluster, 0, &create);
+    run(
+        &cluster,
+        0,
+        &["cluster", "reassign", topic, "--replicas", "5"],
+    );
+    drop(cluster.nodes[0].expect(&["produce", topic], b"one\ntwo\n"));
+    let read = ["consume", topic, "--group", "g", "--max", "1"];
+    assert_eq!(cluster.nodes[0].expect(&read, b""), b"one\n");
+    cluster.wait_in_sync(0, offsets, 3, PATIENCE);
+    let leader = cluster.leader(0, offsets);
+    let told = cluster.topic(0, offsets);
+    let replicas = told["partitions"][0]["replicas"]
+        .as_array()
+        .expect("a list");
+    let replicas = replicas
+        .iter()
+        .map(|b| b.as_u64().expect("a number") as usize);
+    let others: Vec<usize> = replicas.filter(|b| *b != leader).collect();
+    others.iter().for_each(|b| cluster.nodes[b - 1].kill());
+    cluster.wait_in_sync(leader - 1, offsets, 1, PATIENCE);
+    std::thread::scope(|scope| {
+        let (node, other) = match cluster.nodes.get_disjoint_mut([leader - 1, others[0] - 1]) {
+            Ok([node, other]) => (&*node, other),
+            Err(error) => panic!("{error}"),
+        };
+        let reading = scope.spawn(|| node.expect(&read, b""));
+        pass(5000);
+        assert!(!reading.is_finished(), "one is too few");
+        other.restart();
+        assert_eq!(reading.join().expect("it ends"), b"two\n");
+    });
+    let said = cluster.nodes[leader - 1].said();
+    assert!(!said.contains("actor restarts"), "{said}");
+}
