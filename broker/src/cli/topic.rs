@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use callboard_client::Text;
+use callboard_client::protocol::topics::NewTopic;
 use callboard_client::protocol::topics::{PartitionDescription, PartitionEnds, TopicDescription};
 use clap::Subcommand;
 use serde_json::json;
@@ -23,6 +24,9 @@ pub(crate) enum Topic {
         /// How many partitions; the node decides if this is not given.
         #[arg(long)]
         partitions: Option<i32>,
+        /// How many nodes keep each of them; the node decides if this is not given.
+        #[arg(long, value_name = "N")]
+        replication_factor: Option<i16>,
         /// A setting by Kafka's name, like retention.ms=3600000; may be given several times.
         #[arg(long = "config", value_name = "NAME=VALUE")]
         configs: Vec<String>,
@@ -74,15 +78,22 @@ pub(crate) async fn run(topic: Topic) -> Result<(), Failure> {
         Topic::Create {
             name,
             partitions,
+            replication_factor,
             configs,
             validate_only,
             connect,
         } => {
-            let configs = pairs(&configs)?;
+            let configs = pairs(&configs)?.into_iter();
+            let topic = NewTopic {
+                partitions,
+                replication_factor,
+                configs: configs.map(|(n, v)| (n.into(), Some(v.into()))).collect(),
+                ..NewTopic::named(name.as_str())
+            };
             let client = connect.client().await?;
             let created = client
                 .admin()
-                .create_topic_with(&name, partitions, &configs, validate_only)
+                .create_topic_with(topic, validate_only)
                 .await?;
             let did = if validate_only {
                 "could be created"

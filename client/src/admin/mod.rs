@@ -124,33 +124,24 @@ impl Admin {
     /// # Ok(()) }
     /// ```
     pub async fn create_topic(&self, name: &str, partitions: i32) -> Result<CreatedTopic, Error> {
-        self.create_topic_with(name, Some(partitions), &BTreeMap::new(), false)
-            .await
+        let topic = NewTopic {
+            partitions: Some(partitions),
+            ..NewTopic::named(name)
+        };
+        self.create_topic_with(topic, false).await
     }
 
-    /// Creates a topic, or with `validate_only` checks whether it could be. `configs` are by Kafka's names.
+    /// Creates a topic with its number of replicas, its replicas one by one, or its settings, or with `validate_only` checks
+    /// whether it could be.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`]; nothing was created.
     pub async fn create_topic_with(
         &self,
-        name: &str,
-        partitions: Option<i32>,
-        configs: &BTreeMap<String, String>,
+        topic: NewTopic,
         validate_only: bool,
     ) -> Result<CreatedTopic, Error> {
-        let configs = configs
-            .iter()
-            .map(|(n, v)| (Text::from(n.as_str()), Some(Text::from(v.as_str()))))
-            .collect();
-        let topic = NewTopic {
-            name: name.into(),
-            partitions,
-            replication_factor: None,
-            assignments: Vec::new(),
-            configs,
-        };
         let request = CreateTopics {
             topics: vec![topic],
             timeout_ms: TOPIC_TIMEOUT_MS,

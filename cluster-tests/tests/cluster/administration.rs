@@ -120,18 +120,11 @@ fn a_coordinator_outlives_a_lack_of_replicas() {
     let settings = ["cluster.balance=false", "topics.offsets_partitions=1"];
     let mut cluster = Cluster::start_with(5, &settings);
     let (topic, offsets) = ("t", "__consumer_offsets");
-    let create = [
-        "topic",
-        "create",
-        topic,
-        "--config",
-        "min.insync.replicas=1",
-    ];
-    run(&cluster, 0, &create);
+    let create = ["topic", "create", topic, "--replication-factor", "5"];
     run(
         &cluster,
         0,
-        &["cluster", "reassign", topic, "--replicas", "5"],
+        &[&create[..], &["--config", "min.insync.replicas=1"]].concat(),
     );
     drop(cluster.nodes[0].expect(&["produce", topic], b"one\ntwo\n"));
     let read = ["consume", topic, "--group", "g", "--max", "1"];

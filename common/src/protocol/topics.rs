@@ -32,6 +32,20 @@ pub struct NewTopic {
     pub configs: Vec<(Text, Option<Text>)>,
 }
 
+impl NewTopic {
+    /// A topic of which the broker decides everything but the name.
+    #[must_use]
+    pub fn named(name: impl Into<Text>) -> Self {
+        Self {
+            name: name.into(),
+            partitions: None,
+            replication_factor: None,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+        }
+    }
+}
+
 /// Answer to [`CreateTopics`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct CreatedTopics {
