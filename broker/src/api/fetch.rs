@@ -116,10 +116,8 @@ type Topics = Vec<(TopicRef, Vec<Part>)>;
 fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
     let image = api.image();
     // Who does not say where it stands reads from leaders only.
-    let rack = fetch
-        .rack
-        .as_deref()
-        .filter(|_| api.config().follower_fetch);
+    let rack = fetch.rack.as_deref();
+    let redirects = api.config().follower_fetch;
     let part = |name: &Result<_, ErrorCode>, wanted: &FetchPartition| {
         let of = |name| TopicPartition::new(name, wanted.partition);
         let of = name.clone().map(of);
@@ -131,6 +129,7 @@ fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
             .ok()
             .filter(|_| matches!(replica, Ok(Replica::Leader(_))));
         let nearer = led
+            .filter(|_| redirects)
             .zip(rack)
             .and_then(|(of, rack)| nearer(&image, &of, rack));
         let result = Err(FetchFailed::from(ErrorCode::None));
@@ -237,7 +236,9 @@ fn ask(part: &mut Part, caller: &Caller, budget: u32, at_least_one: bool) {
         }
     };
     let ends = *replica.ends().borrow();
-    let Some(epoch) = ends.epoch else {
+    // Nobody will show others: its actor has given up.
+    let is_gone = replica.ends().has_changed().is_err();
+    let Some(epoch) = ends.epoch.filter(|_| !is_gone) else {
         part.result = Err(ErrorCode::NotLeaderOrFollower.into());
         return;
     };

@@ -116,18 +116,40 @@ pub struct Caller {
 
 /// Where a connection learns who uses it.
 #[derive(Clone, Debug, Default)]
-pub struct Became(Arc<Mutex<Option<Principal>>>);
+pub struct Became(Arc<Mutex<Belongs>>);
+
+#[derive(Debug, Default)]
+struct Belongs {
+    certified: Option<Principal>,
+    proved: Option<Principal>,
+}
 
 impl Became {
-    /// Notes who it is.
+    /// Notes who a certificate says that it is; a password comes over that.
+    pub fn certify(&self, principal: Principal) {
+        self.0.lock().certified = Some(principal);
+    }
+
+    /// Notes who has proved by a password that it is.
     pub fn note(&self, principal: Principal) {
-        *self.0.lock() = Some(principal);
+        self.0.lock().proved = Some(principal);
+    }
+
+    /// Whether somebody has proved by a password who it is.
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        self.0.lock().proved.is_some()
     }
 
     /// Who it is, if that was proved.
     #[must_use]
     pub fn get(&self) -> Option<Principal> {
-        self.0.lock().clone()
+        let belongs = self.0.lock();
+        belongs
+            .proved
+            .as_ref()
+            .or(belongs.certified.as_ref())
+            .cloned()
     }
 }
 
@@ -501,12 +523,24 @@ impl Api {
     /// Finds who keeps a partition here, for a reader that may read from any replica (KIP-392). One that is cut off would not
     /// hear of what is new.
     fn replica(&self, partition: &TopicPartition) -> Result<Replica, ErrorCode> {
-        let follower = || self.shared().directory.follower(partition);
+        let follower = || {
+            let follower = self.shared().directory.follower(partition)?;
+            self.is_in_sync(partition).then_some(follower)
+        };
         match self.leader(partition) {
             Ok(leader) => Ok(Replica::Leader(leader)),
             Err(_) if self.is_cut_off() => Err(ErrorCode::NotLeaderOrFollower),
             Err(error) => follower().map(Replica::Follower).ok_or(error),
         }
+    }
+
+    /// Whether this node has all of a partition that is committed. One that falls behind sends its readers away.
+    fn is_in_sync(&self, partition: &TopicPartition) -> bool {
+        let image = self.0.published.image.load();
+        let topic = image.topics.get(&partition.topic);
+        let number = usize::try_from(partition.partition).ok();
+        let partition = topic.and_then(|t| t.partitions.get(number?));
+        partition.is_some_and(|p| p.isr.contains(&self.shared().broker))
     }
 
     /// Proposes a change of the metadata and waits until it is committed.

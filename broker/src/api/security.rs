@@ -390,7 +390,7 @@ async fn alter_quota(
 
 /// Checks a password of the QUIC door; the connection notes who it is.
 pub(super) async fn authenticate(api: &Api, caller: &Caller, asked: Authenticate) -> Response {
-    if !api.config().authenticate || caller.became.get().is_some() {
+    if !api.config().authenticate || caller.became.is_proved() {
         let error = ErrorCode::IllegalSaslState;
         return Response::Authenticate(Authenticated { error });
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use callboard_client::Text;
-use callboard_client::protocol::topics::NewTopic;
-use callboard_client::protocol::topics::{PartitionDescription, PartitionEnds, TopicDescription};
+use callboard_client::protocol::topics::{
+    NewTopic, PartitionDescription, PartitionEnds, TopicDescription,
+};
 use clap::Subcommand;
 use serde_json::json;
 

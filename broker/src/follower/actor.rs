@@ -221,10 +221,14 @@ impl FollowerActor {
                 clock.sleep(FULL_PAUSE).await;
             }
         };
+        let incarnation = self.incarnation;
         let cut = move |(), actor: &mut Self, ctx: &mut Context<Self>| {
-            actor.open_by(move || log.truncate(first), ctx);
+            if actor.incarnation == incarnation {
+                actor.open_by(move || log.truncate(first), ctx);
+            }
         };
-        ctx.wait(allowed.into_actor(self).map(cut));
+        // It may be told to close meanwhile: to lead with what is left, if that is all there is.
+        let _running = ctx.spawn(allowed.into_actor(self).map(cut));
     }
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
@@ -283,9 +287,9 @@ impl FollowerActor {
             },
             Effect::AdvanceStart(start) => {
                 open.log.advance_start(start);
-                let (committed, producers) =
-                    (open.follower.high_watermark(), open.follower.producers());
-                let removal = unless_full(open.log.retain(committed, now.wall, producers))?;
+                // No further than the leader: what it still has is read here too.
+                let retained = open.log.retain(start, now.wall, open.follower.producers());
+                let removal = unless_full(retained)?;
                 if let Some(removal) = removal.flatten() {
                     let logger = self.start.logger.clone();
                     self.start.runtime.background().run(move || {

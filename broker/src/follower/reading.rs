@@ -16,6 +16,7 @@ use crate::supervision;
 #[rtype(result = "()")]
 struct Damaged {
     incarnation: u64,
+    offset: Offset,
 }
 
 impl FollowerActor {
@@ -38,7 +39,6 @@ impl FollowerActor {
             .log
             .plan_read(from, limit, fetch.max_bytes, fetch.at_least_one);
         let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
-        let outstanding = self.start.files.outstanding.clone();
         let (actor, incarnation) = (ctx.address(), self.incarnation);
         read::start(plan, self.start.runtime.background(), move |result| {
             let _credits = fetch.permit;
@@ -48,8 +48,11 @@ impl FollowerActor {
                     let _count = metrics.damaged_reads.inc();
                     error!(logger, "log cannot be read"; "error" => %error);
                     if let StorageError::Damaged { offset, .. } = error {
-                        outstanding.note_damage(offset);
-                        supervision::tell(&actor, Damaged { incarnation });
+                        let damaged = Damaged {
+                            incarnation,
+                            offset,
+                        };
+                        supervision::tell(&actor, damaged);
                     }
                     FetchError::Storage(error.to_string())
                 });
@@ -80,7 +83,9 @@ impl Handler<Damaged> for FollowerActor {
 
     /// The log is opened anew, which sees what is noted of it and fetches it again.
     fn handle(&mut self, damaged: Damaged, ctx: &mut Context<Self>) {
+        // What an earlier life read may be mended.
         if self.state.is_some() && damaged.incarnation == self.incarnation {
+            self.start.files.outstanding.note_damage(damaged.offset);
             self.state = None;
             self.open(ctx);
         }

@@ -448,7 +448,10 @@ impl Feed {
     }
 
     async fn send(&mut self, position: &PartitionPosition, committed: Ends, what: What) -> Next {
-        self.told = committed.high_watermark;
+        // Nothing else moves the follower's.
+        if matches!(what, What::Records(_) | What::HighWatermark) {
+            self.told = committed.high_watermark;
+        }
         let part = Part {
             topic_id: position.topic_id,
             partition: position.partition,

@@ -126,7 +126,7 @@ async fn connection(incoming: Incoming, lanes: Lanes, mut stop: watch::Receiver<
     let shown = connection.peer_identity();
     let chain = shown.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     if let Some(user) = chain.and_then(|chain| user_of(chain.first()?)) {
-        lanes.became.note(user);
+        lanes.became.certify(user);
     }
     loop {
         tokio::select! {

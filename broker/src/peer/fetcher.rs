@@ -191,6 +191,8 @@ impl Task {
             Order::Attach(key, follower) => {
                 supervision::tell(&follower, Connected);
                 drop(self.followers.insert(key, follower));
+                // It has opened its log anew, perhaps, and knows less than the leader has told.
+                next.forget(key);
             }
             Order::Detach(key) => {
                 drop(self.followers.remove(&key));

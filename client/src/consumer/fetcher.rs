@@ -26,6 +26,9 @@ use crate::routing::Route;
 /// So long a replica is read from before the leader is asked again, as in Kafka (`metadata.max.age.ms`).
 const NEARBY_FOR: Duration = Duration::from_mins(5);
 
+/// So long the leader is read from after a replica did not serve: it would name the same one again.
+const LEADER_FOR: Duration = Duration::from_secs(30);
+
 /// What was fetched of a partition under one assignment.
 #[derive(Debug)]
 pub(crate) struct Piece {
@@ -49,6 +52,8 @@ pub(crate) struct Fetcher {
     pub(crate) pieces: mpsc::Sender<Piece>,
     /// The replica that the leader has named, and until when it is read from.
     pub(crate) nearby: Option<(BrokerId, Instant)>,
+    /// Until then it reads from the leader, because the replica that it had named did not serve.
+    pub(crate) leader_until: Option<Instant>,
 }
 
 impl Fetcher {
@@ -150,15 +155,16 @@ impl Fetcher {
         fetched: Result<FetchedPartition, Error>,
     ) -> Result<FetchedPartition, Error> {
         let from_replica = self.nearby.is_some();
-        let fetched = fetched.inspect_err(|_| self.nearby = None)?;
+        let is_served = fetched.as_ref().is_ok_and(|f| f.error == ErrorCode::None);
+        if from_replica && !is_served {
+            self.nearby = None;
+            self.leader_until = Some(Instant::now() + LEADER_FOR);
+        }
+        let fetched = fetched?;
         if let Some(replica) = fetched.preferred_replica {
             self.nearby = Some((replica, Instant::now() + NEARBY_FOR));
         }
-        if !from_replica || fetched.error == ErrorCode::None {
-            return Ok(fetched);
-        }
-        self.nearby = None;
-        match fetched.error == ErrorCode::OffsetOutOfRange {
+        match from_replica && fetched.error == ErrorCode::OffsetOutOfRange {
             // Only the leader knows where the log begins and ends.
             true => Err(Error::refused(ErrorCode::OffsetNotAvailable)),
             false => Ok(fetched),
@@ -167,6 +173,9 @@ impl Fetcher {
 
     async fn fetch(&mut self, position: Offset) -> Result<FetchedPartition, Error> {
         let bytes = i32::try_from(self.config.fetch_bytes).unwrap_or(i32::MAX);
+        self.leader_until = self.leader_until.filter(|until| *until > Instant::now());
+        let rack = self.config.rack.as_deref().map(Into::into);
+        let rack = rack.filter(|_| self.leader_until.is_none());
         let partition = FetchPartition {
             partition: self.partition.partition,
             current_epoch: None,
@@ -178,7 +187,7 @@ impl Fetcher {
             max_wait_ms: i32::try_from(self.config.fetch_wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: i32::try_from(self.config.fetch_min_bytes).unwrap_or(i32::MAX),
             max_bytes: bytes,
-            rack: self.config.rack.as_deref().map(Into::into),
+            rack,
             topics: vec![FetchTopic {
                 topic,
                 partitions: vec![partition],

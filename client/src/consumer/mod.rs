@@ -248,6 +248,7 @@ impl Consumer {
             start,
             pieces: self.piece_sender.clone(),
             nearby: None,
+            leader_until: None,
         };
         match start {
             StartAt::Offset(offset) => drop(self.positions.insert(partition.clone(), offset)),

@@ -99,10 +99,8 @@ impl Following {
                 }
                 Effect::AdvanceStart(start) => {
                     self.log.advance_start(start);
-                    let committed = self.follower.high_watermark();
-                    let removal =
-                        self.log
-                            .retain(committed, cx.now().wall, self.follower.producers())?;
+                    let producers = self.follower.producers();
+                    let removal = self.log.retain(start, cx.now().wall, producers)?;
                     files.background(cx, removal.map(Background::Removal));
                 }
                 Effect::Wait => files.later(cx, PAUSE, OfPartition::Retry),

@@ -2,7 +2,8 @@
 
 use callboard_client::protocol::security::{Acl, Operation, PatternKind, Permission, ResourceKind};
 use callboard_client::{
-    Client, ClientCertificate, ClientConfig, Error, Producer, ProducerConfig, Record, Trust,
+    Client, ClientCertificate, ClientConfig, Credentials, Error, Producer, ProducerConfig, Record,
+    Trust,
 };
 use callboard_common::transport::authority::Authority;
 use callboard_common::{BrokerId, ErrorCode};
@@ -23,9 +24,18 @@ fn scene(authority: &Authority) -> Scene {
 }
 
 async fn connect(scene: &Scene, pem: Option<&str>) -> Result<Client, Error> {
+    connect_as(scene, pem, None).await
+}
+
+async fn connect_as(
+    scene: &Scene,
+    pem: Option<&str>,
+    credentials: Option<Credentials>,
+) -> Result<Client, Error> {
     let trust = Trust::Ca(scene.node().ca_pem().to_owned());
     let mut config = ClientConfig::new(scene.node().quic(), trust);
     config.certificate = pem.map(|pem| ClientCertificate::new(pem).expect("both are there"));
+    config.credentials = credentials;
     config.api_timeout = std::time::Duration::from_secs(5);
     Client::connect(config).await
 }
@@ -39,6 +49,12 @@ fn a_certificate_says_who_a_client_is() {
         let admin = admin_client(&scene).await;
         let admin = admin.admin();
         admin.create_topic("orders", 1).await.expect("created");
+        let (user, password) = scene.node().first_user().expect("the node asks");
+        let credentials = Some(Credentials { user, password });
+        let both = connect_as(&scene, Some(&ann), credentials).await;
+        let both = both.expect("a password comes over a certificate");
+        let created = both.admin().create_topic("more", 1).await;
+        assert!(created.is_ok(), "the first user may: {created:?}");
         let ann = connect(&scene, Some(&ann)).await.expect("connects");
         let send = || async {
             let producer = Producer::new(&ann, ProducerConfig::default());

@@ -96,7 +96,7 @@ macro_rules! requests {
 
 requests! {
     Produce 0 produce::Produce => produce::Produced;
-    Fetch 2 fetch::Fetch => fetch::Fetched;
+    Fetch 1 fetch::Fetch => fetch::Fetched;
     ListOffsets 2 list_offsets::ListOffsets => list_offsets::ListedOffsets;
     Metadata 3 metadata::Metadata => metadata::MetadataAnswer;
     CommitOffsets 4 offsets::CommitOffsets => offsets::CommittedOffsets;

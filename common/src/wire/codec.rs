@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::frame::{Frame, Header};
 use crate::protocol::{Request, Response};
 
-/// Version 1 of every request and answer.
-pub const VERSION: u16 = 1;
+/// The version of every request and answer. 2: readers may be sent to another replica (KIP-392).
+pub const VERSION: u16 = 2;
 /// Largest body: names, numbers and small blobs.
 pub const BODY_LIMIT_BYTES: usize = 8 << 20;
 
