@@ -151,10 +151,12 @@ pub(super) fn list_moves(api: &Api, caller: &Caller, list: ListReassignments) ->
 fn obstacle(p: &PartitionImage, of: Electorate<'_>, unclean: bool) -> Option<ErrorCode> {
     let preferred = p.preferred();
     if unclean {
-        let anybody = p.replicas.iter().any(|b| of.unfenced.contains(b));
+        let is_alive = |b: &BrokerId| of.unfenced.contains(b);
         return match p.leader {
+            // A leader in doubt waits for these, who may be gone for good.
+            Some(_) if !p.elr.iter().all(is_alive) => None,
             Some(_) => Some(ErrorCode::ElectionNotNeeded),
-            None if anybody => None,
+            None if p.replicas.iter().any(is_alive) => None,
             None => Some(ErrorCode::EligibleLeadersNotAvailable),
         };
     }
@@ -178,7 +180,8 @@ pub(super) async fn elect(api: &Api, caller: &Caller, elect: ElectLeaders) -> Re
         let of = Electorate::of(p, &unfenced, topic.min_isr());
         let error = obstacle(p, of, elect.unclean);
         // Of all of them only those are told that needed it.
-        if elect.partitions.is_none() && error == Some(ErrorCode::ElectionNotNeeded) {
+        let is_led = elect.unclean && p.leader.is_some();
+        if elect.partitions.is_none() && (is_led || error == Some(ErrorCode::ElectionNotNeeded)) {
             continue;
         }
         if error.is_none() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use callboard_common::runtime::Runtime;
@@ -23,6 +24,9 @@ use crate::peer::protocol::{PeerRequest, PeerResponse};
 use crate::peer::{LinkError, Peers};
 use crate::storage::{Disk, StorageError};
 use crate::supervision;
+
+/// A full disk is looked at again after this.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks for a change of the metadata; answered once it is committed and in the image here. See [`propose`].
 #[derive(Debug, Message)]
@@ -219,6 +223,12 @@ impl ControllerActor {
                     controller
                         .map(|controller| (log, controller))
                         .map_err(|e| e.to_string())
+                }
+                Some(Err(StorageError::Full { path })) => {
+                    warn!(actor.start.logger, "the disk is full, metadata waits for space"; "path" => %path.display());
+                    let sleep = actor.start.clock.sleep(FULL_PAUSE);
+                    let again = |(), actor: &mut Self, ctx: &mut Context<Self>| actor.open(ctx);
+                    return ctx.wait(sleep.into_actor(actor).map(again));
                 }
                 Some(Err(error)) => Err(error.to_string()),
                 None => Err("opening the metadata log panicked".into()),

@@ -253,7 +253,7 @@ impl MetadataImage {
                         None => drop(topic.configs.remove(&name)),
                     }
                 }
-                self.forget_eligible(&id)?;
+                // If fewer are enough now it is for the leader to say that nobody else need be eligible.
                 Ok(Outcome::Done)
             }
             Command::CreatePartitions { id, count, leader } => {
@@ -365,18 +365,6 @@ impl MetadataImage {
         let of = Electorate::of(partition, &unfenced, min_isr);
         change(partition, of)?;
         Ok(Outcome::Done)
-    }
-
-    /// `min.insync.replicas` of a topic may have changed.
-    fn forget_eligible(&mut self, id: &Uuid) -> Result<(), Refusal> {
-        let unfenced = self.unfenced();
-        let topic = self.topic_mut(id)?;
-        let min_isr = topic.min_isr();
-        for partition in topic.partitions.iter_mut().filter(|p| !p.elr.is_empty()) {
-            let of = Electorate::of(partition, &unfenced, min_isr);
-            Arc::make_mut(partition).forget_eligible(of);
-        }
-        Ok(())
     }
 
     /// Changes all partitions that a change concerns; the others are not copied.

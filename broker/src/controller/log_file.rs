@@ -26,6 +26,8 @@ const SNAPSHOT: &str = "metadata.image";
 /// What images were called before partitions had replicas.
 const OLD_SNAPSHOT: &str = "metadata.snapshot";
 const RESERVE: &str = "metadata.reserve";
+/// Where a torn end is kept.
+const QUARANTINE: &str = "metadata.log.quarantine";
 /// Kept free for metadata when the disk is full.
 pub const RESERVE_BYTES: usize = 4 << 20;
 /// Frames are as large as a write of Raft at most.
@@ -146,9 +148,7 @@ impl MetadataLog {
         }
         let torn_bytes = size - whole as u64;
         if torn_bytes > 0 {
-            let kept = dir.join("metadata.log.quarantine");
-            disk::replace_whole(&*disk, &kept, &bytes[whole..])
-                .map_err(StorageError::io("keeping", &kept))?;
+            let _kept = Self::replace(&*disk, dir, QUARANTINE, &bytes[whole..])?;
             file.resize(whole as u64)
                 .map_err(StorageError::io("cutting", &path))?;
         }
@@ -157,8 +157,7 @@ impl MetadataLog {
         let file = match whole {
             0 => file,
             whole => {
-                disk::replace_whole(&*disk, &path, &bytes[..whole])
-                    .map_err(StorageError::io("writing", &path))?;
+                let path = Self::replace(&*disk, dir, LOG, &bytes[..whole])?;
                 disk.open(&path)
                     .map_err(StorageError::io("opening", &path))?
             }
@@ -241,7 +240,10 @@ impl MetadataLog {
         let path = self.dir.join(LOG);
         let mut written = self.file.write_at(&[&frame], self.end);
         if written.as_ref().is_err_and(is_full) {
-            self.free_reserve()?;
+            let reserve = self.dir.join(RESERVE);
+            self.disk
+                .remove(&reserve)
+                .map_err(StorageError::io("freeing", &reserve))?;
             written = self.file.write_at(&[&frame], self.end);
         }
         if let Err(error) = written {
@@ -276,20 +278,17 @@ impl MetadataLog {
         }
     }
 
-    /// Metadata needs the space that was kept for it.
-    fn free_reserve(&self) -> Result<(), StorageError> {
-        let reserve = self.dir.join(RESERVE);
-        let removed = self.disk.remove(&reserve);
-        removed.map_err(StorageError::io("freeing", &reserve))
-    }
-
     /// Replaces a file, on a full disk with what the reserve gives.
-    fn replace(&self, name: &str, content: &[u8]) -> Result<PathBuf, StorageError> {
-        let path = self.dir.join(name);
-        let mut replaced = disk::replace_whole(&*self.disk, &path, content);
-        if replaced.as_ref().is_err_and(is_full) {
-            self.free_reserve()?;
-            replaced = disk::replace_whole(&*self.disk, &path, content);
+    fn replace(
+        disk: &dyn Disk,
+        dir: &Path,
+        name: &str,
+        content: &[u8],
+    ) -> Result<PathBuf, StorageError> {
+        let path = dir.join(name);
+        let mut replaced = disk::replace_whole(disk, &path, content);
+        if replaced.as_ref().is_err_and(is_full) && disk.remove(&dir.join(RESERVE)).is_ok() {
+            replaced = disk::replace_whole(disk, &path, content);
         }
         replaced.map_err(StorageError::io("writing", &path))?;
         Ok(path)
@@ -301,10 +300,11 @@ impl MetadataLog {
     ///
     /// [`StorageError`]: the old snapshot and log are still there.
     pub fn snapshot(&mut self, saved: &SavedImage, rest: &Persisted) -> Result<(), StorageError> {
-        let _path = self.replace(SNAPSHOT, &frame(&encode(saved)))?;
+        let (disk, dir) = (&*self.disk, &self.dir);
+        let _path = Self::replace(disk, dir, SNAPSHOT, &frame(&encode(saved)))?;
         // A crash here leaves a log that the snapshot has overtaken, which restoring understands.
         let frame = frame(&encode(rest));
-        let path = self.replace(LOG, &frame)?;
+        let path = Self::replace(disk, dir, LOG, &frame)?;
         self.file = self
             .disk
             .open(&path)
@@ -418,6 +418,15 @@ mod tests {
             written.expect("the reserve is there for this too");
         }
         assert_eq!(open(&disk).expect("opens").1.writes, [write(19)]);
+        for n in 0..20 {
+            // The disk is as full again; only the reserve is there.
+            disk.set_capacity(u64::MAX);
+            let (mut log, _) = open(&disk).expect("opens");
+            disk.set_capacity(disk.used_bytes());
+            log.persist(&write(n)).expect("written");
+            drop(log);
+            drop(open(&disk).expect("it opens with the reserve"));
+        }
     }
 
     #[test]

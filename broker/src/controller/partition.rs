@@ -4,6 +4,7 @@
 //! - the leader is in sync;
 //! - leader epochs and partition epochs only grow;
 //! - in-sync and eligible replicas are replicas, and nobody is both;
+//! - while anybody is eligible nothing is committed; only the leader has them forgotten, before it commits without them;
 //! - nobody leads who may lack an acknowledged record, unless an operator's command says so.
 //!
 //! Sources: KIP-497 (changes with compare-and-set), KIP-966 (eligible leader replicas), KIP-903 (broker epochs),
@@ -164,11 +165,9 @@ impl PartitionImage {
     }
 
     /// Takes the in-sync replicas down to `isr`. Those that leave stay eligible while nothing can be acknowledged
-    /// without them.
+    /// without them: too few are left, or others are eligible.
     fn shrink(&mut self, isr: Vec<BrokerId>, min_isr: usize) {
-        if isr.len() >= min_isr {
-            self.elr.clear();
-        } else {
+        if isr.len() < min_isr || !self.elr.is_empty() {
             let left = self.isr.iter().filter(|b| !isr.contains(b));
             let left: Vec<BrokerId> = left.copied().collect();
             // Of those who leave at the same time, the last ones that still made the quorum are whole too.
@@ -179,15 +178,6 @@ impl PartitionImage {
             }
         }
         self.isr = isr;
-    }
-
-    /// `min.insync.replicas` has changed: if those in sync are enough now they commit without those who are only eligible, who
-    /// are so no more.
-    pub fn forget_eligible(&mut self, of: Electorate<'_>) {
-        if !self.elr.is_empty() && self.isr.len() >= of.min_isr {
-            self.elr.clear();
-            self.changed();
-        }
     }
 
     /// A node has lost its disk: whatever it had, it has no more.
@@ -277,6 +267,10 @@ impl PartitionImage {
             .copied()
             .filter(|b| !self.isr.contains(b))
             .collect();
+        if isr.len() >= of.min_isr {
+            // Nobody else forgets them: only the leader knows whether its own log is beyond doubt.
+            self.elr.clear();
+        }
         self.shrink(isr, of.min_isr);
         self.elr
             .retain(|b| !grown.contains(b) && !self.isr.contains(b));

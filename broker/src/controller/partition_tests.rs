@@ -278,21 +278,64 @@ fn the_preferred_replica_leads_again_when_it_is_in_sync() {
     assert_eq!(scene.partition.leader, Some(B1));
 }
 
-/// KIP-966: who is eligible lacks nothing because nothing is committed without it, which is so only while too few are in sync.
+/// KIP-966: who is eligible lacks nothing because nothing is committed without it. When fewer are enough it is the leader that
+/// says so, before it commits.
 #[test]
-fn kip_966_nobody_is_eligible_when_fewer_are_enough() {
+fn kip_966_who_is_eligible_stays_so_until_the_leader_asks() {
+    let mut scene = Scene::new(2);
+    scene.alter(&[B1, B2]).expect("the leader may");
+    scene.fence(B2);
+    assert_eq!(scene.partition.elr, [B2]);
+    scene.alter(&[B1]).expect("the leader may");
+    assert_eq!(scene.partition.elr, [B2], "one is too few");
+    scene.min_isr = 1;
+    let version = scene.partition.version;
+    scene.alter(&[B1]).expect("the leader may");
+    assert!(scene.partition.elr.is_empty());
+    assert_eq!(scene.partition.version, version + 1);
+    scene.fence(B1);
+    scene.unfence(B2);
+    assert_eq!(scene.partition.leader, None, "B1 may have committed alone");
+}
+
+/// Who was eligible leads, alone, when one is enough: the others stay eligible, because it has not committed yet.
+#[test]
+fn kip_966_an_eligible_leader_forgets_nobody_by_being_elected() {
     let mut scene = Scene::new(2);
     scene.alter(&[B1, B2]).expect("the leader may");
     scene.fence(B1);
-    assert_eq!(scene.partition.elr, [B1]);
-    scene.act(PartitionImage::forget_eligible);
-    assert_eq!(scene.partition.elr, [B1], "one is too few");
+    scene.fence(B2);
+    assert_eq!(scene.partition.elr, [B1, B2]);
     scene.min_isr = 1;
-    scene.act(PartitionImage::forget_eligible);
-    assert!(scene.partition.elr.is_empty());
+    scene.unfence(B2);
+    let p = &scene.partition;
+    assert_eq!(
+        (p.leader, &*p.isr, &*p.elr),
+        (Some(B2), &[B2][..], &[B1][..])
+    );
     scene.fence(B2);
     scene.unfence(B1);
-    assert_eq!(scene.partition.leader, None, "B2 may have committed alone");
+    let p = &scene.partition;
+    assert_eq!(
+        (p.leader, &*p.isr, &*p.elr),
+        (Some(B1), &[B1][..], &[B2][..])
+    );
+}
+
+/// A leader in doubt asks for nothing: whoever else is whole stays known, also when another one goes.
+#[test]
+fn kip_966_nobody_is_forgotten_when_another_one_goes() {
+    let mut scene = Scene::new(3);
+    scene.fence(B3);
+    assert_eq!(scene.partition.elr, [B3]);
+    scene.min_isr = 1;
+    scene.fence(B2);
+    assert_eq!(
+        (&*scene.partition.isr, &*scene.partition.elr),
+        (&[B1][..], &[B3, B2][..])
+    );
+    scene.alter(&[B1]).expect("the leader may");
+    assert!(scene.partition.elr.is_empty());
 }
 
 /// Of two logs the shorter one may be all that there was: who gives way to the longer one leads again when that is lost.

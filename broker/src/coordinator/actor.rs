@@ -329,12 +329,22 @@ fn together(results: Vec<Result<Appended, ProduceError>>) -> Result<Offset, Prod
     }
 }
 
-/// Whether nothing was appended, and may be later.
+/// Whether nothing was appended, and the leader goes on.
 fn is_refusal(error: &ProduceError) -> bool {
     matches!(
         error,
-        ProduceError::DiskFull | ProduceError::NotEnoughReplicas { .. }
+        ProduceError::DiskFull
+            | ProduceError::NotEnoughReplicas { .. }
+            | ProduceError::BatchTooLarge { .. }
     )
+}
+
+/// What clients are told of a refusal; what is too large is so the next time too.
+fn error_code(refusal: &ProduceError) -> ErrorCode {
+    match matches!(refusal, ProduceError::BatchTooLarge { .. }) {
+        true => ErrorCode::UnknownServerError,
+        false => ErrorCode::CoordinatorNotAvailable,
+    }
 }
 
 impl Actor for CoordinatorActor {
@@ -384,7 +394,7 @@ impl StreamHandler<Outcome> for CoordinatorActor {
                 self.step(
                     Input::WriteFailed {
                         write,
-                        error: ErrorCode::CoordinatorNotAvailable,
+                        error: error_code(&error),
                     },
                     ctx,
                 );

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - what is committed is durable on every in-sync replica, also on those that are about to join (the largest set
 //!   that the controller may agree to);
-//! - nothing is committed while fewer than `min.insync.replicas` are in sync;
+//! - nothing is committed while fewer than `min.insync.replicas` are in sync, or while another one is eligible, which could
+//!   lead without it;
 //! - only the controller changes who is in sync; this asks for it.
 //!
 //! Sources: Kafka's replication protocol; KIP-497 (AlterPartition), KIP-903 (broker epochs), KIP-966 (nothing is
@@ -56,6 +57,8 @@ pub struct Replication {
     followers: BTreeMap<BrokerId, Follower>,
     /// When the controller was asked last, while nothing came of it.
     asked: Option<Monotonic>,
+    /// When it was asked last to forget who is only eligible, whatever came of it: it may want more in sync than is known here.
+    asked_to_forget: Option<Monotonic>,
     /// Who is not in sync but was named to the controller, which may agree as long as the partition has this version:
     /// nothing is committed without them.
     named: BTreeSet<BrokerId>,
@@ -80,6 +83,7 @@ impl Replication {
             alive,
             followers: BTreeMap::new(),
             asked: None,
+            asked_to_forget: None,
             named: BTreeSet::new(),
             since: now,
             reign_start,
@@ -196,12 +200,17 @@ impl Replication {
         }
     }
 
-    /// How far all have it that count, or nothing while they are too few. `own` is how far this node has it: synced,
-    /// or written where the topic does not sync first.
+    fn are_enough(&self, min_isr: u32) -> bool {
+        let partition = &self.partition;
+        partition.isr.len() >= (min_isr as usize).min(partition.replicas.len())
+    }
+
+    /// How far all have it that count, or nothing while they are too few or others are eligible. `own` is how far this node
+    /// has it: synced, or written where the topic does not sync first.
     #[must_use]
     pub fn committed(&self, own: Offset, durable: bool, min_isr: u32) -> Option<Offset> {
-        let wanted = (min_isr as usize).min(self.partition.replicas.len());
-        if self.partition.isr.len() < wanted && !planted::is(Bug::MinIsrIgnored) {
+        let may_commit = self.are_enough(min_isr) && self.partition.elr.is_empty();
+        if !may_commit && !planted::is(Bug::MinIsrIgnored) {
             return None;
         }
         let all = self.partition.isr.iter().chain(&self.named);
@@ -241,15 +250,34 @@ impl Replication {
             return None;
         }
         let wanted: Vec<BrokerId> = replicas.iter().copied().filter(belongs).collect();
+        let change = self.ask(now, &wanted)?;
+        let in_sync = &self.partition.isr;
+        let new = wanted.into_iter().filter(|b| !in_sync.contains(b));
+        self.named.extend(new);
+        Some(change)
+    }
+
+    /// What to ask the controller for, if those in sync are enough and nothing is committed only because others are eligible:
+    /// the same ones in sync, and nobody eligible. A leader in doubt must not.
+    pub fn without_eligible(&mut self, now: Monotonic, min_isr: u32) -> Option<IsrChange> {
+        let is_pending = |at: Monotonic| now.since(at) < PROPOSAL_PATIENCE;
+        let is_superfluous = !self.partition.elr.is_empty() && self.are_enough(min_isr);
+        if !is_superfluous || self.asked.max(self.asked_to_forget).is_some_and(is_pending) {
+            return None;
+        }
+        let isr = self.partition.isr.clone();
+        let change = self.ask(now, &isr)?;
+        self.asked_to_forget = Some(now);
+        Some(change)
+    }
+
+    fn ask(&mut self, now: Monotonic, wanted: &[BrokerId]) -> Option<IsrChange> {
         let with_epoch = |b: &BrokerId| Some((*b, *self.alive.get(b)?));
         let isr: Option<Vec<_>> = wanted.iter().map(with_epoch).collect();
         let change = IsrChange {
             isr: isr?,
             version: self.partition.version,
         };
-        let in_sync = &self.partition.isr;
-        let new = wanted.into_iter().filter(|b| !in_sync.contains(b));
-        self.named.extend(new);
         self.asked = Some(now);
         Some(change)
     }
@@ -343,6 +371,30 @@ mod tests {
         let r = replication(&[B1]);
         assert_eq!(r.committed(o(10), true, 2), None);
         assert_eq!(r.committed(o(10), true, 1), Some(o(10)));
+    }
+
+    /// KIP-966: who is eligible may lead, so nothing is committed without it.
+    #[test]
+    fn kip_966_who_is_eligible_holds_everything_up_until_it_is_forgotten() {
+        let mut r = replication(&[B1]);
+        let mut image = partition(&[B1]);
+        image.elr = vec![B2];
+        r.update(image.clone(), alive());
+        assert_eq!(r.committed(o(10), true, 1), None);
+        assert_eq!(r.without_eligible(at(1), 2), None, "one is too few");
+        let change = r.without_eligible(at(1), 1).expect("one is enough");
+        assert_eq!((&*change.isr, change.version), (&[(B1, 11)][..], 0));
+        assert_eq!(r.without_eligible(at(2), 1), None, "asked already");
+        // The controller wants more in sync than is known here: it is not asked again and again.
+        image.version += 1;
+        r.update(image.clone(), alive());
+        assert_eq!(r.without_eligible(at(3), 1), None);
+        assert!(r.without_eligible(at(2_001), 1).is_some());
+        image.version += 1;
+        image.elr.clear();
+        r.update(image, alive());
+        assert_eq!(r.committed(o(10), true, 1), Some(o(10)));
+        assert_eq!(r.without_eligible(at(9_000), 1), None);
     }
 
     /// KIP-903: an incarnation that is gone counts for nothing.

@@ -347,7 +347,7 @@ impl Leader {
                 self.judge_followers(now, out);
             }
             Input::IsrRefused(version) => self.replication.refused(version),
-            Input::Configured(config) => self.configured(config, out),
+            Input::Configured(config) => self.configured(now, config, out),
             Input::Tick => self.tick(now, out),
         }
         let ends = self.ends;
@@ -524,7 +524,9 @@ impl Leader {
         }
         let (ends, durable) = (self.ends, self.is_durable());
         let ends = (ends.high_watermark, ends.log_end);
-        let change = self.replication.isr_change(now.monotonic, ends, durable);
+        let (replication, min_isr) = (&mut self.replication, self.config.min_insync_replicas);
+        let change = replication.isr_change(now.monotonic, ends, durable);
+        let change = change.or_else(|| replication.without_eligible(now.monotonic, min_isr));
         out.extend(change.map(Effect::ChangeIsr));
     }
 
@@ -571,7 +573,7 @@ impl Leader {
         }
     }
 
-    fn configured(&mut self, config: TopicConfig, out: &mut Effects) {
+    fn configured(&mut self, now: Now, config: TopicConfig, out: &mut Effects) {
         let becomes_durable = config.flush_messages == 1 && self.config.flush_messages > 1;
         self.config = config;
         if becomes_durable && self.synced_end < self.ends.log_end {
@@ -581,6 +583,7 @@ impl Leader {
         }
         // Fewer replicas may be enough now.
         self.commit(out);
+        self.judge_followers(now, out);
     }
 
     fn tick(&mut self, now: Now, out: &mut Effects) {

@@ -438,3 +438,87 @@ fn nothing_is_committed_before_the_metadata_of_the_reign_is_known() {
         "the other one may have more"
     );
 }
+
+/// A leader that stands alone, of a topic that wants two in sync; the other replica is eligible.
+fn standing_alone(is_in_doubt: bool) -> (Stepper, PartitionImage) {
+    let (me, other, at) = (BrokerId(1), BrokerId(2), Offset::new);
+    let mut image = PartitionImage::new(vec![me, other], EPOCH, &[me, other].into());
+    (image.isr, image.elr) = (vec![me], vec![other]);
+    let (now, alive) = (Now::default(), [(me, 1)].into());
+    let replication = Replication::new(now.monotonic, me, image.clone(), alive, at(2));
+    let ends = (Offset::ZERO, at(1), at(2));
+    let producers = ProducerTable::default();
+    let mut leader = Leader::new(now, EPOCH, wanting(2), ends, producers, replication);
+    if is_in_doubt {
+        leader.doubt(&mut Effects::new());
+    }
+    (Stepper { leader, now }, image)
+}
+
+fn wanting(min_insync_replicas: u32) -> TopicConfig {
+    TopicConfig {
+        min_insync_replicas,
+        ..TopicConfig::default()
+    }
+}
+
+/// Asks for the same in sync: nobody is eligible then.
+fn alone_in_sync(version: i32) -> Effect {
+    let isr = vec![(BrokerId(1), 1)];
+    Effect::ChangeIsr(IsrChange { isr, version })
+}
+
+/// `min.insync.replicas` is lowered: whoever is eligible could lead without what is committed now.
+#[test]
+fn kip_966_what_fewer_commit_waits_until_nobody_else_is_eligible() {
+    let (mut leader, mut image) = standing_alone(false);
+    let second = |s| Monotonic(Duration::from_secs(s));
+    assert_eq!(
+        leader.step(Input::Configured(wanting(1))),
+        [alone_in_sync(0)]
+    );
+    assert_eq!(leader.leader.ends().high_watermark, Offset::new(1));
+    assert_eq!(leader.step(Input::IsrRefused(0)), []);
+    leader.now.monotonic = second(1);
+    assert_eq!(leader.step(Input::Tick), [], "not again and again");
+    leader.now.monotonic = second(2);
+    assert_eq!(leader.step(Input::Tick), [alone_in_sync(0)]);
+    image.version += 1;
+    image.elr.clear();
+    let (partition, alive) = (Box::new(image), [(BrokerId(1), 1)].into());
+    assert_eq!(leader.step(Input::Replicated { partition, alive }), []);
+    assert_eq!(leader.leader.ends().high_watermark, Offset::new(2));
+}
+
+/// One that was elected, or has restarted, when fewer were enough already.
+#[test]
+fn kip_966_a_new_leader_asks_too() {
+    let (mut leader, _) = standing_alone(false);
+    leader.leader.config = wanting(1);
+    leader.now.monotonic = Monotonic(Duration::from_secs(1));
+    assert_eq!(leader.step(Input::Tick), [alone_in_sync(0)]);
+    let (mut leader, _) = standing_alone(false);
+    leader.now.monotonic = Monotonic(Duration::from_secs(1));
+    assert_eq!(leader.step(Input::Tick), [], "one is too few");
+}
+
+/// The log was cut: only the eligible one can tell what it lacks.
+#[test]
+fn who_is_in_doubt_waits_for_the_eligible_although_fewer_are_enough() {
+    let (mut leader, image) = standing_alone(true);
+    assert_eq!(leader.step(Input::Configured(wanting(1))), []);
+    let (partition, alive) = (Box::new(image), [(BrokerId(1), 1), (BrokerId(2), 2)].into());
+    assert_eq!(leader.step(Input::Replicated { partition, alive }), []);
+    assert!(leader.leader.ends().in_doubt.is_some());
+    let compared = |theirs| Input::Compared {
+        replica: BrokerId(2),
+        broker_epoch: 2,
+        theirs: (Some(EPOCH), Offset::new(theirs)),
+        ours: (Some(EPOCH), Offset::new(2)),
+    };
+    assert_eq!(leader.step(compared(3)), [Effect::GiveUp]);
+    assert_eq!(leader.leader.ends().high_watermark, Offset::new(1));
+    assert_eq!(leader.step(compared(2)), [Effect::Settled]);
+    leader.now.monotonic = Monotonic(Duration::from_secs(1));
+    assert_eq!(leader.step(Input::Tick), [alone_in_sync(0)]);
+}

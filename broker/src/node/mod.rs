@@ -189,7 +189,8 @@ impl Starting {
                 sockets,
                 &stopping,
             );
-            membership.come_in(identity, &controller, &published).await;
+            let coming = membership.come_in(identity, &controller, &published);
+            unless_fatal(coming, fatal_seen.clone()).await?;
         }
         let addresses = self.addresses()?;
         let command = self.registration(&addresses, membership.as_ref())?;
@@ -330,6 +331,17 @@ fn start_controller(
     supervision::start(shared.runtime.control(), child, move |_| {
         ControllerActor::new(start.clone())
     })
+}
+
+/// Waits for what needs the controller, as long as that lives.
+async fn unless_fatal(
+    work: impl Future<Output = ()>,
+    mut fatal: watch::Receiver<Option<String>>,
+) -> Result<(), StartError> {
+    tokio::select! {
+        () = work => Ok(()),
+        _ = fatal.wait_for(Option::is_some) => Err(StartError::Metadata),
+    }
 }
 
 /// Registers this start with the controller: from then on leaders have new epochs.

@@ -12,7 +12,7 @@ use crate::controller::actor::Published;
 /// How long a start waits for the leaders.
 const START_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Waits until what metadata names is led; a log that cannot be opened is not waited for longer than that.
+/// Waits until what metadata names is led, or is in doubt and waits for another node; a log that cannot be opened is not waited for longer than that.
 pub(super) async fn wait_until_led(shared: &Shared, published: &Published) {
     let image = published.image.load_full();
     let mut changes = shared.directory.changes();
@@ -41,7 +41,7 @@ pub(super) async fn wait_until_led(shared: &Shared, published: &Published) {
             };
             let mut ends = leader.ends.clone();
             tokio::select! {
-                _ = ends.wait_for(|e| e.epoch.is_some()) => {}
+                _ = ends.wait_for(|e| e.epoch.or(e.in_doubt).is_some()) => {}
                 _ = gone(shared, &partition) => {}
             }
         }

@@ -14,13 +14,14 @@ use tokio::sync::oneshot;
 use super::directories::Directory;
 use super::state::{Duty, Effect, Effects, Replicas, Role};
 use crate::controller::ControllerActor;
-use crate::controller::actor::Published;
+use crate::controller::actor::{Published, propose};
 use crate::coordinator::actor::Stop;
 use crate::coordinator::{CoordinatorActor, GroupConfig};
 use crate::directory::Replica;
 use crate::follower::FollowerActor;
 use crate::leader::LeaderActor;
 use crate::leader::actor::{Close, Configure, UpdateReplicas};
+use crate::leader::opening::Loss;
 use crate::node::Shared;
 use crate::peer::fetcher::Fetchers;
 use crate::storage::LogFiles;
@@ -30,6 +31,10 @@ use crate::topic_config::TopicConfig;
 
 /// A directory that cannot be used is tried again after this.
 const PREPARE_PAUSE: Duration = Duration::from_secs(2);
+/// A partition whose actor gave up is tried again after this.
+const OFFLINE_PAUSE: Duration = Duration::from_mins(1);
+/// Largest record of a group.
+const GROUP_MAX_BYTES: u32 = 16 << 20;
 /// So many directories are prepared one after another, with one sync of the directory above.
 const PREPARED_TOGETHER: usize = 64;
 
@@ -272,6 +277,8 @@ impl ReplicasActor {
         if topic.is_internal() {
             // The coordinator decides what of it is still needed.
             (defaults.retention, defaults.retention_bytes) = (None, None);
+            // A group is one record, however many members it has.
+            defaults.max_message_bytes = defaults.max_message_bytes.max(GROUP_MAX_BYTES);
         }
         defaults.clone().with(configs).unwrap_or_else(|error| {
             error!(self.start.shared.logger, "topic's configs are not understood, the defaults hold";
@@ -340,6 +347,17 @@ impl ReplicasActor {
                 .directory
                 .set_coordinator(partition.partition, None);
             supervision::tell(&coordinator, Stop);
+        }
+    }
+
+    /// Begins a duty that could not be done, if it is still wanted.
+    fn try_again(&mut self, partition: TopicPartition, ctx: &mut Context<Self>) {
+        let is_idle = !self.closing
+            && !self.doers.contains_key(&partition)
+            && !self.ending.contains_key(&partition);
+        if let Some(role) = self.replicas.role(&partition).filter(|_| is_idle) {
+            let role = role.clone();
+            self.prepare(vec![(partition, role)], ctx);
         }
     }
 
@@ -429,10 +447,7 @@ impl Handler<Prepared> for ReplicasActor {
                 let sleep = self.start.shared.clock.sleep(PREPARE_PAUSE);
                 let again = move |(), actor: &mut Self, ctx: &mut Context<Self>| {
                     let _count = actor.start.shared.metrics.offline_partitions.dec();
-                    let wanted = actor.replicas.role(&partition).cloned();
-                    if let Some(role) = wanted.filter(|_| !actor.doers.contains_key(&partition)) {
-                        actor.prepare(vec![(partition, role)], ctx);
-                    }
+                    actor.try_again(partition, ctx);
                 };
                 let _timer = ctx.spawn(sleep.into_actor(self).map(again));
             }
@@ -478,11 +493,21 @@ impl Handler<GaveUp> for ReplicasActor {
             return;
         }
         let _count = self.start.shared.metrics.offline_partitions.inc();
-        error!(self.start.shared.logger, "partition is offline until the node is started again";
+        error!(self.start.shared.logger, "partition is offline here; tries again in a minute";
             "topic" => %partition.topic, "partition" => partition.partition, "error" => error);
-        self.stop_coordinator(&partition);
-        drop(self.doers.remove(&partition));
-        self.show(partition, None, ctx);
+        if let Some(role) = self.replicas.role(&partition) {
+            let (number, broker) = (partition.partition, self.start.shared.broker);
+            let command = Loss::Certainty.command(role.topic_id, number, broker);
+            // Another one that is whole leads meanwhile, if there is one.
+            drop(propose(&self.start.controller, command));
+        }
+        self.end(partition.clone(), After::Rest, ctx);
+        let sleep = self.start.shared.clock.sleep(OFFLINE_PAUSE);
+        let again = move |(), actor: &mut Self, ctx: &mut Context<Self>| {
+            let _count = actor.start.shared.metrics.offline_partitions.dec();
+            actor.try_again(partition, ctx);
+        };
+        let _timer = ctx.spawn(sleep.into_actor(self).map(again));
     }
 }
 
