@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use callboard_common::{BrokerId, Monotonic, Now, Uuid};
 use protobuf::Message as _;
-use raft::eraftpb::{Entry, HardState, Message};
+use raft::eraftpb::{Entry, HardState};
 use raft::{Config, RawNode, StateRole, Storage};
 
 use super::balancer::{Balancer, Policy};
@@ -212,6 +212,9 @@ pub struct Controller {
     pub(super) snapshot_is_due: bool,
     /// Bytes of commands since then.
     pub(super) unsnapshot_bytes: usize,
+    /// The last term and vote, and the write that makes them durable.
+    pub(super) ballot: Option<(u64, u64)>,
+    pub(super) balloted_in: u64,
     /// Messages that contradicted what is committed here.
     pub(super) contradicted: u64,
     pub(super) logger: slog::Logger,
@@ -304,6 +307,8 @@ impl Controller {
             snapshot_every: SNAPSHOT_EVERY_ENTRIES,
             snapshot_is_due: false,
             unsnapshot_bytes: 0,
+            ballot: None,
+            balloted_in: 0,
             contradicted: 0,
             logger: logger.clone(),
         };
@@ -501,8 +506,8 @@ impl Controller {
                 let metadata = ready.snapshot().get_metadata();
                 self.answer_overtaken(metadata.index, metadata.term, &mut answers);
             }
-            let sent: Vec<Message> = ready.take_messages();
-            let held: Vec<Message> = ready.take_persisted_messages();
+            let number = ready.number();
+            let (sent, held) = self.messages_of(&mut ready);
             self.note_images(now, sent.iter().chain(&held));
             self.send(sent.iter().map(RaftMessage::from).collect(), out);
             self.apply(ready.take_committed_entries(), &mut answers);
@@ -520,7 +525,6 @@ impl Controller {
             if let Some(hard_state) = ready.hs() {
                 storage.set_hard_state(hard_state.clone());
             }
-            let number = ready.number();
             let needs_write = write != Persisted::default() || !ready.snapshot().is_empty();
             if !held.is_empty() {
                 let held = held.iter().map(RaftMessage::from).collect();

@@ -657,3 +657,32 @@ fn a_controller_that_starts_again_does_not_know_what_was_decided_meanwhile() {
     cluster.pass(2000);
     assert!(silence(&cluster) < READ_LEASE);
 }
+
+/// Its vote is its own, so it leads at once: others must not hear of that before it is durable, or it could lead twice in a term.
+#[test]
+fn one_that_votes_alone_says_nothing_before_its_vote_is_durable() {
+    let mut cluster = Cluster::default();
+    cluster.start(1, false);
+    let own = Command::SetMember {
+        raft_id: identity(1, false).raft_id(),
+        member: member(1),
+    };
+    let _done = cluster.propose(1, own);
+    cluster.start(2, true);
+    let id = identity(2, true).raft_id();
+    cluster
+        .change(QuorumChange::Learn(id, member(2)))
+        .expect("taken in");
+    cluster.kill(1);
+    cluster.sync_ms = 1000;
+    let term = |cluster: &Cluster| {
+        let controller = cluster.machines[&2].controller.as_ref();
+        controller.expect("it runs").led().term
+    };
+    let before = term(&cluster);
+    cluster.start(1, false);
+    cluster.pass(500);
+    assert_eq!(term(&cluster), before);
+    cluster.pass(3000);
+    assert!(term(&cluster) > before);
+}

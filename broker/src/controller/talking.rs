@@ -1,7 +1,8 @@
 //! What members of the quorum say to each other.
 
 use callboard_common::Now;
-use raft::eraftpb::MessageType;
+use raft::Ready;
+use raft::eraftpb::{Message, MessageType};
 
 use super::raft_wire::{BadMessage, Known, RaftMessage};
 use super::records::Member;
@@ -49,6 +50,20 @@ impl Controller {
                 self.contradicted += u64::from(error == BadMessage::Contradiction);
                 slog::warn!(self.logger, "message of the quorum is refused"; "from" => from, "error" => %error);
             }
+        }
+    }
+
+    /// What may be sent at once, and what only when the write of this step is durable. A leader need not wait, as its vote is
+    /// durable since it asked for others'; but one that votes alone leads at once, and could lead again in the same term.
+    pub(super) fn messages_of(&mut self, ready: &mut Ready) -> (Vec<Message>, Vec<Message>) {
+        let ballot = ready.hs().map(|hs| (hs.term, hs.vote));
+        if ballot.is_some() && ballot != self.ballot {
+            (self.ballot, self.balloted_in) = (ballot, ready.number());
+        }
+        let (sent, held) = (ready.take_messages(), ready.take_persisted_messages());
+        match self.synced < self.balloted_in {
+            true => (Vec::new(), [sent, held].concat()),
+            false => (sent, held),
         }
     }
 
