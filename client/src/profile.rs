@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ClientCertificate, ClientConfig, Credentials, Error, Trust};
 
 /// How to reach a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// Address of the QUIC door, `host:port`.

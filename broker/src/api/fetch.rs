@@ -119,19 +119,16 @@ fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
     let rack = fetch.rack.as_deref();
     let redirects = api.config().follower_fetch;
     let part = |name: &Result<_, ErrorCode>, wanted: &FetchPartition| {
-        let of = |name| TopicPartition::new(name, wanted.partition);
-        let of = name.clone().map(of);
-        let replica = of.clone().and_then(|of| match rack {
-            Some(_) => api.replica(&of),
-            None => api.leader(&of).map(Replica::Leader),
+        let of = name.clone();
+        let of = of.map(|name| TopicPartition::new(name, wanted.partition));
+        let replica = of.as_ref().map_err(|e| *e).and_then(|of| match rack {
+            Some(_) => api.replica(of),
+            None => api.leader(of).map(Replica::Leader),
         });
-        let led = of
-            .ok()
-            .filter(|_| matches!(replica, Ok(Replica::Leader(_))));
-        let nearer = led
-            .filter(|_| redirects)
-            .zip(rack)
-            .and_then(|(of, rack)| nearer(&image, &of, rack));
+        let nearer = match (&of, &replica, rack) {
+            (Ok(of), Ok(Replica::Leader(_)), Some(rack)) if redirects => nearer(&image, of, rack),
+            (Ok(_) | Err(_), Ok(_) | Err(_), Some(_) | None) => None,
+        };
         let result = Err(FetchFailed::from(ErrorCode::None));
         Part {
             wanted: *wanted,
@@ -157,8 +154,7 @@ fn resolve(api: &Api, caller: &Caller, fetch: &Fetch) -> Topics {
 /// A replica in sync in the reader's rack, if the leader stands elsewhere: as Kafka's `RackAwareReplicaSelector`, but several
 /// share the partitions.
 fn nearer(image: &MetadataImage, of: &TopicPartition, rack: &str) -> Option<BrokerId> {
-    let topic = image.topics.get(&of.topic)?;
-    let partition = topic.partitions.get(usize::try_from(of.partition).ok()?)?;
+    let partition = image.partition(of)?;
     let stands_here = |broker: &BrokerId| {
         let broker = image.brokers.get(broker);
         broker.is_some_and(|b| b.rack.as_deref() == Some(rack))

@@ -411,7 +411,7 @@ impl Api {
     pub fn leader_hint(&self, door: Door, topic: &TopicRef, partition: i32) -> Option<LeaderHint> {
         let image = self.0.published.image.load();
         let topic = topic_of(&image, topic).ok()?;
-        let partition = topic.partitions.get(usize::try_from(partition).ok()?)?;
+        let partition = topic.partition(partition)?;
         let leader = partition.leader.filter(|l| *l != self.shared().broker)?;
         let endpoints = image.brokers.get(&leader)?.endpoints.as_ref()?;
         Some(LeaderHint {
@@ -537,9 +537,7 @@ impl Api {
     /// Whether this node has all of a partition that is committed. One that falls behind sends its readers away.
     fn is_in_sync(&self, partition: &TopicPartition) -> bool {
         let image = self.0.published.image.load();
-        let topic = image.topics.get(&partition.topic);
-        let number = usize::try_from(partition.partition).ok();
-        let partition = topic.and_then(|t| t.partitions.get(number?));
+        let partition = image.partition(partition);
         partition.is_some_and(|p| p.isr.contains(&self.shared().broker))
     }
 

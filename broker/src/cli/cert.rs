@@ -204,12 +204,8 @@ fn make_client(client: &ClientCert) -> Result<PathBuf, Failure> {
     let profile = Profile {
         server: client.server.clone(),
         ca: Some(ca),
-        fingerprint: None,
-        user: None,
-        password: None,
         certificate: Some(pem),
-        kafka: None,
-        http: None,
+        ..Profile::default()
     };
     let profile = toml::to_string(&profile).map_err(Failure::new)?;
     write_new(&out.join(Profile::FILE_NAME), &profile, 0o600)?;

@@ -56,11 +56,8 @@ impl Connect {
                 server: server.clone(),
                 ca,
                 fingerprint,
-                user: None,
-                password: None,
                 certificate,
-                kafka: None,
-                http: None,
+                ..Profile::default()
             });
         }
         let named = self

@@ -88,6 +88,12 @@ impl MetadataImage {
         Some((name, self.topics.get(name)?))
     }
 
+    /// A partition, if it is known.
+    #[must_use]
+    pub fn partition(&self, of: &TopicPartition) -> Option<&PartitionImage> {
+        self.topics.get(&of.topic)?.partition(of.partition)
+    }
+
     /// All partitions, by topic and number.
     pub fn partitions(&self) -> impl Iterator<Item = &PartitionImage> {
         let topics = self.topics.values();
@@ -391,6 +397,13 @@ impl MetadataImage {
 }
 
 impl TopicImage {
+    /// The partition with this number.
+    #[must_use]
+    pub fn partition(&self, number: i32) -> Option<&PartitionImage> {
+        let partition = self.partitions.get(usize::try_from(number).ok()?);
+        partition.map(|p| &**p)
+    }
+
     /// Its partitions with their numbers.
     pub fn numbered(&self) -> impl Iterator<Item = (i32, &PartitionImage)> {
         (0..).zip(self.partitions.iter().map(|p| &**p))

@@ -238,15 +238,8 @@ impl MetadataLog {
         let content = encode(write);
         let frame = frame(&content);
         let path = self.dir.join(LOG);
-        let mut written = self.file.write_at(&[&frame], self.end);
-        if written.as_ref().is_err_and(is_full) {
-            let reserve = self.dir.join(RESERVE);
-            self.disk
-                .remove(&reserve)
-                .map_err(StorageError::io("freeing", &reserve))?;
-            written = self.file.write_at(&[&frame], self.end);
-        }
-        if let Err(error) = written {
+        let write = || self.file.write_at(&[&frame], self.end);
+        if let Err(error) = Self::with_reserve(&*self.disk, &self.dir, write) {
             self.file
                 .resize(self.end)
                 .map_err(StorageError::io("cutting", &path))?;
@@ -278,6 +271,18 @@ impl MetadataLog {
         }
     }
 
+    /// Writes something, on a full disk with what the reserve gives.
+    fn with_reserve<T>(
+        disk: &dyn Disk,
+        dir: &Path,
+        write: impl Fn() -> io::Result<T>,
+    ) -> io::Result<T> {
+        match write() {
+            Err(error) if is_full(&error) && disk.remove(&dir.join(RESERVE)).is_ok() => write(),
+            written => written,
+        }
+    }
+
     /// Replaces a file, on a full disk with what the reserve gives.
     fn replace(
         disk: &dyn Disk,
@@ -286,10 +291,7 @@ impl MetadataLog {
         content: &[u8],
     ) -> Result<PathBuf, StorageError> {
         let path = dir.join(name);
-        let mut replaced = disk::replace_whole(disk, &path, content);
-        if replaced.as_ref().is_err_and(is_full) && disk.remove(&dir.join(RESERVE)).is_ok() {
-            replaced = disk::replace_whole(disk, &path, content);
-        }
+        let replaced = Self::with_reserve(disk, dir, || disk::replace_whole(disk, &path, content));
         replaced.map_err(StorageError::io("writing", &path))?;
         Ok(path)
     }

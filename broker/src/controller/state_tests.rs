@@ -233,8 +233,8 @@ impl Cluster {
         self.answer(leader, ticket).expect("answered").clone()
     }
 
-    /// Three voters, as a cluster forms itself: one that is alone takes the others in.
-    fn of_three() -> Self {
+    /// One that votes alone and is known as a member.
+    fn of_one() -> Self {
         let mut cluster = Self::default();
         cluster.start(1, false);
         let own = Command::SetMember {
@@ -242,6 +242,12 @@ impl Cluster {
             member: member(1),
         };
         let _done = cluster.propose(1, own);
+        cluster
+    }
+
+    /// Three voters, as a cluster forms itself: one that is alone takes the others in.
+    fn of_three() -> Self {
+        let mut cluster = Self::of_one();
         for broker in [2, 3] {
             cluster.start(broker, true);
             let id = identity(broker, true).raft_id();
@@ -661,13 +667,7 @@ fn a_controller_that_starts_again_does_not_know_what_was_decided_meanwhile() {
 /// Its vote is its own, so it leads at once: others must not hear of that before it is durable, or it could lead twice in a term.
 #[test]
 fn one_that_votes_alone_says_nothing_before_its_vote_is_durable() {
-    let mut cluster = Cluster::default();
-    cluster.start(1, false);
-    let own = Command::SetMember {
-        raft_id: identity(1, false).raft_id(),
-        member: member(1),
-    };
-    let _done = cluster.propose(1, own);
+    let mut cluster = Cluster::of_one();
     cluster.start(2, true);
     let id = identity(2, true).raft_id();
     cluster

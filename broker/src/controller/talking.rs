@@ -60,11 +60,12 @@ impl Controller {
         if ballot.is_some() && ballot != self.ballot {
             (self.ballot, self.balloted_in) = (ballot, ready.number());
         }
-        let (sent, held) = (ready.take_messages(), ready.take_persisted_messages());
-        match self.synced < self.balloted_in {
-            true => (Vec::new(), [sent, held].concat()),
-            false => (sent, held),
+        let (mut sent, mut held) = (ready.take_messages(), ready.take_persisted_messages());
+        if self.synced < self.balloted_in {
+            sent.append(&mut held);
+            return (Vec::new(), sent);
         }
+        (sent, held)
     }
 
     /// Says something to other members.

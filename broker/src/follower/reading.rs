@@ -3,12 +3,11 @@
 use actix::prelude::*;
 use bytes::Bytes;
 use callboard_common::Offset;
-use slog::error;
 
 use super::actor::FollowerActor;
-use crate::leader::FetchError;
+use crate::leader::Reading;
 use crate::leader::actor::{Fetch, Fetched};
-use crate::storage::{StorageError, read};
+use crate::storage::StorageError;
 use crate::supervision;
 
 /// A read has found damage.
@@ -23,12 +22,7 @@ impl FollowerActor {
     /// Tells readers what they may read, or that nothing can be read now.
     pub(super) fn show(&self) {
         let ends = self.state.as_ref().map(|open| open.follower.ends());
-        let ends = ends.unwrap_or_default();
-        let _changed: bool = self.start.ends.send_if_modified(|shown| {
-            let changed = *shown != ends;
-            *shown = ends;
-            changed
-        });
+        ends.unwrap_or_default().show(&self.start.ends);
     }
 
     /// Reads for a consumer in this node's rack.
@@ -38,26 +32,24 @@ impl FollowerActor {
         let plan = open
             .log
             .plan_read(from, limit, fetch.max_bytes, fetch.at_least_one);
-        let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
+        let reading = Reading {
+            plan,
+            ends,
+            reply: fetch.reply,
+            permit: fetch.permit,
+        };
         let (actor, incarnation) = (ctx.address(), self.incarnation);
-        read::start(plan, self.start.runtime.background(), move |result| {
-            let _credits = fetch.permit;
-            let result = result
-                .map(|batches| Fetched { batches, ends })
-                .map_err(|error| {
-                    let _count = metrics.damaged_reads.inc();
-                    error!(logger, "log cannot be read"; "error" => %error);
-                    if let StorageError::Damaged { offset, .. } = error {
-                        let damaged = Damaged {
-                            incarnation,
-                            offset,
-                        };
-                        supervision::tell(&actor, damaged);
-                    }
-                    FetchError::Storage(error.to_string())
-                });
-            drop(fetch.reply.send(result));
-        });
+        let failed = move |error: &StorageError| {
+            if let StorageError::Damaged { offset, .. } = *error {
+                let damaged = Damaged {
+                    incarnation,
+                    offset,
+                };
+                supervision::tell(&actor, damaged);
+            }
+        };
+        let told = (&self.start.metrics, &self.start.logger);
+        reading.start(self.start.runtime.background(), told, failed);
     }
 }
 

@@ -16,10 +16,11 @@ pub use super::messages::{
     Produce, Replicate, Replicated, UpdateReplicas,
 };
 use super::opening::{LeaderStart, Loss};
+use super::reading::Reading;
 use super::state::{Appended, Effect, Effects, Input, Leader, Refused, Ticket};
 use super::syncing::Syncing;
 use crate::storage::error::unless_full;
-use crate::storage::{Log, ReadPlan, StorageError, read};
+use crate::storage::{Log, ReadPlan, StorageError};
 use crate::supervision::{self, Permit};
 
 /// See the module.
@@ -91,12 +92,7 @@ impl LeaderActor {
     /// Shows the ends to who watches them and sets the timer.
     pub(super) fn settle(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &self.state else { return };
-        let ends = open.leader.ends();
-        let _changed: bool = self.start.ends.send_if_modified(|shown| {
-            let changed = *shown != ends;
-            *shown = ends;
-            changed
-        });
+        open.leader.ends().show(&self.start.ends);
         let deadline = open.leader.next_deadline();
         if self.armed.as_ref().is_some_and(|(at, _)| *at == deadline) {
             return;
@@ -238,7 +234,6 @@ impl LeaderActor {
         }
     }
 
-    /// Reads at once if it is little and in memory, else on the pool.
     pub(super) fn read(
         &self,
         plan: ReadPlan,
@@ -246,21 +241,14 @@ impl LeaderActor {
         reply: Reply<Fetched, FetchError>,
         permit: Permit,
     ) {
-        let (logger, metrics) = (self.start.logger.clone(), self.start.metrics.clone());
-        let damaged = self.damaged();
-        let answer = move |result: Result<Bytes, StorageError>| {
-            let _credits = permit;
-            let result = result
-                .map(|batches| Fetched { batches, ends })
-                .map_err(|error| {
-                    let _count = metrics.damaged_reads.inc();
-                    error!(logger, "log cannot be read"; "error" => %error);
-                    damaged(&error);
-                    FetchError::Storage(error.to_string())
-                });
-            drop(reply.send(result));
+        let reading = Reading {
+            plan,
+            ends,
+            reply,
+            permit,
         };
-        read::start(plan, self.start.runtime.background(), answer);
+        let told = (&self.start.metrics, &self.start.logger);
+        reading.start(self.start.runtime.background(), told, self.damaged());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What readers of a log are told of its ends.
 
 use callboard_common::{LeaderEpoch, Offset};
+use tokio::sync::watch;
 
 use super::error::FetchError;
 
@@ -27,6 +28,15 @@ impl Ends {
     #[must_use]
     pub fn have_caught_up(&self) -> bool {
         self.high_watermark >= self.reign_start
+    }
+
+    /// Shows them to who watches, if they are others than before.
+    pub fn show(self, to: &watch::Sender<Self>) {
+        let _changed: bool = to.send_if_modified(|shown| {
+            let changed = *shown != self;
+            *shown = self;
+            changed
+        });
     }
 
     /// Up to where may be read from an offset on; `None` is nothing yet.

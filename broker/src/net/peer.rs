@@ -398,8 +398,7 @@ impl Feed {
     fn is_in_sync(&self, position: &PartitionPosition) -> bool {
         let image = self.door.published.image.load();
         let topic = image.topic_by_id(&position.topic_id);
-        let number = usize::try_from(position.partition).ok();
-        let partition = topic.and_then(|(_, t)| t.partitions.get(number?));
+        let partition = topic.and_then(|(_, t)| t.partition(position.partition));
         partition.is_some_and(|p| p.isr.contains(&self.caller))
     }
 

@@ -12,14 +12,13 @@ use slog::{error, warn};
 use tokio::sync::oneshot;
 
 use super::directories::Directory;
+use super::starting::lose_replica;
 use super::state::{Duty, Effect, Effects, Replicas, Role};
 use crate::controller::ControllerActor;
-use crate::controller::actor::{Published, propose};
+use crate::controller::actor::Published;
 use crate::coordinator::actor::Stop;
 use crate::coordinator::{CoordinatorActor, GroupConfig};
 use crate::directory::Replica;
-use crate::follower::FollowerActor;
-use crate::leader::LeaderActor;
 use crate::leader::actor::{Close, Configure, UpdateReplicas};
 use crate::leader::opening::Loss;
 use crate::node::Shared;
@@ -99,24 +98,15 @@ struct Closed {
 #[rtype(result = "()")]
 struct Settle;
 
-/// Who does a duty.
-#[derive(Clone, Debug)]
-pub(super) enum Doer {
-    Leader(Addr<LeaderActor>),
-    Follower(Addr<FollowerActor>),
-}
-
-impl Doer {
-    /// Tells it to close its log; the answer comes when it has.
-    fn close(&self) -> oneshot::Receiver<Result<(), String>> {
-        let (reply, closed) = oneshot::channel();
-        let close = Close { reply: Some(reply) };
-        match self {
-            Self::Leader(leader) => supervision::tell(leader, close),
-            Self::Follower(follower) => supervision::tell(follower, close),
-        }
-        closed
+/// Tells who keeps a partition to close its log; the answer comes when it has.
+fn tell_to_close(replica: &Replica) -> oneshot::Receiver<Result<(), String>> {
+    let (reply, closed) = oneshot::channel();
+    let close = Close { reply: Some(reply) };
+    match replica {
+        Replica::Leader(leader) => supervision::tell(&leader.actor, close),
+        Replica::Follower(follower) => supervision::tell(&follower.actor, close),
     }
+    closed
 }
 
 /// What happens to a partition when its log is closed.
@@ -133,7 +123,7 @@ pub struct ReplicasActor {
     pub(super) start: ReplicasStart,
     pub(super) replicas: Replicas,
     effects: Effects,
-    pub(super) doers: BTreeMap<TopicPartition, Doer>,
+    pub(super) doers: BTreeMap<TopicPartition, Replica>,
     /// What runs on the pools and what is not to be trusted, over all duties: who followed may lead next.
     outstanding: BTreeMap<TopicPartition, Outstanding>,
     /// Logs that are being closed or removed.
@@ -169,8 +159,19 @@ impl ReplicasActor {
         }
     }
 
+    /// Somebody keeps a partition from now on.
+    pub(super) fn begins(
+        &mut self,
+        partition: &TopicPartition,
+        replica: Replica,
+        ctx: &mut Context<Self>,
+    ) {
+        drop(self.doers.insert(partition.clone(), replica.clone()));
+        self.show(partition.clone(), Some(replica), ctx);
+    }
+
     /// Shows a replica, or hides one, together with others of which is known soon.
-    pub(super) fn show(
+    fn show(
         &mut self,
         partition: TopicPartition,
         replica: Option<Replica>,
@@ -220,21 +221,23 @@ impl ReplicasActor {
                 Effect::Configure { partition, configs } => {
                     let config = self.topic_config(&partition.topic, &configs);
                     match self.doers.get(&partition) {
-                        Some(Doer::Leader(leader)) => supervision::tell(leader, Configure(config)),
-                        Some(Doer::Follower(follower)) => {
-                            supervision::tell(follower, Configure(config));
+                        Some(Replica::Leader(leader)) => {
+                            supervision::tell(&leader.actor, Configure(config));
+                        }
+                        Some(Replica::Follower(follower)) => {
+                            supervision::tell(&follower.actor, Configure(config));
                         }
                         None => {}
                     }
                 }
                 Effect::Update { partition, image } => {
-                    if let Some(Doer::Leader(leader)) = self.doers.get(&partition) {
+                    if let Some(Replica::Leader(leader)) = self.doers.get(&partition) {
                         let alive = self.replicas.alive().clone();
                         let update = UpdateReplicas {
                             partition: image,
                             alive,
                         };
-                        supervision::tell(leader, update);
+                        supervision::tell(&leader.actor, update);
                     }
                 }
             }
@@ -258,7 +261,7 @@ impl ReplicasActor {
             }
             return;
         };
-        let closed = doer.close();
+        let closed = tell_to_close(&doer);
         drop(self.ending.insert(partition.clone(), after));
         let actor = ctx.address();
         drop(actix_rt::spawn(async move {
@@ -496,10 +499,11 @@ impl Handler<GaveUp> for ReplicasActor {
         error!(self.start.shared.logger, "partition is offline here; tries again in a minute";
             "topic" => %partition.topic, "partition" => partition.partition, "error" => error);
         if let Some(role) = self.replicas.role(&partition) {
-            let (number, broker) = (partition.partition, self.start.shared.broker);
-            let command = Loss::Certainty.command(role.topic_id, number, broker);
+            let of = (partition.clone(), role.topic_id, self.start.shared.broker);
             // Another one that is whole leads meanwhile, if there is one.
-            drop(propose(&self.start.controller, command));
+            drop(lose_replica(self.start.controller.clone(), of)(
+                Loss::Certainty,
+            ));
         }
         self.end(partition.clone(), After::Rest, ctx);
         let sleep = self.start.shared.clock.sleep(OFFLINE_PAUSE);
@@ -522,7 +526,7 @@ impl Handler<CloseAll> for ReplicasActor {
         }
         let mut closing = Vec::new();
         for (partition, doer) in std::mem::take(&mut self.doers) {
-            closing.push((partition, doer.close()));
+            closing.push((partition, tell_to_close(&doer)));
         }
         let all = async move {
             let mut unclean = Vec::new();

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use slog::{Logger, error, o};
 use tokio::sync::watch;
 
-use super::actor::{Doer, GaveUp, ReplicasActor};
+use super::actor::{GaveUp, ReplicasActor};
 use super::state::{Duty, Role};
 use crate::controller::actor::propose;
 use crate::controller::{Command, ControllerActor, Outcome, PartitionImage, READ_LEASE};
@@ -81,16 +81,12 @@ impl ReplicasActor {
         let actor = supervision::start(&self.start.worker, child, move |_| {
             FollowerActor::new(start.clone())
         });
-        drop(
-            self.doers
-                .insert(partition.clone(), Doer::Follower(actor.clone())),
-        );
         let follower = ReplicaRef {
             actor,
             ends: ends.subscribe(),
             topic_id: role.topic_id,
         };
-        self.show(partition.clone(), Some(Replica::Follower(follower)), ctx);
+        self.begins(partition, Replica::Follower(follower), ctx);
     }
 
     fn start_leader(
@@ -126,16 +122,12 @@ impl ReplicasActor {
         let actor = supervision::start(&self.start.worker, child, move |_| {
             LeaderActor::new(start.clone())
         });
-        drop(
-            self.doers
-                .insert(partition.clone(), Doer::Leader(actor.clone())),
-        );
         let leader = ReplicaRef {
             actor,
             ends: ends.subscribe(),
             topic_id: role.topic_id,
         };
-        self.show(partition.clone(), Some(Replica::Leader(leader)), ctx);
+        self.begins(partition, Replica::Leader(leader), ctx);
         if partition.topic == TopicName::consumer_offsets() {
             self.start_coordinator(partition, role.is_contested, ctx);
         }
@@ -226,7 +218,7 @@ fn new_epoch(
 }
 
 /// Tells the controller what this replica is without.
-fn lose_replica(
+pub(super) fn lose_replica(
     controller: Addr<ControllerActor>,
     (partition, topic_id, broker): (TopicPartition, Uuid, BrokerId),
 ) -> LoseReplica {

@@ -50,10 +50,28 @@ pub(crate) struct Fetcher {
     pub(crate) version: u64,
     pub(crate) start: StartAt,
     pub(crate) pieces: mpsc::Sender<Piece>,
-    /// The replica that the leader has named, and until when it is read from.
-    pub(crate) nearby: Option<(BrokerId, Instant)>,
-    /// Until then it reads from the leader, because the replica that it had named did not serve.
-    pub(crate) leader_until: Option<Instant>,
+    /// Who is read from.
+    pub(crate) source: Source,
+}
+
+/// Who is read from, and until when that is so whatever the leader says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// The leader, or whom it names.
+    Any,
+    /// The leader, because the replica that it had named did not serve.
+    Leader(Instant),
+    /// The replica that the leader has named.
+    Replica(BrokerId, Instant),
+}
+
+impl Source {
+    fn at(self, now: Instant) -> Self {
+        match self {
+            Self::Leader(until) | Self::Replica(_, until) if until <= now => Self::Any,
+            Self::Any | Self::Leader(_) | Self::Replica(..) => self,
+        }
+    }
 }
 
 impl Fetcher {
@@ -154,15 +172,14 @@ impl Fetcher {
         &mut self,
         fetched: Result<FetchedPartition, Error>,
     ) -> Result<FetchedPartition, Error> {
-        let from_replica = self.nearby.is_some();
+        let from_replica = matches!(self.source, Source::Replica(..));
         let is_served = fetched.as_ref().is_ok_and(|f| f.error == ErrorCode::None);
         if from_replica && !is_served {
-            self.nearby = None;
-            self.leader_until = Some(Instant::now() + LEADER_FOR);
+            self.source = Source::Leader(Instant::now() + LEADER_FOR);
         }
         let fetched = fetched?;
         if let Some(replica) = fetched.preferred_replica {
-            self.nearby = Some((replica, Instant::now() + NEARBY_FOR));
+            self.source = Source::Replica(replica, Instant::now() + NEARBY_FOR);
         }
         match from_replica && fetched.error == ErrorCode::OffsetOutOfRange {
             // Only the leader knows where the log begins and ends.
@@ -173,9 +190,13 @@ impl Fetcher {
 
     async fn fetch(&mut self, position: Offset) -> Result<FetchedPartition, Error> {
         let bytes = i32::try_from(self.config.fetch_bytes).unwrap_or(i32::MAX);
-        self.leader_until = self.leader_until.filter(|until| *until > Instant::now());
+        self.source = self.source.at(Instant::now());
         let rack = self.config.rack.as_deref().map(Into::into);
-        let rack = rack.filter(|_| self.leader_until.is_none());
+        let (route, rack) = match self.source {
+            Source::Any => (Route::Leader(self.partition.clone()), rack),
+            Source::Leader(_) => (Route::Leader(self.partition.clone()), None),
+            Source::Replica(replica, _) => (Route::Replica(self.partition.clone(), replica), rack),
+        };
         let partition = FetchPartition {
             partition: self.partition.partition,
             current_epoch: None,
@@ -192,11 +213,6 @@ impl Fetcher {
                 topic,
                 partitions: vec![partition],
             }],
-        };
-        self.nearby = self.nearby.filter(|(_, until)| *until > Instant::now());
-        let route = match self.nearby {
-            Some((replica, _)) => Route::Replica(self.partition.clone(), replica),
-            None => Route::Leader(self.partition.clone()),
         };
         let lane = Lane::Fetch(self.partition.clone());
         let asking = self

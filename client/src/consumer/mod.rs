@@ -21,7 +21,7 @@ use crate::config::ConsumerConfig;
 use crate::error::Error;
 use crate::interceptor::ConsumerInterceptor;
 use crate::{Client, spawn};
-use fetcher::{Fetcher, Piece};
+use fetcher::{Fetcher, Piece, Source};
 use membership::Membership;
 
 /// A record that was read.
@@ -247,8 +247,7 @@ impl Consumer {
             version: self.version,
             start,
             pieces: self.piece_sender.clone(),
-            nearby: None,
-            leader_until: None,
+            source: Source::Any,
         };
         match start {
             StartAt::Offset(offset) => drop(self.positions.insert(partition.clone(), offset)),

@@ -104,12 +104,11 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let key = KeyPair::generate().map_err(failed)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        let (certificate_pem, key_pem) = self.sign(&params)?;
         Ok(Identity {
             ca_pem: self.ca_pem.clone(),
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
+            certificate_pem,
+            key_pem,
             clients_pem: None,
         })
     }
@@ -131,8 +130,14 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, user);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let (certificate_pem, key_pem) = self.sign(&params)?;
+        Ok(certificate_pem + &key_pem)
+    }
+
+    /// A certificate and its key, PEM.
+    fn sign(&self, params: &CertificateParams) -> Result<(String, String), TlsError> {
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
-        Ok(certificate.pem() + &key.serialize_pem())
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 }
