@@ -109,6 +109,19 @@ impl Directory {
         find(&self.followers.load(), partition)
     }
 
+    /// All leaders that are here.
+    #[must_use]
+    pub fn leaders(&self) -> BTreeMap<TopicPartition, LeaderRef> {
+        let leaders = self.leaders.load();
+        let all = leaders.iter().flat_map(|(topic, partitions)| {
+            let of = move |(n, leader): (&i32, &LeaderRef)| {
+                (TopicPartition::new(topic.clone(), *n), leader.clone())
+            };
+            partitions.iter().map(of)
+        });
+        all.collect()
+    }
+
     /// The leaders of a topic that are here, by partition.
     #[must_use]
     pub fn topic(&self, topic: &TopicName) -> Option<Arc<BTreeMap<i32, LeaderRef>>> {

@@ -61,5 +61,7 @@ pub use callboard_common::kafka::Text;
 pub use callboard_common::protocol;
 pub use callboard_common::record::{Compression, Header};
 pub use callboard_common::transport::tls::{ClientCertificate, Fingerprint, Trust};
-pub use callboard_common::{BrokerId, ErrorCode, LeaderEpoch, Offset, TopicName, TopicPartition};
+pub use callboard_common::{
+    BrokerId, ErrorCode, FeatureLevel, LeaderEpoch, Offset, TopicName, TopicPartition,
+};
 pub use producer::partitioner::murmur2;

@@ -122,6 +122,7 @@ codes! {
     DuplicateResource 92 false "The request names the same resource twice.";
     UnacceptableCredential 93 false "The credential does not meet the requirements.";
     InvalidUpdateVersion 95 false "The partition has changed meanwhile.";
+    FeatureUpdateFailed 96 false "The feature level cannot be that.";
     UnknownTopicId 100 true "This server does not host a topic of this id.";
     BrokerIdNotRegistered 102 false "There is no such node.";
     InconsistentClusterId 104 false "The node belongs to another cluster.";

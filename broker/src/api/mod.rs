@@ -8,6 +8,7 @@
 mod access;
 mod cluster;
 mod configs;
+mod features;
 mod fetch;
 mod groups;
 mod list_offsets;
@@ -345,6 +346,8 @@ impl Api {
                 Request::ListReassignments(r) => moves::list_moves(&api, &caller, r),
                 Request::ElectLeaders(r) => moves::elect(&api, &caller, r).await,
                 Request::DescribeLogs(r) => moves::logs(&api, &caller, r).await,
+                Request::DescribeFeatures(_) => features::describe(&api, &caller).await,
+                Request::UpdateFeatures(r) => features::update(&api, &caller, r).await,
                 Request::Authenticate(r) => security::authenticate(&api, &caller, r).await,
                 Request::Produce(_)
                 | Request::Fetch(_)

@@ -60,6 +60,7 @@ pub(super) fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::UnknownBroker => ErrorCode::BrokerIdNotRegistered,
         Refusal::NotElected => ErrorCode::ElectionNotNeeded,
         Refusal::QuorumBusy(_) => ErrorCode::RequestTimedOut,
+        Refusal::Features(_) => ErrorCode::FeatureUpdateFailed,
         Refusal::Quorum(_) | Refusal::Replaces(_) | Refusal::InUse(_) => ErrorCode::InvalidRequest,
     }
 }

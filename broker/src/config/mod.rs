@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use callboard_common::BrokerId;
 use callboard_common::config::{ByteSize, ConfigError, Span};
 use callboard_common::kafka::Text;
+use callboard_common::{BrokerId, FeatureLevel};
 use serde::{Deserialize, Serialize};
 
 mod describe;
@@ -185,6 +185,14 @@ impl BrokerConfig {
             0,
             i32::MAX as u64,
         )?;
+        let level = self.cluster.newest_level();
+        if !(FeatureLevel::LOWEST..=FeatureLevel::NEWEST).contains(&level) {
+            let (lowest, newest) = (FeatureLevel::LOWEST, FeatureLevel::NEWEST);
+            let wanted = format!(
+                "cluster.max_feature_level is {level}; this release speaks {lowest} to {newest}"
+            );
+            return Err(ConfigError::Value(wanted));
+        }
         let _tls = self.kafka_tls()?;
         let _voters = self.voters()?;
         if let Some(odd) = self

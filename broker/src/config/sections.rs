@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use callboard_common::FeatureLevel;
 use callboard_common::config::{ByteSize, Span};
 use serde::{Deserialize, Serialize};
 
@@ -118,9 +119,15 @@ pub struct ClusterSection {
     /// So long somebody else leads a partition before its preferred replica leads it again
     /// (`leader.imbalance.check.interval.seconds`). Default 30 s.
     pub leader_patience: Span,
+    /// Nodes whose logs differ by less than this, or by less than a fifth of what they keep on average, are not evened out.
+    /// Default 1 GiB.
+    pub balance_bytes: ByteSize,
     /// Bytes in a second that this node sends to replicas that are not in sync, all together
     /// (`leader.replication.throttled.rate`); 0, the default, is as fast as it goes.
     pub catch_up_rate: ByteSize,
+    /// The highest feature level that the node speaks with others, to hold a new release back
+    /// (`inter.broker.protocol.version` of earlier Kafkas); 0, the default, is the newest that it knows.
+    pub max_feature_level: u16,
 }
 
 impl Default for ClusterSection {
@@ -135,7 +142,9 @@ impl Default for ClusterSection {
             balance: policy.balances,
             moves_at_once: policy.moves_at_once,
             leader_patience: Span(policy.leader_patience),
+            balance_bytes: ByteSize(policy.tolerated_bytes),
             catch_up_rate: ByteSize(0),
+            max_feature_level: 0,
         }
     }
 }
@@ -216,6 +225,15 @@ pub struct LoggingSection {
 }
 
 impl ClusterSection {
+    /// The highest feature level that the node speaks.
+    #[must_use]
+    pub fn newest_level(&self) -> FeatureLevel {
+        match self.max_feature_level {
+            0 => FeatureLevel::NEWEST,
+            level => FeatureLevel(level),
+        }
+    }
+
     /// What moves by itself.
     #[must_use]
     pub fn policy(&self) -> crate::controller::Policy {
@@ -223,6 +241,7 @@ impl ClusterSection {
             balances: self.balance,
             moves_at_once: self.moves_at_once,
             leader_patience: self.leader_patience.0,
+            tolerated_bytes: self.balance_bytes.0,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use callboard_common::runtime::Runtime;
-use callboard_common::{BrokerId, Clock, Monotonic};
+use callboard_common::{BrokerId, Clock, FeatureLevel, Monotonic};
 use futures::stream;
 use slog::{Drain, Logger, error, warn};
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ use super::raft_wire::RaftMessage;
 use super::records::{Command, Endpoint, Member, Outcome, Refusal};
 use super::state::{Controller, Effect, Effects, Identity, Input, Proposal, TICK, Ticket};
 use crate::peer::link::Lane;
-use crate::peer::protocol::{PeerRequest, PeerResponse};
+use crate::peer::protocol::{LogSizes, PeerRequest, PeerResponse};
 use crate::peer::{LinkError, Peers};
 use crate::storage::{Disk, StorageError};
 use crate::supervision;
@@ -104,6 +104,14 @@ pub struct DescribeQuorum {
     pub reply: oneshot::Sender<QuorumView>,
 }
 
+/// Somebody tells how large the logs are that it leads.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct LogSizesTold {
+    /// What it told.
+    pub sizes: LogSizes,
+}
+
 /// If this member leads the quorum, another one shall.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -146,6 +154,8 @@ pub struct ControllerStart {
     pub dir: PathBuf,
     /// Who it is in the quorum.
     pub identity: Identity,
+    /// The highest feature level that it speaks.
+    pub newest: FeatureLevel,
     /// What it moves by itself while it leads the quorum.
     pub policy: Policy,
     /// Other nodes, and where they find this one; `None` if it is alone.
@@ -163,7 +173,7 @@ pub struct ControllerStart {
 /// See the module.
 #[derive(Debug)]
 pub struct ControllerActor {
-    start: ControllerStart,
+    pub(super) start: ControllerStart,
     incarnation: u64,
     state: Option<Open>,
 }
@@ -285,6 +295,11 @@ impl ControllerActor {
                 }
                 Effect::Send(to, message) => outgoing.push((to, *message)),
                 Effect::Forward(ticket, to, proposal) => forwards.push((ticket, to, proposal)),
+                Effect::TooNew(index) => {
+                    error!(self.start.logger, "the cluster has moved on to what this release does not know: start a newer one";
+                        "metadata_index" => index, "newest_feature_level" => %FeatureLevel::NEWEST);
+                    return supervision::fail(ctx);
+                }
             }
         }
         self.send(outgoing, ctx);
@@ -348,7 +363,9 @@ impl ControllerActor {
             let (index, result) = match answer {
                 Ok(PeerResponse::Proposed { index, result }) => (index, result),
                 Ok(_) | Err(LinkError::Broken(_)) => (0, Err(Refusal::Stopped)),
-                Err(LinkError::Unreachable(_)) => (0, Err(Refusal::NoQuorum)),
+                Err(LinkError::Unreachable(_) | LinkError::Unknown(_)) => {
+                    (0, Err(Refusal::NoQuorum))
+                }
             };
             let input = Input::Forwarded(ticket, index, result);
             actor.heard(incarnation, input, ctx);
@@ -495,6 +512,14 @@ impl Handler<Died> for ControllerActor {
         self.step(Input::Died(died.broker, died.epoch), ctx);
         // Nobody waits for the next tick with that.
         self.step(Input::Tick, ctx);
+    }
+}
+
+impl Handler<LogSizesTold> for ControllerActor {
+    type Result = ();
+
+    fn handle(&mut self, told: LogSizesTold, ctx: &mut Context<Self>) {
+        self.step(Input::LogSizes(told.sizes), ctx);
     }
 }
 

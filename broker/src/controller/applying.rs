@@ -15,15 +15,10 @@ use super::state::{
     SavedImage, to_bytes,
 };
 
-/// Something that was committed, in bincode.
-///
-/// # Panics
-///
-/// Panics if it is of a newer version: the node must not go on without it.
-fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> T {
+/// Something that was committed, in bincode; `None` if it is of a newer release.
+fn decode<T: bincode::Decode<()>>(bytes: &[u8]) -> Option<T> {
     let decoded = bincode::decode_from_slice(bytes, bincode_config());
-    let (value, _) = decoded.expect("what is committed is of this or an older version");
-    value
+    decoded.ok().map(|(value, _)| value)
 }
 
 fn quorum_change(bytes: &[u8]) -> ConfChangeV2 {
@@ -33,8 +28,11 @@ fn quorum_change(bytes: &[u8]) -> ConfChangeV2 {
 impl Controller {
     /// Takes an image from the leader in place of what is here.
     pub(super) fn install(&mut self, snapshot: &raft::eraftpb::Snapshot, out: &mut Effects) {
-        let image: MetadataImage = decode(&snapshot.data);
         let metadata = snapshot.get_metadata();
+        let image = decode(&snapshot.data).filter(MetadataImage::is_known);
+        let Some(image) = image else {
+            return self.give_up(metadata.index, out);
+        };
         self.image = Arc::new(image);
         let saved = SavedImage {
             term: metadata.term,
@@ -108,8 +106,11 @@ impl Controller {
             let outcome = match entry.get_entry_type() {
                 EntryType::EntryNormal => self.apply_command(&entry),
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    self.apply_quorum_change(&entry)
+                    Some(self.apply_quorum_change(&entry))
                 }
+            };
+            let Some(outcome) = outcome else {
+                return self.give_up(index, out);
             };
             if let Some((expected, ticket)) = self.waiting.remove(&index) {
                 // Another leader's entry took the place of what was proposed.
@@ -160,15 +161,23 @@ impl Controller {
         }
     }
 
-    pub(super) fn apply_command(&mut self, entry: &Entry) -> Result<Outcome, Refusal> {
+    /// What a command came to; `None` if it is of a newer release.
+    pub(super) fn apply_command(&mut self, entry: &Entry) -> Option<Result<Outcome, Refusal>> {
         let image = Arc::make_mut(&mut self.image);
         // A new leader's first entry is empty.
         if entry.data.is_empty() {
             image.applied = entry.index;
-            return Ok(Outcome::Done);
+            return Some(Ok(Outcome::Done));
         }
         self.unsnapshot_bytes += entry.data.len();
-        image.apply(entry.index, decode(&entry.data))
+        let outcome = image.apply(entry.index, decode(&entry.data)?);
+        image.is_known().then_some(outcome)
+    }
+
+    /// What comes from here on is of a newer release.
+    fn give_up(&mut self, index: u64, out: &mut Effects) {
+        self.is_too_old = true;
+        out.push_back(Effect::TooNew(index));
     }
 
     pub(super) fn apply_quorum_change(&mut self, entry: &Entry) -> Result<Outcome, Refusal> {

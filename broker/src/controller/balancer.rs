@@ -2,7 +2,7 @@
 //! cluster, leaderships go back to who shall have them, replicas spread over the nodes; pure.
 //!
 //! A plan is small and made anew when what it proposed is applied: nothing depends on a long plan being carried out.
-//! Nodes are compared by how many partitions they keep and lead; bytes are not known here.
+//! Nodes are compared by how many partitions they keep and lead, then by how many bytes they keep ([`super::log_bytes`]).
 //!
 //! Sources: KIP-455 (moves), Kafka's `auto.leader.rebalance.enable`; Cruise Control's goals in their simplest form.
 
@@ -12,12 +12,16 @@ use std::time::Duration;
 use callboard_common::{BrokerId, Monotonic, Uuid};
 
 use super::image::{MIN_ISR, MetadataImage, Standing, TopicImage};
+use super::log_bytes::LogBytes;
 use super::partition::PartitionImage;
 use super::placement::Loads;
 use super::records::Command;
+use crate::peer::protocol::LogSizes;
 
 /// Between two plans.
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at what nodes keep in bytes.
+const BYTES_EVERY: Duration = Duration::from_secs(5);
 /// So many replicas the broker's own topics have, if there are as many nodes.
 const INTERNAL_FACTOR: usize = 3;
 
@@ -31,6 +35,8 @@ pub struct Policy {
     pub moves_at_once: usize,
     /// So long a partition is led by somebody else before its preferred replica leads it again.
     pub leader_patience: Duration,
+    /// Nodes whose logs differ by less are left as they are.
+    pub tolerated_bytes: u64,
 }
 
 impl Default for Policy {
@@ -39,6 +45,7 @@ impl Default for Policy {
             balances: true,
             moves_at_once: 10,
             leader_patience: Duration::from_secs(30),
+            tolerated_bytes: 1 << 30,
         }
     }
 }
@@ -50,6 +57,8 @@ pub(super) struct Balancer {
     /// Since when partitions are led by somebody else than their preferred replica.
     displaced: BTreeMap<(Uuid, i32), Monotonic>,
     next: Monotonic,
+    log_bytes: LogBytes,
+    next_bytes: Monotonic,
     /// Nothing is planned before this entry is applied.
     pub(super) planned_until: u64,
 }
@@ -91,9 +100,42 @@ impl Balancer {
             let is_quiet = plan.is_empty() && left == self.policy.moves_at_once;
             if is_quiet && is_whole(image) {
                 plan.extend(spread(image, &mut loads, left));
+                if plan.is_empty() && now >= self.next_bytes {
+                    self.next_bytes = now.after(BYTES_EVERY);
+                    plan.extend(self.even_out(image, &loads));
+                }
             }
         }
         plan
+    }
+
+    /// Somebody tells how large its logs are.
+    pub(super) fn note(&mut self, told: LogSizes) {
+        self.log_bytes.note(told);
+    }
+
+    /// This member leads from now on: what it was told when it led before does not count.
+    pub(super) fn begin(&mut self) {
+        self.log_bytes.forget();
+    }
+
+    /// Lets replicas change places so that nodes keep about as many bytes.
+    fn even_out(&mut self, image: &MetadataImage, loads: &Loads<'_>) -> Vec<Command> {
+        self.log_bytes.prune(image);
+        let tolerated = self.policy.tolerated_bytes;
+        let shifts = self.log_bytes.shifts(image, loads, tolerated).into_iter();
+        let moved = shifts.filter_map(|shift| {
+            let (topic_id, partition) = shift.key;
+            let (_, topic) = image.topic_by_id(&topic_id)?;
+            let swap = |b: &BrokerId| if *b == shift.from { shift.to } else { *b };
+            let replicas = topic.partition(partition)?.replicas.iter().map(swap);
+            Some(Command::Reassign {
+                topic_id,
+                partition,
+                replicas: Some(replicas.collect()),
+            })
+        });
+        moved.collect()
     }
 
     /// Gives leaderships back that a failure moved elsewhere.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
+use callboard_common::{BrokerId, FeatureLevel, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
 use super::appended::Appended;
 use super::partition::{Electorate, PartitionImage};
@@ -78,6 +78,8 @@ pub struct MetadataImage {
     pub security: Arc<SecurityImage>,
     /// Nodes that shall keep nothing any more.
     pub draining: Appended<BTreeSet<BrokerId>>,
+    /// What its log may hold, and what all nodes speak.
+    pub level: Appended<FeatureLevel>,
 }
 
 impl MetadataImage {
@@ -271,6 +273,11 @@ impl MetadataImage {
                 Arc::make_mut(&mut self.security).apply(change);
                 Ok(Outcome::Done)
             }
+            Command::SetFeatureLevel {
+                level,
+                brokers,
+                members,
+            } => self.set_level(level, &brokers, &members),
         }
     }
 

@@ -267,7 +267,8 @@ impl MetadataLog {
             | Effect::Publish(_)
             | Effect::Led(_)
             | Effect::Send(..)
-            | Effect::Forward(..) => (None, Ok(())),
+            | Effect::Forward(..)
+            | Effect::TooNew(_) => (None, Ok(())),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Metadata of the cluster: brokers, topics, leader epochs, producer ids, agreed on by Raft.
 //!
 //! [`state`] holds raft-rs' `RawNode`; [`image`] is what the committed commands add up to, with the rules of one
-//! [`partition`], the choice of its replicas in [`placement`] and what moves by itself in [`balancer`]; [`log_file`]
+//! [`partition`], the choice of its replicas in [`placement`] and what moves by itself in [`balancer`]; [`survey`] asks nodes what they speak; [`log_file`]
 //! keeps entries, votes and images on disk; [`actor`] is the shell. With one voter a command is committed once it is synced here.
 //!
 //! Invariants:
@@ -16,9 +16,11 @@ mod applying;
 mod balancer;
 mod brokers;
 mod contact;
+mod features;
 pub mod image;
 pub mod kafka_metadata;
 mod liveness;
+mod log_bytes;
 pub mod log_file;
 mod old_image;
 pub mod partition;
@@ -30,6 +32,7 @@ pub mod raft_wire;
 pub mod records;
 pub mod recovery;
 mod state;
+pub mod survey;
 mod talking;
 
 pub use actor::ControllerActor;

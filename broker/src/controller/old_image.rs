@@ -86,6 +86,7 @@ impl From<OldImage> for MetadataImage {
             voters: BTreeSet::new(),
             security: Arc::new(old.security),
             draining: Appended::default(),
+            level: Appended::default(),
         }
     }
 }

@@ -35,8 +35,17 @@ impl<'a> Loads<'a> {
         self.0.len()
     }
 
+    /// Who they are.
+    pub(super) fn brokers(&self) -> impl Iterator<Item = BrokerId> {
+        self.0.keys().copied()
+    }
+
     pub(super) fn leads(&self, broker: BrokerId) -> usize {
         self.0.get(&broker).map_or(0, |(load, _)| load.leads)
+    }
+
+    pub(super) fn keeps(&self, broker: BrokerId) -> usize {
+        self.0.get(&broker).map_or(0, |(load, _)| load.keeps)
     }
 
     /// A partition goes from some replicas to others.

@@ -1,9 +1,9 @@
 //! What the metadata log holds: commands, in bincode. Variants are only ever added at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
-use callboard_common::{BrokerId, LeaderEpoch, TopicName, TopicPartition, Uuid};
+use callboard_common::{BrokerId, FeatureLevel, LeaderEpoch, TopicName, TopicPartition, Uuid};
 
 use crate::security::image::SecurityChange;
 
@@ -201,6 +201,15 @@ pub enum Command {
         /// Whose replica.
         broker: BrokerId,
     },
+    /// From here on the log may hold what this level knows. A release that does not know it stops here.
+    SetFeatureLevel {
+        /// The level.
+        level: FeatureLevel,
+        /// The starts of nodes that are known to speak it: all that are registered.
+        brokers: BTreeMap<BrokerId, i64>,
+        /// Who of the members of the quorum is known to speak it: all of them.
+        members: BTreeSet<u64>,
+    },
 }
 
 /// A data directory that follows the metadata log, as a voter or a learner.
@@ -345,6 +354,9 @@ pub enum Refusal {
     /// The quorum cannot change right now and soon may.
     #[error("{0}")]
     QuorumBusy(String),
+    /// The feature level cannot be that.
+    #[error("{0}")]
+    Features(String),
 }
 
 /// The settings that everything in the metadata log is written with; commands are small.

@@ -19,6 +19,7 @@ use super::liveness::Liveness;
 use super::quorum_storage::QuorumStorage;
 use super::raft_wire::{Quorum, RaftMessage};
 use super::records::{Command, Member, Outcome, Refusal, encode};
+use crate::peer::protocol::LogSizes;
 use crate::planted::{self, Bug};
 
 /// So many bytes of commands beyond the snapshot call for a new one: the log stays far below what is read.
@@ -80,6 +81,8 @@ pub enum Input {
     Unreachable(u64),
     /// Another member shall lead the quorum.
     HandOver,
+    /// How large the logs are that somebody leads.
+    LogSizes(LogSizes),
     /// Time has passed.
     Tick,
 }
@@ -110,6 +113,8 @@ pub enum Effect {
     Send(Member, Box<RaftMessage>),
     /// Replace the metadata log by this image and what follows it.
     Snapshot(Box<SavedImage>, Persisted),
+    /// What was committed is of a newer release, from this entry on: this node must not go on without it.
+    TooNew(u64),
 }
 
 /// An image with what Raft must know of it.
@@ -217,6 +222,8 @@ pub struct Controller {
     pub(super) balloted_in: u64,
     /// Messages that contradicted what is committed here.
     pub(super) contradicted: u64,
+    /// Whether something was committed that this release does not know.
+    pub(super) is_too_old: bool,
     pub(super) logger: slog::Logger,
 }
 
@@ -267,6 +274,7 @@ impl Controller {
             ..saved
         });
         let image = saved.as_ref().map(|s| s.image.clone()).unwrap_or_default();
+        image.check_level().map_err(unusable)?;
         let snapshot_index = image.applied;
         let storage = QuorumStorage::new(saved, &own).map_err(unusable)?;
         replay(&storage, snapshot_index, writes)?;
@@ -310,6 +318,7 @@ impl Controller {
             ballot: None,
             balloted_in: 0,
             contradicted: 0,
+            is_too_old: false,
             logger: logger.clone(),
         };
         let voters = controller.node.raft.prs().conf().voters().ids();
@@ -344,12 +353,12 @@ impl Controller {
         self.led
     }
 
-    /// Advances by one input and puts what must happen next into `out`, in order.
-    ///
-    /// # Panics
-    ///
-    /// Panics if an entry that was committed is not one of our commands: the metadata is then of a newer version.
+    /// Advances by one input and puts what must happen next into `out`, in order. After [`Effect::TooNew`] nothing happens any
+    /// more.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
+        if self.is_too_old {
+            return;
+        }
         self.contact.pass(now.monotonic);
         match input {
             Input::Propose(ticket, proposal) => {
@@ -363,6 +372,7 @@ impl Controller {
             Input::Died(broker, epoch) => self.died(broker, epoch),
             Input::Unreachable(raft_id) => self.is_unreachable(raft_id),
             Input::HandOver => self.hand_over(),
+            Input::LogSizes(sizes) => self.balancer.note(sizes),
             Input::Tick => self.tick(now, out),
         }
         self.draw_timeout();
@@ -502,6 +512,9 @@ impl Controller {
             let mut ready = self.node.ready();
             if !ready.snapshot().is_empty() {
                 self.install(ready.snapshot(), out);
+                if self.is_too_old {
+                    return;
+                }
                 self.answer_applied(&mut answers);
                 let metadata = ready.snapshot().get_metadata();
                 self.answer_overtaken(metadata.index, metadata.term, &mut answers);
@@ -565,6 +578,7 @@ impl Controller {
         if here && !self.led.here {
             // Everybody gets a fresh lease before anybody is judged.
             self.liveness.begin(now.monotonic);
+            self.balancer.begin();
         }
         self.led = led;
         out.push_back(Effect::Led(led));

@@ -157,6 +157,7 @@ impl Cluster {
             }
             Effect::Publish(image) => machine.shown = image.applied,
             Effect::Led(_) => {}
+            Effect::TooNew(index) => panic!("entry {index} is of another release"),
         }
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix::Addr;
+use callboard_common::transport::peer::level_of;
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::wire::frame::{Frame, split};
-use callboard_common::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
+use callboard_common::{BrokerId, FeatureLevel, LeaderEpoch, Offset, TopicPartition, Uuid};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
@@ -15,7 +16,9 @@ use slog::{debug, info, warn};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::controller::ControllerActor;
-use crate::controller::actor::{DescribeQuorum, ProposedByPeer, Published, RaftArrived};
+use crate::controller::actor::{
+    DescribeQuorum, LogSizesTold, ProposedByPeer, Published, RaftArrived,
+};
 use crate::directory::LeaderRef;
 use crate::leader::Ends;
 use crate::leader::actor::{Replicate, Replicated};
@@ -23,8 +26,8 @@ use crate::node::Shared;
 use crate::peer::Peers;
 use crate::peer::pace::Pace;
 use crate::peer::protocol::{
-    self, ASK, BODY_LIMIT_BYTES, FRAME_LIMIT_BYTES, Part, PartitionPosition, Parts, PeerRequest,
-    PeerResponse, Positions, REPLICATE, VERSION, What,
+    self, ASK, BODY_LIMIT_BYTES, CODE_REFUSED, FRAME_LIMIT_BYTES, Part, PartitionPosition, Parts,
+    PeerRequest, PeerResponse, Positions, REPLICATE, What,
 };
 use crate::supervision;
 
@@ -42,7 +45,6 @@ const LEADER_PAUSE: Duration = Duration::from_millis(500);
 /// Partitions of one lane.
 const PARTITIONS_MAX: usize = 200_000;
 const CODE_STOPPED: u32 = 0;
-const CODE_REFUSED: u32 = 1;
 
 /// What other nodes are served with.
 #[derive(Clone, Debug)]
@@ -95,15 +97,33 @@ async fn connection(incoming: Incoming, door: PeerDoor) {
             b"not a node of this cluster",
         );
     };
+    let needed = door.published.image.load().level.0;
+    let Some(level) = level_of(&connection).filter(|level| *level >= needed) else {
+        warn!(logger, "refused: its release is too old for this cluster"; "peer" => %caller, "feature_level" => %needed);
+        let reason = format!("the cluster is at feature level {needed}: start a newer release");
+        return connection.close(VarInt::from_u32(CODE_REFUSED), reason.as_bytes());
+    };
+    let caller = Caller {
+        broker: caller,
+        level,
+    };
     while let Ok((send, receive)) = connection.accept_bi().await {
         let (door, connection) = (door.clone(), connection.clone());
         drop(actix_rt::spawn(async move {
             if let Err(reason) = lane(&door, caller, send, receive).await {
-                debug!(door.shared.logger, "lane of another node ended"; "peer" => %caller, "reason" => %reason);
+                debug!(door.shared.logger, "lane of another node ended"; "peer" => %caller.broker, "reason" => %reason);
                 close_if_malformed(&connection, &reason);
             }
         }));
     }
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    broker: BrokerId,
+    /// What both nodes speak.
+    level: FeatureLevel,
 }
 
 /// Why a lane ends.
@@ -123,7 +143,7 @@ fn close_if_malformed(connection: &Connection, reason: &Ended) {
 
 type Read = (u64, u16, bytes::Bytes, bytes::Bytes);
 
-async fn read(reader: &mut FrameReader) -> Result<Read, Ended> {
+async fn read(reader: &mut FrameReader, level: FeatureLevel) -> Result<Read, Ended> {
     let length = reader
         .length(FRAME_LIMIT_BYTES)
         .await
@@ -132,9 +152,9 @@ async fn read(reader: &mut FrameReader) -> Result<Read, Ended> {
     let malformed = |e: &dyn std::fmt::Display| Ended::Malformed(e.to_string());
     let (header, body, records) =
         split(reader.take(length), BODY_LIMIT_BYTES).map_err(|e| malformed(&e))?;
-    if header.version != VERSION {
+    if header.version != level.0 {
         return Err(Ended::Malformed(format!(
-            "version {} is not known",
+            "version {} was not agreed on",
             header.version
         )));
     }
@@ -143,12 +163,12 @@ async fn read(reader: &mut FrameReader) -> Result<Read, Ended> {
 
 async fn lane(
     door: &PeerDoor,
-    caller: BrokerId,
+    caller: Caller,
     send: SendStream,
     receive: RecvStream,
 ) -> Result<(), Ended> {
     let mut reader = FrameReader::new(receive);
-    let (id, api, body, _) = read(&mut reader).await?;
+    let (id, api, body, _) = read(&mut reader, caller.level).await?;
     match api {
         ASK => control(door, caller, (id, body), reader, send).await,
         REPLICATE => replicate(door, caller, &body, reader, send).await,
@@ -163,7 +183,7 @@ fn malformed(error: impl std::fmt::Display) -> Ended {
 /// Serves requests; answers leave as they are ready.
 async fn control(
     door: &PeerDoor,
-    caller: BrokerId,
+    caller: Caller,
     first: (u64, bytes::Bytes),
     mut reader: FrameReader,
     mut send: SendStream,
@@ -181,17 +201,17 @@ async fn control(
         let (mut id, mut body) = first;
         loop {
             let request: PeerRequest = protocol::decode(&body).map_err(malformed)?;
-            let answering = answer(door, caller, request)?;
+            let answering = answer(door, caller.broker, request)?;
             let answers = answers.clone();
             drop(actix_rt::spawn(async move {
                 // A controller that stops answers nothing.
                 if let Some(response) = answering.await
-                    && let Ok(frame) = protocol::frame(id, ASK, &response)
+                    && let Ok(frame) = protocol::frame(caller.level, id, ASK, &response)
                 {
                     drop(answers.send(frame));
                 }
             }));
-            let (next, _, bytes, _) = read(&mut reader).await?;
+            let (next, _, bytes, _) = read(&mut reader, caller.level).await?;
             (id, body) = (next, bytes);
         }
     };
@@ -237,13 +257,17 @@ fn answer(
             supervision::tell(&door.controller, DescribeQuorum { relay, reply });
             async move { answered.await.ok().map(PeerResponse::Quorum) }.boxed()
         }
+        PeerRequest::LogSizes(sizes) => {
+            supervision::tell(&door.controller, LogSizesTold { sizes });
+            ready(Some(PeerResponse::Taken)).boxed()
+        }
     })
 }
 
 /// Serves one follower: its positions come in, what there is for it goes out.
 async fn replicate(
     door: &PeerDoor,
-    caller: BrokerId,
+    caller: Caller,
     first: &[u8],
     mut reader: FrameReader,
     mut send: SendStream,
@@ -260,7 +284,7 @@ async fn replicate(
                 bytes += size(&part);
                 all.push(part);
             }
-            let frame = protocol::parts_frame(Parts(all)).map_err(malformed)?;
+            let frame = protocol::parts_frame(caller.level, Parts(all)).map_err(malformed)?;
             write(&mut send, frame).await.map_err(|_| Ended::Closed)?;
         }
         Err(Ended::Closed)
@@ -281,7 +305,7 @@ async fn replicate(
                     drop(fed.insert(key, feed));
                     let feeding = Feed {
                         door: door.clone(),
-                        caller,
+                        caller: caller.broker,
                         wanted,
                         parts: parts.clone(),
                         told: Offset::ZERO,
@@ -289,7 +313,7 @@ async fn replicate(
                     drop(actix_rt::spawn(feeding.run()));
                 }
             }
-            let (_, _, body, _) = read(&mut reader).await?;
+            let (_, _, body, _) = read(&mut reader, caller.level).await?;
             positions = protocol::decode(&body).map_err(malformed)?;
         }
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use callboard_common::config::ConfigError;
 use callboard_common::transport::tls::TlsError;
-use callboard_common::{BrokerId, Clock, Timestamp};
+use callboard_common::{BrokerId, Clock, FeatureLevel, Timestamp};
 use slog::Logger;
 
 use super::Node;
@@ -58,6 +58,16 @@ pub enum StartError {
         found: String,
         /// Who wants it.
         wanted: String,
+    },
+    /// The cluster has moved on to what this node is told not to speak.
+    #[error(
+        "the cluster is at feature level {level} and cluster.max_feature_level is {newest}: raise that, or leave it away"
+    )]
+    FeatureLevel {
+        /// The cluster's.
+        level: FeatureLevel,
+        /// The node's.
+        newest: FeatureLevel,
     },
     /// An address cannot be bound.
     #[error(

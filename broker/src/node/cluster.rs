@@ -29,6 +29,8 @@ use crate::storage::StorageError;
 use crate::storage::disk::replace_whole;
 use crate::supervision;
 
+use super::log_sizes::Teller;
+
 /// The mark of a data directory that was taken into a quorum, or waits for it.
 pub(super) const JOINS: &str = "metadata.joins";
 /// The mark of an empty data directory that forms a quorum of its own, whatever voters are listed.
@@ -43,6 +45,13 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After that clients learn where to go before the doors close.
 const LEAVE_GRACE: Duration = Duration::from_millis(200);
+
+/// The controller, what it shows, and whether the node stops.
+type Parts<'a> = (
+    &'a Addr<ControllerActor>,
+    &'a Published,
+    &'a watch::Receiver<bool>,
+);
 
 /// A node's part in a cluster.
 #[derive(Clone, Debug)]
@@ -250,10 +259,8 @@ impl Membership {
         &self,
         shared: &Shared,
         identity: controller::Identity,
-        controller: &Addr<ControllerActor>,
-        published: &Published,
         (endpoint, tripwire): (quinn::Endpoint, std::net::TcpListener),
-        stop: &watch::Receiver<bool>,
+        (controller, published, stop): Parts<'_>,
     ) {
         let door = PeerDoor {
             shared: shared.clone(),
@@ -274,6 +281,18 @@ impl Membership {
         let _alive: bool = self.peers.worker().run(move || {
             drop(actix_rt::spawn(tripwire::hold(tripwire, stop, logger)));
             drop(actix_rt::spawn(watching));
+        });
+    }
+}
+
+impl Membership {
+    /// Tells the active controller from now on how large the logs are that are led here.
+    pub(super) fn tell_log_sizes(&self, shared: &Shared, (controller, published, stop): Parts<'_>) {
+        let (controller, peers) = (controller.clone(), self.peers.clone());
+        let teller = Teller::new(shared.clone(), published.clone(), controller, peers);
+        let stop = stop.clone();
+        let _alive: bool = self.peers.worker().run(move || {
+            drop(actix_rt::spawn(teller.run(stop)));
         });
     }
 }

@@ -14,6 +14,8 @@ mod adoption;
 mod builder;
 mod cluster;
 mod doors;
+mod features;
+mod log_sizes;
 pub mod offline;
 mod prepare;
 mod readiness;
@@ -38,7 +40,7 @@ use parking_lot::Mutex;
 use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, ClusterSection};
 use crate::controller::actor::{ControllerStart, Published, propose};
 use crate::controller::{self, Command, ControllerActor, Outcome};
 use crate::directory::Directory;
@@ -176,21 +178,19 @@ impl Starting {
         let own = membership
             .as_ref()
             .map(|m| (m.peers.clone(), m.own.clone()));
-        let policy = self.config.cluster.policy();
-        let who = (identity, policy);
-        let controller = start_controller(&shared, who, own, &published, fatal.clone());
+        let forms = self.forms(identity);
+        let cluster = self.config.cluster.clone();
+        let controller =
+            start_controller(&shared, (identity, cluster), own, &published, fatal.clone());
+        if forms {
+            self.begin_at_newest(identity, &controller).await;
+        }
         if let Some((membership, endpoint, tripwire)) = peers {
-            let sockets = (endpoint, tripwire);
-            membership.open_door(
-                &shared,
-                identity,
-                &controller,
-                &published,
-                sockets,
-                &stopping,
-            );
+            let parts = (&controller, &published, &stopping);
+            membership.open_door(&shared, identity, (endpoint, tripwire), parts);
             let coming = membership.come_in(identity, &controller, &published);
             unless_fatal(coming, fatal_seen.clone()).await?;
+            self.check_level(&published)?;
         }
         let addresses = self.addresses()?;
         let command = self.registration(&addresses, membership.as_ref())?;
@@ -209,6 +209,9 @@ impl Starting {
             &self.config,
         )?;
         readiness::wait_until_led(&shared, &published).await;
+        if let Some(membership) = &membership {
+            membership.tell_log_sizes(&shared, (&controller, &published, &stopping));
+        }
         start_checkpoints(&shared, stopping.clone());
         let watchdog = start_watchdog(&shared, fatal)?;
         let identity = self.identity.clone();
@@ -306,7 +309,7 @@ fn child(
 
 fn start_controller(
     shared: &Shared,
-    (identity, policy): (controller::Identity, controller::Policy),
+    (identity, cluster): (controller::Identity, ClusterSection),
     peers: Option<(Peers, controller::Endpoint)>,
     published: &Published,
     fatal: watch::Sender<Option<String>>,
@@ -315,7 +318,8 @@ fn start_controller(
         disk: shared.open.disk().clone(),
         dir: shared.dir.clone(),
         identity,
-        policy,
+        newest: cluster.newest_level(),
+        policy: cluster.policy(),
         peers,
         runtime: shared.runtime.clone(),
         clock: shared.clock.clone(),

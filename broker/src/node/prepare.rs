@@ -196,7 +196,10 @@ fn peer_identity(config: &BrokerConfig) -> Result<Option<PeerIdentity>, StartErr
             wanted,
         });
     }
-    Ok(Some(identity))
+    Ok(Some(PeerIdentity {
+        newest: config.cluster.newest_level(),
+        ..identity
+    }))
 }
 
 /// Both sockets for other nodes, on one port.

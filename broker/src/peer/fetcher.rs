@@ -9,11 +9,11 @@ use actix::Addr;
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::{BrokerId, Uuid};
 use parking_lot::Mutex;
-use quinn::{RecvStream, SendStream};
 use slog::{Logger, debug};
 use tokio::sync::mpsc;
 
 use super::Peers;
+use super::link::Stream;
 use super::protocol::{
     self, BODY_LIMIT_BYTES, FRAME_LIMIT_BYTES, PartitionPosition, Positions, REPLICATE,
 };
@@ -112,11 +112,11 @@ impl Task {
                 }
                 continue;
             }
-            if let Some((send, receive)) = self.open().await {
+            if let Some(stream) = self.open().await {
                 self.followers
                     .values()
                     .for_each(|f| supervision::tell(f, Connected));
-                match self.lane(send, receive, &mut orders).await {
+                match self.lane(stream, &mut orders).await {
                     Ended::Broken(reason) => {
                         debug!(self.logger, "lane to a leader broke"; "leader" => %self.leader, "reason" => reason);
                     }
@@ -139,26 +139,26 @@ impl Task {
         }
     }
 
-    async fn open(&self) -> Option<(SendStream, RecvStream)> {
+    async fn open(&self) -> Option<Stream> {
         let image = self.published.image.load_full();
         let leader = image.brokers.get(&self.leader)?;
         let at = leader.endpoints.as_ref()?.peer.as_ref()?;
         self.peers.link(self.leader, at).open().await.ok()
     }
 
-    async fn lane(
-        &mut self,
-        mut send: SendStream,
-        receive: RecvStream,
-        orders: &mut mpsc::UnboundedReceiver<Order>,
-    ) -> Ended {
+    async fn lane(&mut self, stream: Stream, orders: &mut mpsc::UnboundedReceiver<Order>) -> Ended {
+        let Stream {
+            mut send,
+            receive,
+            level,
+        } = stream;
         // The frame that opens the lane, even if nothing is to be said yet.
         let mut next = Positions::default();
         let (parts, mut sent) = mpsc::channel(16);
         let reading = actix_rt::spawn(read(FrameReader::new(receive), parts));
         let _abort = AbortOnDrop(reading);
         loop {
-            let frame = match protocol::frame(0, REPLICATE, &next) {
+            let frame = match protocol::frame(level, 0, REPLICATE, &next) {
                 Ok(frame) => frame,
                 Err(error) => return Ended::Broken(error.to_string()),
             };

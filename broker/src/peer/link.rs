@@ -4,21 +4,24 @@
 //! was done. Nothing is sent twice.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callboard_common::BrokerId;
+use bytes::Bytes;
 use callboard_common::runtime::Worker;
-use callboard_common::transport::peer::PeerIdentity;
+use callboard_common::transport::peer::{PeerIdentity, level_of};
 use callboard_common::transport::stream::{FrameReader, write};
+use callboard_common::{BrokerId, FeatureLevel};
 use parking_lot::Mutex;
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
-use slog::{Logger, debug};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
+use slog::{Logger, debug, warn};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::protocol::{self, ASK, BODY_LIMIT_BYTES, FRAME_LIMIT_BYTES, PeerRequest, PeerResponse};
+use super::protocol::{
+    self, ASK, BODY_LIMIT_BYTES, CODE_REFUSED, FRAME_LIMIT_BYTES, PeerRequest, PeerResponse,
+};
 use crate::controller;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -36,6 +39,9 @@ pub enum LinkError {
     /// It was asked, and may have done it.
     #[error("the connection to node {0} broke")]
     Broken(BrokerId),
+    /// It was not asked: its release does not know what was to be asked.
+    #[error("node {0} runs a release that does not know this yet")]
+    Unknown(BrokerId),
 }
 
 /// Requests of one kind share a lane.
@@ -48,7 +54,18 @@ pub enum Lane {
 }
 
 type Answer = oneshot::Sender<Result<PeerResponse, LinkError>>;
-type Opened = oneshot::Sender<Result<(SendStream, RecvStream), LinkError>>;
+type Opened = oneshot::Sender<Result<Stream, LinkError>>;
+
+/// A lane that was opened, and the level that both ends speak.
+#[derive(Debug)]
+pub struct Stream {
+    /// To the other node.
+    pub send: SendStream,
+    /// From there.
+    pub receive: RecvStream,
+    /// What both speak.
+    pub level: FeatureLevel,
+}
 
 enum Order {
     Ask(Lane, Box<PeerRequest>, Answer),
@@ -85,7 +102,7 @@ impl Link {
     /// # Errors
     ///
     /// [`LinkError::Unreachable`].
-    pub async fn open(&self) -> Result<(SendStream, RecvStream), LinkError> {
+    pub async fn open(&self) -> Result<Stream, LinkError> {
         let (opened, opening) = oneshot::channel();
         self.order(Order::Open(opened))?;
         opening
@@ -160,6 +177,7 @@ impl Peers {
             connection: None,
             lanes: BTreeMap::new(),
             not_before: None,
+            refused: None,
             logger: self.0.logger.clone(),
         };
         let _alive: bool = self.0.worker.run(move || {
@@ -181,6 +199,8 @@ struct Task {
     connection: Option<Connection>,
     lanes: BTreeMap<Lane, ToLane>,
     not_before: Option<Instant>,
+    /// What the other node gave as its reason to close a connection.
+    refused: Option<Bytes>,
     logger: Logger,
 }
 
@@ -210,28 +230,28 @@ impl Task {
             }
         }
         match self.stream().await {
-            Ok((send, receive)) => {
+            Ok(stream) => {
                 let (requests, incoming) = mpsc::unbounded_channel();
                 drop(requests.send(asked));
-                drop(actix_rt::spawn(run_lane(
-                    self.broker,
-                    send,
-                    receive,
-                    incoming,
-                )));
+                drop(actix_rt::spawn(run_lane(self.broker, stream, incoming)));
                 let _old = self.lanes.insert(lane, requests);
             }
             Err(error) => drop(asked.1.send(Err(error))),
         }
     }
 
-    async fn stream(&mut self) -> Result<(SendStream, RecvStream), LinkError> {
+    async fn stream(&mut self) -> Result<Stream, LinkError> {
         let unreachable = LinkError::Unreachable(self.broker);
         let connection = self.connect().await.ok_or_else(|| unreachable.clone())?;
+        let level = level_of(&connection).ok_or_else(|| unreachable.clone())?;
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, connection.open_bi()).await;
-        opened
-            .map_err(|_| unreachable.clone())?
-            .map_err(|_| unreachable)
+        let opened = opened.map_err(|_| unreachable.clone())?;
+        let (send, receive) = opened.map_err(|_| unreachable)?;
+        Ok(Stream {
+            send,
+            receive,
+            level,
+        })
     }
 
     /// The open connection, or a new one.
@@ -243,13 +263,14 @@ impl Task {
         {
             return Some(connection.clone());
         }
+        self.note_refusal();
         self.lanes.clear();
         self.connection = None;
         if self.not_before.is_some_and(|at| Instant::now() < at) {
             return None;
         }
         let connecting = async {
-            let address = self.resolve().ok_or("its name has no address")?;
+            let address = self.resolve().await.ok_or("its name has no address")?;
             let connecting = self
                 .endpoint
                 .connect(address, &self.name)
@@ -276,10 +297,23 @@ impl Task {
         }
     }
 
-    fn resolve(&self) -> Option<SocketAddr> {
+    /// Says why the other node refused this one, unless it was said already.
+    fn note_refusal(&mut self) {
+        let closed = self.connection.as_ref().and_then(Connection::close_reason);
+        if let Some(ConnectionError::ApplicationClosed(close)) = closed
+            && close.error_code == VarInt::from_u32(CODE_REFUSED)
+            && self.refused.as_ref() != Some(&close.reason)
+        {
+            let reason = String::from_utf8_lossy(&close.reason);
+            warn!(self.logger, "another node refuses this one"; "peer" => %self.broker, "reason" => %reason);
+            self.refused = Some(close.reason);
+        }
+    }
+
+    async fn resolve(&self) -> Option<SocketAddr> {
         let (host, port) = &self.at;
         let local = self.endpoint.local_addr().ok()?;
-        let mut found = (host.as_str(), *port).to_socket_addrs().ok()?;
+        let mut found = tokio::net::lookup_host((host.as_str(), *port)).await.ok()?;
         found.find(|a| a.is_ipv4() == local.is_ipv4())
     }
 }
@@ -287,16 +321,24 @@ impl Task {
 /// Runs a lane until it breaks or nobody asks any more.
 async fn run_lane(
     broker: BrokerId,
-    mut send: SendStream,
-    receive: RecvStream,
+    stream: Stream,
     mut requests: mpsc::UnboundedReceiver<(Box<PeerRequest>, Answer)>,
 ) {
+    let Stream {
+        mut send,
+        receive,
+        level,
+    } = stream;
     let waiting: Mutex<BTreeMap<u64, Answer>> = Mutex::default();
     let writing = async {
         let mut id = 0;
         while let Some((request, answer)) = requests.recv().await {
             id += 1;
-            let Ok(frame) = protocol::frame(id, ASK, &*request) else {
+            if request.level() > level {
+                drop(answer.send(Err(LinkError::Unknown(broker))));
+                continue;
+            }
+            let Ok(frame) = protocol::frame(level, id, ASK, &*request) else {
                 drop(answer.send(Err(LinkError::Unreachable(broker))));
                 continue;
             };

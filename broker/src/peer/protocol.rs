@@ -4,13 +4,13 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use callboard_common::protocol::Attachment;
 use callboard_common::wire::frame::{Frame, Header};
-use callboard_common::{BrokerId, LeaderEpoch, Offset, Uuid};
+use callboard_common::{BrokerId, FeatureLevel, LeaderEpoch, Offset, Uuid};
 
 use crate::controller::raft_wire::RaftMessage;
 use crate::controller::{Member, Outcome, Proposal, QuorumView, Refusal};
 
-/// The version of everything here; nodes of another one are not talked to.
-pub const VERSION: u16 = 3;
+/// A connection is closed with this code if its node, or what it says, is not taken; the reason says why.
+pub const CODE_REFUSED: u32 = 1;
 /// Numbers of requests.
 pub const ASK: u16 = 0;
 /// Opens a lane of replication; what follows are [`Positions`] and [`Parts`].
@@ -41,6 +41,28 @@ pub enum PeerRequest {
     },
     /// How is the quorum, as you see it?
     Quorum,
+    /// How large the logs are that the sender leads ([`FeatureLevel::LOG_SIZES`]).
+    LogSizes(LogSizes),
+}
+
+impl PeerRequest {
+    /// From which level on it is understood.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        match self {
+            Self::Probe | Self::Raft { .. } | Self::Propose { .. } | Self::Quorum => {
+                FeatureLevel::LOWEST
+            }
+            Self::LogSizes(_) => FeatureLevel::LOG_SIZES,
+        }
+    }
+}
+
+/// How large logs are, as one node tells the active controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LogSizes {
+    /// Topic, partition, bytes of its log files.
+    pub logs: Vec<(Uuid, i32, u64)>,
 }
 
 /// What it answers.
@@ -205,16 +227,21 @@ pub fn decode<T: Decode<()>>(body: &[u8]) -> Result<T, PeerCodecError> {
     }
 }
 
-/// A frame without records.
+/// A frame without records, for a connection at this level.
 ///
 /// # Errors
 ///
 /// As [`encode`].
-pub fn frame(id: u64, api: u16, value: &impl Encode) -> Result<Frame, PeerCodecError> {
+pub fn frame(
+    level: FeatureLevel,
+    id: u64,
+    api: u16,
+    value: &impl Encode,
+) -> Result<Frame, PeerCodecError> {
     let header = Header {
         id,
         api,
-        version: VERSION,
+        version: level.0,
     };
     Ok(Frame {
         header,
@@ -223,14 +250,14 @@ pub fn frame(id: u64, api: u16, value: &impl Encode) -> Result<Frame, PeerCodecE
     })
 }
 
-/// A frame of parts, with their records.
+/// A frame of parts, with their records, for a connection at this level.
 ///
 /// # Errors
 ///
 /// As [`encode`].
-pub fn parts_frame(mut parts: Parts) -> Result<Frame, PeerCodecError> {
+pub fn parts_frame(level: FeatureLevel, mut parts: Parts) -> Result<Frame, PeerCodecError> {
     let records = parts.attachments().map(|a| a.bytes().clone()).collect();
-    let frame = frame(0, REPLICATE, &parts)?;
+    let frame = frame(level, 0, REPLICATE, &parts)?;
     Ok(Frame { records, ..frame })
 }
 
@@ -278,7 +305,7 @@ mod tests {
             part(What::NotLeader),
             part(records("three")),
         ]);
-        let frame = parts_frame(sent.clone()).expect("it is small");
+        let frame = parts_frame(FeatureLevel::NEWEST, sent.clone()).expect("it is small");
         let bytes = Bytes::from(frame.records.concat());
         assert_eq!(parts(&frame.body, bytes.clone()), Ok(sent));
         assert_eq!(

@@ -2,7 +2,6 @@
 //! once, which QUIC would notice by silence only.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,8 +92,7 @@ pub async fn watch_over(host: &str, port: u16, tell: impl Fn(Sign)) -> Broken {
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    let connecting = TcpStream::connect(&*addresses);
+    let connecting = TcpStream::connect((host, port));
     let timed_out = |_| io::Error::from(io::ErrorKind::TimedOut);
     tokio::time::timeout(CONNECT_TIMEOUT, connecting)
         .await

@@ -3,11 +3,12 @@
 use callboard_common::kafka::Text;
 use callboard_common::protocol::TopicRef;
 use callboard_common::protocol::cluster::{
-    ChangeNode, ChangedNode, DescribeCluster, DescribeLogs, DescribeQuorum, DescribedCluster,
-    DescribedLogs, DescribedQuorum, Destination, ElectLeaders, ElectedLeaders, ListReassignments,
-    ListedReassignments, NodeChange, PartitionMove, Reassign, Reassigned,
+    ChangeNode, ChangedNode, DescribeCluster, DescribeFeatures, DescribeLogs, DescribeQuorum,
+    DescribedCluster, DescribedFeatures, DescribedLogs, DescribedQuorum, Destination, ElectLeaders,
+    ElectedLeaders, ListReassignments, ListedReassignments, NodeChange, PartitionMove, Reassign,
+    Reassigned, UpdateFeatures, UpdatedFeatures,
 };
-use callboard_common::{BrokerId, ErrorCode, TopicPartition};
+use callboard_common::{BrokerId, ErrorCode, FeatureLevel, TopicPartition};
 
 use super::{Admin, refused};
 use crate::connection::Lane;
@@ -126,6 +127,42 @@ impl Admin {
             unclean,
         };
         let accept = |elected: ElectedLeaders| check(elected.error).map(|()| elected.partitions);
+        self.client
+            .ask_patiently(Lane::Control, request, accept)
+            .await
+    }
+
+    /// The feature level of the cluster and what its nodes speak (KIP-584). Every node is asked for up to two seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub async fn describe_features(&self) -> Result<DescribedFeatures, Error> {
+        let accept = |described: DescribedFeatures| check(described.error).map(|()| described);
+        self.client
+            .ask_patiently(Lane::Control, DescribeFeatures, accept)
+            .await
+    }
+
+    /// Raises the feature level of the cluster to `level`, or to the highest that all nodes speak; the level that it is at then.
+    /// It never goes back. With `validate_only` nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] with `FeatureUpdateFailed` if a node does not speak it or does not answer, if the level is lower than the
+    /// one that is, or if a node started meanwhile: nothing has changed then.
+    pub async fn update_features(
+        &self,
+        level: Option<FeatureLevel>,
+        validate_only: bool,
+    ) -> Result<FeatureLevel, Error> {
+        let request = UpdateFeatures {
+            level,
+            validate_only,
+        };
+        let accept = |updated: UpdatedFeatures| {
+            refused(updated.error, updated.message).map(|()| updated.level)
+        };
         self.client
             .ask_patiently(Lane::Control, request, accept)
             .await

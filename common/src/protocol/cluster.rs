@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 
 use super::TopicRef;
 use crate::kafka::Text;
-use crate::{BrokerId, ErrorCode, Uuid};
+use crate::{BrokerId, ErrorCode, FeatureLevel, Uuid};
 
 /// Asks for the nodes and how the cluster is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -243,4 +243,43 @@ pub struct DescribedLogs {
     pub directory: Text,
     /// Topic, partition, and bytes of its log files.
     pub logs: Vec<(Text, i32, u64)>,
+}
+
+/// Asks for the feature level of the cluster, and what its nodes speak.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DescribeFeatures;
+
+/// Answer to [`DescribeFeatures`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DescribedFeatures {
+    /// Whether the caller may know.
+    pub error: ErrorCode,
+    /// The level that the cluster is at.
+    pub level: FeatureLevel,
+    /// The lowest level that the node speaks which answers.
+    pub lowest: FeatureLevel,
+    /// The highest one.
+    pub newest: FeatureLevel,
+    /// The highest level that both it and each node speak, by node; `None` if a node does not answer.
+    pub nodes: Vec<(BrokerId, Option<FeatureLevel>)>,
+}
+
+/// Raises the feature level of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UpdateFeatures {
+    /// To this level; `None` is the highest that all nodes speak.
+    pub level: Option<FeatureLevel>,
+    /// Whether nothing is changed.
+    pub validate_only: bool,
+}
+
+/// Answer to [`UpdateFeatures`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UpdatedFeatures {
+    /// Whether it was done.
+    pub error: ErrorCode,
+    /// More about the error.
+    pub message: Option<Text>,
+    /// The level that the cluster is at now, or would be.
+    pub level: FeatureLevel,
 }

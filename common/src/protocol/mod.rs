@@ -134,6 +134,8 @@ requests! {
     ListReassignments 36 cluster::ListReassignments => cluster::ListedReassignments;
     ElectLeaders 37 cluster::ElectLeaders => cluster::ElectedLeaders;
     DescribeLogs 38 cluster::DescribeLogs => cluster::DescribedLogs;
+    DescribeFeatures 39 cluster::DescribeFeatures => cluster::DescribedFeatures;
+    UpdateFeatures 40 cluster::UpdateFeatures => cluster::UpdatedFeatures;
 }
 
 impl Request {

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, TokioRuntime, TransportConfig, VarInt};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
@@ -13,11 +13,9 @@ use rustls_pki_types::CertificateDer;
 
 use super::endpoint::{EndpointError, MTU_UPPER_BOUND, endpoint_config};
 use super::tls::{Identity, TlsError, certificates, key, roots};
-use crate::BrokerId;
 use crate::crypto::tls_provider;
+use crate::{BrokerId, FeatureLevel};
 
-/// The protocol's name in the handshake.
-pub const PEER_ALPN: &[u8] = b"callboard-peer/1";
 const DOMAIN: &str = "callboard";
 /// Lanes that a node may have open at once.
 const MAX_LANES: u32 = 1024;
@@ -32,6 +30,26 @@ const KEEP_ALIVE: Duration = Duration::from_millis(500);
 pub fn peer_name(broker: BrokerId, cluster_id: &str) -> String {
     let hex: String = cluster_id.bytes().map(|b| format!("{b:02x}")).collect();
     format!("n{broker}.{hex}.{DOMAIN}")
+}
+
+/// The protocol's name in the handshake, by level.
+fn alpn(level: FeatureLevel) -> Vec<u8> {
+    // What releases say that did not know levels.
+    let number = if level == FeatureLevel::LOWEST {
+        1
+    } else {
+        level.0
+    };
+    format!("callboard-peer/{number}").into_bytes()
+}
+
+/// The level that both ends of a connection speak: the highest that both know. `None` if it was not made by a node.
+#[must_use]
+pub fn level_of(connection: &Connection) -> Option<FeatureLevel> {
+    let handshake = connection.handshake_data()?;
+    let handshake = handshake.downcast::<HandshakeData>().ok()?;
+    let protocol = handshake.protocol?;
+    FeatureLevel::NEWEST.down().find(|l| alpn(*l) == protocol)
 }
 
 /// The node and the cluster that a name is of.
@@ -67,6 +85,8 @@ pub struct PeerIdentity {
     pub broker: BrokerId,
     /// The cluster.
     pub cluster_id: String,
+    /// The highest level that it speaks.
+    pub newest: FeatureLevel,
 }
 
 impl PeerIdentity {
@@ -84,7 +104,13 @@ impl PeerIdentity {
             identity,
             broker,
             cluster_id,
+            newest: FeatureLevel::NEWEST,
         })
+    }
+
+    /// The names of what it speaks, the best first: the server's order decides.
+    fn protocols(&self) -> Vec<Vec<u8>> {
+        self.newest.down().map(alpn).collect()
     }
 
     fn server_config(&self) -> Result<ServerConfig, TlsError> {
@@ -104,7 +130,7 @@ impl PeerIdentity {
                 key(&self.identity.key_pem)?,
             )
             .map_err(failed)?;
-        config.alpn_protocols = vec![PEER_ALPN.to_vec()];
+        config.alpn_protocols = self.protocols();
         config.max_early_data_size = 0;
         Ok(config)
     }
@@ -120,7 +146,7 @@ impl PeerIdentity {
                 key(&self.identity.key_pem)?,
             )
             .map_err(failed)?;
-        config.alpn_protocols = vec![PEER_ALPN.to_vec()];
+        config.alpn_protocols = self.protocols();
         Ok(config)
     }
 

@@ -1,6 +1,7 @@
 //! `callboard cluster`: the nodes, who votes on the metadata, where partitions are. What is done to the data directory of
 //! a node that is stopped is in [`quorum`].
 
+mod features;
 mod quorum;
 
 use std::time::Duration;
@@ -43,6 +44,10 @@ pub(crate) enum Cluster {
     Moves(Show),
     /// Let the preferred replicas lead.
     Elect(Elect),
+    /// Show which feature level the cluster is at and what its nodes speak.
+    Features(Show),
+    /// When all nodes run a newer release: let them use what it knows. There is no way back.
+    Upgrade(features::Upgrade),
     /// Make the data directory of a first node form a cluster of its own at its next start, without waiting for the
     /// listed voters.
     Init(quorum::Init),
@@ -197,6 +202,8 @@ pub(crate) async fn run(cluster: Cluster) -> Result<(), Failure> {
         Cluster::Reassign(reassign) => reassigned(reassign).await?,
         Cluster::Moves(show) => moves(&show).await?,
         Cluster::Elect(elect) => elected(&elect).await?,
+        Cluster::Features(show) => features::show(show).await?,
+        Cluster::Upgrade(upgrade) => features::upgrade(upgrade).await?,
     }
     Ok(())
 }

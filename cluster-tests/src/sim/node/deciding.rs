@@ -82,6 +82,7 @@ impl Running {
             Effect::Forward(ticket, to, proposal) => {
                 self.ask(hub, to.broker, Some(ticket), proposal, false);
             }
+            Effect::TooNew(index) => panic!("entry {index} is of another release"),
         }
     }
 
