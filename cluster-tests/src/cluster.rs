@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -187,6 +187,56 @@ impl Cluster {
     /// As [`Cluster::start`].
     #[must_use]
     pub fn launch(&self, node: u8, voters: &[u8]) -> NodeProcess {
+        let more = self.arguments(node, voters);
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let doors = [9092, 9192, 9292].map(|port| self.address(node, port));
+        let mut wrap = self.hosts.as_ref().map_or(Vec::new(), |h| h.wrap(node));
+        let behind = self.behind.get(usize::from(node) - 1);
+        wrap.extend(behind.into_iter().flatten().cloned());
+        NodeProcess::start_within(wrap, &self.data(node), doors, &more)
+    }
+
+    /// Starts a node that the others will not take in, waits until it says `until`, and ends it; what it said.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it does not say it within `patience`.
+    #[must_use]
+    pub fn turned_away(
+        &self,
+        (node, voters): (u8, &[u8]),
+        setting: &str,
+        until: &str,
+        patience: Duration,
+    ) -> String {
+        let log = self.dir.path().join(format!("turned-away-{node}"));
+        let file = std::fs::File::create(&log).expect("a file");
+        let mut child = Command::new(binary())
+            .args(["start", "--set", setting, "--data"])
+            .arg(self.data(node))
+            .args(["--kafka", "127.0.0.1:0", "--quic", "127.0.0.1:0"])
+            .args(["--http", "127.0.0.1:0"])
+            .args(self.arguments(node, voters))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("the binary runs");
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        let clock = Clock::machine();
+        let began = clock.now().monotonic;
+        while !said().contains(until) && clock.now().monotonic.since(began) < patience {
+            thread::sleep(Duration::from_millis(100));
+        }
+        child.kill().expect("it can be killed");
+        let _status = child.wait().expect("it has ended");
+        let said = said();
+        assert!(said.contains(until), "it did not say {until:?}: {said}");
+        said
+    }
+
+    /// What a node with these voters is started with, beside its data directory and its doors for clients.
+    fn arguments(&self, node: u8, voters: &[u8]) -> Vec<String> {
         let id = node.to_string();
         let certificates = self.authority().join(format!("node-{node}"));
         if !certificates.exists() {
@@ -202,14 +252,10 @@ impl Cluster {
             format!("cluster.rack=rack-{id}"),
         ];
         let peer = self.address(node, 9392).to_string();
-        let mut more = vec!["--peer", &peer];
-        let settings = settings.iter().chain(&self.settings);
-        settings.for_each(|s| more.extend(["--set", s]));
-        let doors = [9092, 9192, 9292].map(|port| self.address(node, port));
-        let mut wrap = self.hosts.as_ref().map_or(Vec::new(), |h| h.wrap(node));
-        let behind = self.behind.get(usize::from(node) - 1);
-        wrap.extend(behind.into_iter().flatten().cloned());
-        NodeProcess::start_within(wrap, &self.data(node), doors, &more)
+        let mut more = vec!["--peer".to_owned(), peer];
+        let settings = settings.into_iter().chain(self.settings.iter().cloned());
+        settings.for_each(|s| more.extend(["--set".to_owned(), s]));
+        more
     }
 
     /// Settings for a client that knows the nodes that are there.

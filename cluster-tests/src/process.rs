@@ -225,6 +225,17 @@ impl NodeProcess {
         drop(old);
     }
 
+    /// As [`NodeProcess::restart`], with more settings, each as `name=value`; the last one counts.
+    ///
+    /// # Panics
+    ///
+    /// As [`NodeProcess::start`].
+    pub fn restart_with(&mut self, settings: &[&str]) {
+        let more = settings.iter().flat_map(|s| ["--set", s]);
+        self.arguments.extend(more.map(str::to_owned));
+        self.restart();
+    }
+
     /// Sends the process a signal, by its name.
     ///
     /// # Panics

@@ -46,6 +46,8 @@ pub(super) struct Sender {
     in_flight: FuturesOrdered<BoxFuture<'static, Sent>>,
     /// Id and epoch, once they are known.
     producer: Option<(i64, i16)>,
+    /// Whether a batch under this id was acknowledged: whoever leads knows it then.
+    is_known: bool,
     next_sequence: i32,
     /// What failed and goes out again when the rest is back.
     failed: Vec<Numbered>,
@@ -72,6 +74,7 @@ impl Sender {
             queue: VecDeque::new(),
             in_flight: FuturesOrdered::new(),
             producer: None,
+            is_known: false,
             next_sequence: 0,
             failed: Vec::new(),
             gap: false,
@@ -155,24 +158,29 @@ impl Sender {
 
     /// Sends what may be sent now.
     async fn send_queued(&mut self) {
-        // Under a new id the numbers begin anew, once all that has old ones is back.
-        let begins_anew =
-            self.config.idempotent && self.producer.is_none() && !self.in_flight.is_empty();
-        while self.failed.is_empty()
-            && !begins_anew
-            && self.in_flight.len() < self.config.max_in_flight.clamp(1, 5)
-        {
+        while self.failed.is_empty() && self.in_flight.len() < self.most_in_flight() {
             if self.queue.is_empty() {
                 return;
             }
             self.expire();
-            if self.config.idempotent && self.producer.is_none() && !self.init().await {
+            // Under a new id the numbers begin anew, once all that has old ones is back.
+            let begins_anew = self.config.idempotent && self.producer.is_none();
+            if begins_anew && (!self.in_flight.is_empty() || !self.init().await) {
                 return;
             }
             let Some(numbered) = self.queue.pop_front() else {
                 return;
             };
             self.send(numbered).await;
+        }
+    }
+
+    /// A leader that does not know a producer takes any number as its first: until one batch is acknowledged there is
+    /// no second that could arrive before it.
+    fn most_in_flight(&self) -> usize {
+        match self.config.idempotent && !self.is_known {
+            true => 1,
+            false => self.config.max_in_flight.clamp(1, 5),
         }
     }
 
@@ -223,6 +231,7 @@ impl Sender {
                 producer_epoch,
             }) => {
                 self.producer = Some((producer_id, producer_epoch));
+                self.is_known = false;
                 return true;
             }
             Ok(inited) => Error::refused(inited.error),
@@ -291,6 +300,7 @@ impl Sender {
     async fn came_back(&mut self, (numbered, result): Sent) {
         let refused = match result {
             Ok(produced) if produced.error == ErrorCode::None => {
+                self.is_known = true;
                 deliver(numbered, &self.partition, &produced);
                 None
             }

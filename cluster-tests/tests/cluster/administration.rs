@@ -1,7 +1,10 @@
 //! What an operator does to a cluster under load.
 
+use std::time::Duration;
+
+use callboard_client::{Client, ClientConfig, Producer, ProducerConfig, Record};
 use callboard_cluster_tests::cluster::{Cluster, wait_until};
-use callboard_cluster_tests::load::Load;
+use callboard_cluster_tests::load::{Load, block_on};
 use serde_json::Value;
 
 use crate::{PATIENCE, check, create, pass, scene, turn};
@@ -154,4 +157,83 @@ fn a_coordinator_outlives_a_lack_of_replicas() {
     });
     let said = cluster.nodes[leader - 1].said();
     assert!(!said.contains("actor restarts"), "{said}");
+}
+
+/// Partitions are of very different sizes and one node has the large ones: one of them changes places with a small one.
+#[test]
+fn nodes_even_out_what_they_keep() {
+    let _turn = turn();
+    let settings = ["cluster.balance_bytes=1MiB", "topics.auto_create=false"];
+    let cluster = Cluster::start_with(3, &settings);
+    let create = ["topic", "create", "t", "--partitions", "6"];
+    let one = ["--replication-factor", "1"];
+    run(&cluster, 0, &[&create[..], &one].concat());
+    let leaders = || {
+        let told = cluster.topic(0, "t");
+        let partitions = told["partitions"].as_array().expect("a list").iter();
+        let leader = |p: &Value| p["leader"].as_u64().unwrap_or(0);
+        partitions.map(leader).collect::<Vec<u64>>()
+    };
+    let before = leaders();
+    let full = before[0];
+    let large: Vec<usize> = (0..6).filter(|n| before[*n] == full).collect();
+    assert_eq!(large.len(), 2, "{before:?}");
+    let line = [b"x".repeat(1000), b"\n".to_vec()].concat();
+    for n in 0..6 {
+        let lines = if large.contains(&n) { 6000 } else { 10 };
+        let partition = n.to_string();
+        let produce = ["produce", "t", "--partition", &partition];
+        drop(cluster.nodes[0].expect(&produce, &line.repeat(lines)));
+    }
+    let apart = |leaders: &Value| leaders[large[0]] != leaders[large[1]];
+    wait_until(PATIENCE, || Value::from(leaders()), apart);
+    let after = leaders();
+    let of = |node: u64| after.iter().filter(|l| **l == node).count();
+    assert_eq!([1, 2, 3].map(of), [2, 2, 2], "{before:?} {after:?}");
+    for n in large {
+        let partition = n.to_string();
+        let read = ["consume", "t", "--partition", &partition, "--max", "6000"];
+        assert_eq!(cluster.nodes[1].expect(&read, b""), line.repeat(6000));
+    }
+}
+
+/// A producer begins while its leader dies. A leader that does not know a producer takes any number as its first, so what
+/// comes second must not arrive before what comes first.
+#[test]
+fn producers_that_have_just_begun_do_not_notice_that_a_leader_dies() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3);
+    create(&cluster, 0, "t");
+    for round in 0..5 {
+        cluster.wait_in_sync(round % 3, "t", 3, PATIENCE);
+        let leader = cluster.leader(round % 3, "t");
+        let config = cluster.client();
+        let failed = std::thread::scope(|scope| {
+            let sending = scope.spawn(|| block_on(send(config)));
+            pass(500);
+            cluster.nodes[leader - 1].kill();
+            sending.join().expect("it ends")
+        });
+        assert_eq!(failed, Vec::<String>::new(), "round {round}");
+        cluster.nodes[leader - 1].restart();
+    }
+}
+
+/// What did not work of what new producers, one after the other, send for a while.
+async fn send(config: ClientConfig) -> Vec<String> {
+    let client = Client::connect(config).await.expect("connects");
+    let mut sent = Vec::new();
+    for _ in 0..30 {
+        let producer = Producer::new(&client, ProducerConfig::default());
+        for n in 0..25 {
+            let record = Record::to("t").partition(0).value(format!("{n}"));
+            sent.push(producer.enqueue(record).await.expect("queued"));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    let mut failed = Vec::new();
+    for delivery in sent {
+        failed.extend(delivery.await.err().map(|e| e.to_string()));
+    }
+    failed
 }

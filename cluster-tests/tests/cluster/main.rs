@@ -5,6 +5,7 @@ mod administration;
 mod linked;
 mod network;
 mod racks;
+mod upgrading;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,0 +1,98 @@
+//! Nodes of two releases in one cluster, and the step to what only the newer one knows. The older release is this one, held
+//! back to what that spoke; what a binary of it did stands in docs/TESTING.md.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use callboard_cluster_tests::cluster::Cluster;
+use callboard_cluster_tests::load::Load;
+use serde_json::{Value, json};
+
+use crate::{PATIENCE, check, create, pass, turn};
+
+const OLD: &str = "cluster.max_feature_level=3";
+const NEW: &str = "cluster.max_feature_level=0";
+
+fn features(cluster: &Cluster, at: usize) -> Value {
+    let out = cluster.nodes[at].expect(&["cluster", "features", "--json"], b"");
+    serde_json::from_slice(&out).expect("JSON")
+}
+
+fn spoken(told: &Value) -> Vec<Value> {
+    let nodes = told["nodes"].as_array().expect("a list").iter();
+    nodes.map(|n| n["speaks"].clone()).collect()
+}
+
+fn refused(cluster: &Cluster, at: usize, arguments: &[&str]) -> String {
+    let out = cluster.nodes[at].run(arguments, b"");
+    assert!(!out.status.success(), "{arguments:?}");
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+#[test]
+fn kip_584_nodes_are_upgraded_one_by_one_and_then_the_cluster() {
+    let _turn = turn();
+    let mut cluster = Cluster::start_with(3, &[OLD]);
+    create(&cluster, 0, "t");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let load = Load::start(cluster.client(), "t");
+    pass(500);
+    assert_eq!(features(&cluster, 0)["feature_level"], 3);
+    for at in 0..3 {
+        assert_eq!(cluster.nodes[at].terminate(), Some(0), "it stops in order");
+        cluster.nodes[at].restart_with(&[NEW]);
+        cluster.wait_in_sync(at, "t", 3, PATIENCE);
+        let told = features(&cluster, at);
+        assert_eq!(
+            told["feature_level"], 3,
+            "nobody has asked for more: {told}"
+        );
+        let newer = (0..3).map(|n| if n <= at { json!(4) } else { json!(3) });
+        assert_eq!(spoken(&told), newer.collect::<Vec<_>>(), "{told}");
+        if at == 0 {
+            let said = refused(&cluster, 0, &["cluster", "upgrade", "--level", "4"]);
+            assert!(
+                said.contains("do not speak feature level 4: 2, 3"),
+                "{said}"
+            );
+        }
+    }
+    // A node that is away could be of any release when it comes back.
+    cluster.nodes[2].kill();
+    pass(2000);
+    let said = refused(&cluster, 0, &["cluster", "upgrade"]);
+    assert!(said.contains("node 3 does not answer"), "{said}");
+    cluster.nodes[2].restart();
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    drop(cluster.nodes[1].expect(&["cluster", "upgrade", "--dry-run"], b""));
+    assert_eq!(features(&cluster, 0)["feature_level"], 3);
+    drop(cluster.nodes[1].expect(&["cluster", "upgrade"], b""));
+    assert_eq!(features(&cluster, 2)["feature_level"], 4);
+    let said = refused(&cluster, 0, &["cluster", "upgrade", "--level", "3"]);
+    assert!(said.contains("does not go back"), "{said}");
+    let said = refused(&cluster, 0, &["cluster", "upgrade", "--level", "5"]);
+    assert!(said.contains("speaks 4 at most"), "{said}");
+    // Who is held back from it says so and does not start, and nobody misses it.
+    assert_eq!(cluster.nodes[2].terminate(), Some(0), "it stops in order");
+    let started = catch_unwind(AssertUnwindSafe(|| cluster.nodes[2].restart_with(&[OLD])));
+    let said = started.expect_err("it does not start");
+    let said = said.downcast_ref::<String>().expect("what it said");
+    assert!(said.contains("the cluster is at feature level 4"), "{said}");
+    cluster.nodes[2].restart_with(&[NEW]);
+    cluster.wait_in_sync(2, "t", 3, PATIENCE);
+    check(load);
+}
+
+/// New clusters begin with all that their nodes know; a node that does not know it is told why it does not come in.
+#[test]
+fn a_node_of_an_older_release_is_not_let_in() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(1);
+    assert_eq!(features(&cluster, 0)["feature_level"], 4);
+    let (who, reason) = ((2, &[1][..]), "another node refuses this one");
+    let said = cluster.turned_away(who, OLD, reason, PATIENCE);
+    let why = "the cluster is at feature level 4: start a newer release";
+    assert!(said.contains(why), "{said}");
+    let newer = cluster.launch(2, &[1]);
+    cluster.nodes.push(newer);
+    assert_eq!(spoken(&features(&cluster, 1)), [4, 4]);
+}
