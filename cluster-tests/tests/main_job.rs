@@ -390,3 +390,24 @@ fn health_and_metrics_are_shown() {
     }
     assert!(node.get("/../etc/passwd").starts_with("HTTP/1.1 404"));
 }
+
+/// Whoever starts a node has a low limit of open files more often than not: 256 here, and 400 connections and 30 logs.
+#[test]
+fn a_low_limit_of_open_files_is_raised() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lower = ["sh", "-c", "ulimit -Sn 256; exec \"$@\"", "sh"];
+    let wrap = lower.map(str::to_owned).to_vec();
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let node = NodeProcess::start_within(wrap, dir.path(), [any; 3], &[]);
+    let connect = |_| std::net::TcpStream::connect(node.kafka).expect("connects");
+    let connections: Vec<_> = (0..400).map(connect).collect();
+    drop(node.expect(&["topic", "create", "t", "--partitions", "30"], b""));
+    let line = format!("{}\n", "x".repeat(1000)).into_bytes();
+    for partition in 0..30 {
+        let partition = partition.to_string();
+        let produce = ["produce", "t", "--partition", &partition];
+        drop(node.expect(&produce, &line));
+    }
+    assert_eq!(node.expect(&["consume", "t"], b""), line.repeat(30));
+    drop(connections);
+}

@@ -1,9 +1,11 @@
 //! Who may do what: one authorizer for all doors.
 
-use callboard_common::TopicName;
+use callboard_common::kafka::Text;
 pub use callboard_common::protocol::security::Operation;
 use callboard_common::protocol::security::{CLUSTER_NAME, ResourceKind};
+use callboard_common::{BrokerId, TopicName};
 
+use super::{Api, Caller};
 use crate::security::Principal;
 use crate::security::acls::Question;
 use crate::security::image::SecurityImage;
@@ -22,6 +24,39 @@ pub enum Resource<'a> {
 }
 
 impl<'a> Resource<'a> {
+    /// What can be done to something of this kind, as Kafka tells it (`AclEntry.supportedOperations`).
+    fn operations(self) -> &'static [Operation] {
+        match self {
+            Self::Topic(_) => &[
+                Operation::Read,
+                Operation::Write,
+                Operation::Create,
+                Operation::Describe,
+                Operation::Delete,
+                Operation::Alter,
+                Operation::DescribeConfigs,
+                Operation::AlterConfigs,
+            ],
+            Self::Group(_) => &[
+                Operation::Read,
+                Operation::Describe,
+                Operation::Delete,
+                Operation::DescribeConfigs,
+                Operation::AlterConfigs,
+            ],
+            Self::Cluster => &[
+                Operation::Create,
+                Operation::ClusterAction,
+                Operation::DescribeConfigs,
+                Operation::AlterConfigs,
+                Operation::IdempotentWrite,
+                Operation::Alter,
+                Operation::Describe,
+            ],
+            Self::TransactionalId(_) => &[Operation::Describe, Operation::Write],
+        }
+    }
+
     fn parts(self) -> (ResourceKind, &'a str) {
         match self {
             Self::Topic(topic) => (ResourceKind::Topic, topic.as_str()),
@@ -86,6 +121,19 @@ impl Authorizer {
         self.is_unbound(principal) || image.acls.allow(&question, name)
     }
 
+    /// All that `principal` may do to a resource: a bit for each of Kafka's numbers of operations (KIP-430).
+    #[must_use]
+    pub fn rights(
+        &self,
+        image: &SecurityImage,
+        who: (&Principal, &str),
+        resource: Resource<'_>,
+    ) -> i32 {
+        let operations = resource.operations().iter();
+        let may = operations.filter(|o| self.allows(image, who, **o, resource));
+        may.fold(0, |bits, operation| bits | 1 << operation.number())
+    }
+
     /// Whether `principal` may do `operation` to at least one resource of a kind.
     #[must_use]
     pub fn allows_any(
@@ -105,6 +153,37 @@ impl Authorizer {
     }
 }
 
+impl Api {
+    pub(super) fn allows_any(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        resource: ResourceKind,
+    ) -> bool {
+        let image = self.0.published.image.load();
+        let who = (&caller.principal, caller.address());
+        let authorizer = &self.0.config.authorizer;
+        authorizer.allows_any(&image.security, who, operation, resource)
+    }
+
+    /// All that somebody at an address, as Kafka writes it, may do to a resource; see [`Authorizer::rights`].
+    #[must_use]
+    pub fn rights(&self, who: &Principal, host: &str, resource: Resource<'_>) -> i32 {
+        let image = self.0.published.image.load();
+        let authorizer = &self.0.config.authorizer;
+        let host = host.strip_prefix('/').unwrap_or(host);
+        authorizer.rights(&image.security, (who, host), resource)
+    }
+
+    /// Where a node stands.
+    #[must_use]
+    pub fn rack(&self, broker: BrokerId) -> Option<Text> {
+        let image = self.0.published.image.load();
+        let rack = image.brokers.get(&broker)?.rack.as_deref();
+        rack.map(Text::from)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +199,24 @@ mod tests {
         assert!(allows(Operation::Read) && allows(Operation::DescribeConfigs));
         let changes = [Operation::Write, Operation::Alter, Operation::AlterConfigs];
         assert!(changes.iter().all(|operation| !allows(*operation)));
+    }
+
+    #[test]
+    fn rights_are_bits_of_kafkas_numbers() {
+        let (image, nobody) = (SecurityImage::default(), Principal::Anonymous);
+        let topic = TopicName::new("t").expect("valid");
+        let rights = |enabled: bool, resource: Resource<'_>| {
+            let authorizer = Authorizer::new(enabled, Vec::new());
+            authorizer.rights(&image, (&nobody, "h"), resource)
+        };
+        // Numbers 3 to 8, 10 and 11.
+        assert_eq!(rights(false, Resource::Topic(&topic)), 0b1101_1111_1000);
+        assert_eq!(rights(false, Resource::Group("g")), 0b1101_0100_1000);
+        assert_eq!(rights(false, Resource::Cluster), 0b1_1111_1010_0000);
+        assert_eq!(rights(true, Resource::Topic(&topic)), 0);
+        // Nobody writes what the broker owns.
+        let offsets = TopicName::consumer_offsets();
+        assert_eq!(rights(false, Resource::Topic(&offsets)), 0b0101_0000_1000);
     }
 
     #[test]

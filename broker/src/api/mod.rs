@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use actix::Addr;
 use callboard_common::kafka::Text;
-use callboard_common::protocol::security::ResourceKind;
 use callboard_common::protocol::{Request, Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode, LeaderEpoch, TopicName, TopicPartition, Uuid};
 use futures::FutureExt;
@@ -439,13 +438,6 @@ impl Api {
         let who = (&caller.principal, caller.address());
         let authorizer = &self.0.config.authorizer;
         authorizer.allows(&image.security, who, operation, resource)
-    }
-
-    fn allows_any(&self, caller: &Caller, operation: Operation, resource: ResourceKind) -> bool {
-        let image = self.0.published.image.load();
-        let who = (&caller.principal, caller.address());
-        let authorizer = &self.0.config.authorizer;
-        authorizer.allows_any(&image.security, who, operation, resource)
     }
 
     /// Whether somebody who is not a caller of requests may do something to the cluster.

@@ -10,10 +10,14 @@ use callboard_client::Profile;
 use callboard_common::config::load;
 use callboard_common::{logging, transport::tls::TlsError};
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slog::warn;
 
 use super::output::{self, Failure};
 use super::told_to_stop;
+
+/// Files beside connections and those that are kept open: logs that are written, sockets, pipes.
+const FILES_BESIDE: usize = 1000;
 
 /// Run a node.
 #[derive(Debug, Args)]
@@ -147,10 +151,29 @@ pub(crate) fn run(start: &Start) -> Result<(), Failure> {
     if !config.security.authenticate {
         warn_about_open_doors(&config, &logger);
     }
+    raise_open_files(&config, &logger);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(serve(config, logger))
+}
+
+/// Log files and connections are many: a process may open as many files as its hard limit says, if it asks for them.
+fn raise_open_files(config: &BrokerConfig, logger: &slog::Logger) {
+    let before = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: before.maximum,
+        ..before
+    };
+    let open = match setrlimit(Resource::Nofile, most) {
+        Ok(()) => before.maximum,
+        Err(_) => before.current,
+    };
+    let wanted = config.limits.connections + config.node.open_files + FILES_BESIDE;
+    if open.is_some_and(|open| open < wanted as u64) {
+        warn!(logger, "the process may open fewer files than its settings ask for: raise its limit (ulimit -n, LimitNOFILE)";
+            "open_files_max" => open, "wanted" => wanted);
+    }
 }
 
 /// Without authentication a door beyond loopback is open to everybody who reaches it.

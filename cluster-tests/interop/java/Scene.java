@@ -83,6 +83,10 @@ public class Scene {
             List.of("86400000", "1048576", ConfigEntry.ConfigSource.DEFAULT_CONFIG, ConfigEntry.ConfigType.LONG, false));
         same("partitions", admin.describeTopics(List.of(GROUPS)).allTopicNames().get().get(GROUPS).partitions().size(), PARTITIONS);
         same("nodes", admin.describeCluster().nodes().get().size(), 1);
+        same("rights on a topic", admin.describeTopics(List.of(GROUPS), new DescribeTopicsOptions().includeAuthorizedOperations(true))
+            .allTopicNames().get().get(GROUPS).authorizedOperations().size(), 8);
+        same("rights on the cluster", admin.describeCluster(new DescribeClusterOptions().includeAuthorizedOperations(true))
+            .authorizedOperations().get().size(), 7);
         step("admin");
 
         String[] codecs = {"none", "gzip", "snappy", "lz4", "zstd"};

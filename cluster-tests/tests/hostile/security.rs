@@ -226,6 +226,31 @@ fn row_34_users_cannot_be_told_from_nobody() {
     assert!((0.8..1.25).contains(&ratio), "{there:?} {nobody:?}");
 }
 
+/// KIP-430: ann may see the only topic that she sees, the administrator may do all, and who does not ask is told nothing.
+fn rights_are_told_who_asks_for_them(ann: &mut Raw, admin: &mut Raw) {
+    let ask = |connection: &mut Raw, asks: bool| -> (i32, i32) {
+        let request = m::MetadataRequest {
+            topics: None,
+            include_topic_authorized_operations: asks,
+            include_cluster_authorized_operations: asks,
+            ..Default::default()
+        };
+        let told: m::MetadataResponse = connection.ask(&request, 9);
+        let mut topics = told.topics.iter().filter(|t| !t.is_internal);
+        let topic = topics.next().expect("one is seen");
+        let rights = topic.topic_authorized_operations;
+        (rights, told.cluster_authorized_operations)
+    };
+    let bit = |operation: Operation| 1 << operation.number();
+    let (topic, cluster) = ask(ann, true);
+    assert_eq!(topic, bit(Operation::Describe), "writing is denied");
+    assert_eq!(cluster, 0);
+    assert_eq!(ask(ann, false), (i32::MIN, i32::MIN));
+    let (topic, cluster) = ask(admin, true);
+    let (all, of_cluster) = (0b1101_1111_1000, 0b1_1111_1010_0000);
+    assert_eq!((topic, cluster), (all, of_cluster));
+}
+
 /// Everything that a user without rules tries, over the QUIC door.
 async fn everything(client: &Client) -> Vec<(&'static str, Option<ErrorCode>)> {
     let admin: Admin = client.admin();
@@ -450,6 +475,7 @@ fn row_35_what_no_rule_allows_is_refused_on_every_door() {
         9,
     );
     assert_eq!(listed.topics.len(), 1, "what may be written may be seen");
+    rights_are_told_who_asks_for_them(&mut ann, &mut admin(&scene));
     let cluster = ErrorCode::ClusterAuthorizationFailed.number();
     let users: m::DescribeUserScramCredentialsResponse =
         ann.ask(&m::DescribeUserScramCredentialsRequest::default(), 0);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use callboard_common::kafka::header::{RequestHeader, encode_response};
 use callboard_common::kafka::{ApiKey, DecodeError, Decoder, Encoder, Text};
-use callboard_common::protocol::Request;
+use callboard_common::protocol::{Request, TopicRef};
 use callboard_common::time::Clock;
-use callboard_common::{ErrorCode, Monotonic};
+use callboard_common::{BrokerId, ErrorCode, Monotonic};
 use futures::channel::mpsc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -19,12 +19,13 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Connection;
 use super::authentication::{Authentication, Reply};
-use super::convert::{self, Answering, Converted};
+use super::convert::{self, Answering, Converted, Known};
 use super::fetch_session::FetchSessions;
-use crate::api::{Became, Caller};
+use crate::api::{Api, Became, Caller, Door, LeaderHint, Resource};
 use crate::metrics::RequestLabels;
 use crate::net::admission::Limits;
 use crate::net::throttle::{Mute, Used};
+use crate::security::Principal;
 use crate::supervision::Permit;
 
 /// So much of a request is read before it takes credits: what an idle or slow connection costs at most.
@@ -418,15 +419,20 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             received,
         );
         let (throttle, mute) = (self.connection.throttle.clone(), self.mute.clone());
-        let (api, door) = (self.connection.api.clone(), caller.door);
+        let api = self.connection.api.clone();
+        let asker = Asker {
+            api: api.clone(),
+            door: caller.door,
+            principal: caller.principal.clone(),
+            host: caller.host.clone(),
+        };
         let serving = api.start(caller, request);
         let begin_took = clock.now().monotonic.since(began);
         async move {
             let response = serving.await;
             let encoding = clock.now().monotonic;
             // A client that will not be answered is told by closing: there is no other way.
-            let leaders = |topic: &_, partition| api.leader_hint(door, topic, partition);
-            let mut message = convert::response(at.version, answering, response, &leaders)
+            let mut message = convert::response(at.version, answering, response, &asker)
                 .map_err(Closed::RefusedSilently)?;
             let mut chunks = message.as_ref().map(|m| at.frame(m)).transpose()?;
             let sent: usize = chunks.iter().flatten().map(Bytes::len).sum();
@@ -451,6 +457,28 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Ok((chunks, permit))
         }
         .boxed()
+    }
+}
+
+/// Who asked, and of whom.
+struct Asker {
+    api: Api,
+    door: Door,
+    principal: Principal,
+    host: Text,
+}
+
+impl Known for Asker {
+    fn leader(&self, topic: &TopicRef, partition: i32) -> Option<LeaderHint> {
+        self.api.leader_hint(self.door, topic, partition)
+    }
+
+    fn rack(&self, broker: BrokerId) -> Option<Text> {
+        self.api.rack(broker)
+    }
+
+    fn rights(&self, resource: Resource<'_>) -> i32 {
+        self.api.rights(&self.principal, &self.host, resource)
     }
 }
 

@@ -15,7 +15,10 @@ use callboard_common::protocol::metadata::{
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode};
 
+use super::known::{Known, NOT_ASKED};
+use super::topics::topic_rights;
 use super::{Answering, Converted, Message, expect};
+use crate::api::Resource;
 
 /// Kafka's numbers of what is asked for: brokers, not controllers.
 const BROKERS: i8 = 1;
@@ -26,6 +29,7 @@ pub(super) fn describe(request: DescribeClusterRequest) -> Converted {
     let (topics, auto_create) = (Some(Vec::new()), false);
     let answering = Answering::DescribeCluster {
         endpoint_type: request.endpoint_type,
+        rights: request.include_cluster_authorized_operations,
     };
     Converted::Request(
         Metadata {
@@ -37,7 +41,12 @@ pub(super) fn describe(request: DescribeClusterRequest) -> Converted {
     )
 }
 
-pub(super) fn described(response: Response, endpoint_type: i8) -> Message {
+pub(super) fn described(
+    response: Response,
+    endpoint_type: i8,
+    rights: bool,
+    known: &dyn Known,
+) -> Message {
     let refuse = |error: ErrorCode| {
         Box::new(DescribeClusterResponse {
             error_code: error.number(),
@@ -57,13 +66,19 @@ pub(super) fn described(response: Response, endpoint_type: i8) -> Message {
         broker_id: b.id.0,
         host: b.host,
         port: b.port.into(),
+        rack: known.rack(b.id),
         ..Default::default()
+    };
+    let cluster_authorized_operations = match rights {
+        true => known.rights(Resource::Cluster),
+        false => NOT_ASKED,
     };
     Box::new(DescribeClusterResponse {
         cluster_id: answer.cluster_id,
         controller_id: answer.controller.0,
         brokers: answer.brokers.into_iter().map(broker).collect(),
         endpoint_type,
+        cluster_authorized_operations,
         ..Default::default()
     })
 }
@@ -101,13 +116,17 @@ pub(super) fn topic_partitions(request: DescribeTopicPartitionsRequest) -> Conve
     Converted::Request(metadata.into(), Answering::DescribeTopicPartitions(page))
 }
 
-pub(super) fn topic_partitions_page(response: Response, page: Page) -> Message {
+pub(super) fn topic_partitions_page(response: Response, page: Page, known: &dyn Known) -> Message {
     let topics = expect::<MetadataAnswer>(response).map_or_else(|_| Vec::new(), |a| a.topics);
-    Box::new(page_of(topics, &page))
+    Box::new(page_of(topics, &page, known))
 }
 
 /// The topics, sorted by name, from the page's begin on, and where the next page begins.
-fn page_of(topics: Vec<TopicMetadata>, page: &Page) -> DescribeTopicPartitionsResponse {
+fn page_of(
+    topics: Vec<TopicMetadata>,
+    page: &Page,
+    known: &dyn Known,
+) -> DescribeTopicPartitionsResponse {
     let mut left = page.limit;
     let mut out = DescribeTopicPartitionsResponse::default();
     for topic in topics {
@@ -130,7 +149,9 @@ fn page_of(topics: Vec<TopicMetadata>, page: &Page) -> DescribeTopicPartitionsRe
             out.next_cursor = cursor(first);
             break;
         }
-        let (shown, next) = shown(topic, first, left);
+        let rights = topic_rights(&topic, true, known);
+        let (mut shown, next) = shown(topic, first, left);
+        shown.topic_authorized_operations = rights;
         left -= shown.partitions.len();
         out.topics.push(shown);
         if let Some(next) = next {
@@ -180,6 +201,23 @@ mod tests {
     use super::*;
     use callboard_common::{LeaderEpoch, Uuid};
 
+    /// Who may do nothing, where nobody knows anything.
+    struct Nobody;
+
+    impl Known for Nobody {
+        fn leader(&self, _: &TopicRef, _: i32) -> Option<crate::api::LeaderHint> {
+            None
+        }
+
+        fn rack(&self, _: BrokerId) -> Option<Text> {
+            None
+        }
+
+        fn rights(&self, _: Resource<'_>) -> i32 {
+            0
+        }
+    }
+
     fn topic(name: &'static str, partitions: i32) -> TopicMetadata {
         let partition = |partition| PartitionMetadata {
             partition,
@@ -213,6 +251,7 @@ mod tests {
                         from,
                         named: false,
                     },
+                    &Nobody,
                 );
                 let of_topic = |t: &DescribeTopicPartitionsResponseTopic| {
                     let name = t.name.clone().unwrap_or_default();

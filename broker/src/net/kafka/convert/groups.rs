@@ -24,7 +24,9 @@ use callboard_common::protocol::groups::{
     ListedGroups, MemberDescription, SyncGroup, SyncedGroup,
 };
 
+use super::known::{Known, NOT_ASKED};
 use super::{Answering, Converted, Message, expect};
+use crate::api::Resource;
 
 /// From here on new members are first given an id (KIP-394).
 const MEMBER_ID_REQUIRED_FROM_VERSION: i16 = 4;
@@ -288,13 +290,19 @@ pub(super) fn describe(request: DescribeGroupsRequest) -> Converted {
     let describe = DescribeGroups {
         groups: request.groups,
     };
-    Converted::Request(describe.into(), Answering::DescribeGroups)
+    let rights = request.include_authorized_operations;
+    Converted::Request(describe.into(), Answering::DescribeGroups { rights })
 }
 
 /// From here on a group that is not there is an error (KIP-1043).
 const NOT_FOUND_FROM_VERSION: i16 = 6;
 
-pub(super) fn described(response: Response, version: i16) -> Message {
+pub(super) fn described(
+    response: Response,
+    version: i16,
+    rights: bool,
+    known: &dyn Known,
+) -> Message {
     let groups = expect::<DescribedGroups>(response).map_or_else(|_| Vec::new(), |d| d.groups);
     let member = |m: MemberDescription| DescribedGroupMember {
         member_id: m.member,
@@ -312,7 +320,12 @@ pub(super) fn described(response: Response, version: i16) -> Message {
         } else {
             g.error
         };
+        let authorized_operations = match rights && error == ErrorCode::None {
+            true => known.rights(Resource::Group(&g.group)),
+            false => NOT_ASKED,
+        };
         DescribedGroup {
+            authorized_operations,
             error_code: error.number(),
             error_message: missing.then(|| format!("Group {} not found.", g.group).into()),
             group_id: g.group,
@@ -320,7 +333,6 @@ pub(super) fn described(response: Response, version: i16) -> Message {
             protocol_type: g.protocol_type,
             protocol_data: g.protocol,
             members: g.members.into_iter().map(member).collect(),
-            ..Default::default()
         }
     };
     Box::new(DescribeGroupsResponse {

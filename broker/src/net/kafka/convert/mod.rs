@@ -7,6 +7,7 @@ mod configs;
 mod data;
 mod groups;
 mod hints;
+mod known;
 mod moves;
 mod offsets;
 mod security;
@@ -25,6 +26,7 @@ use callboard_common::{ErrorCode, LeaderEpoch, Uuid};
 use parking_lot::Mutex;
 
 use self::hints::FindLeader;
+pub(super) use self::known::Known;
 use super::fetch_session::{FetchSessions, Kind};
 
 /// A message that can be written in a version.
@@ -74,7 +76,7 @@ pub(super) enum Answering {
         sessions: Arc<Mutex<FetchSessions>>,
     },
     ListOffsets,
-    Metadata,
+    Metadata(topics::Rights),
     CommitOffsets,
     FetchOffsets,
     FindCoordinators,
@@ -89,13 +91,16 @@ pub(super) enum Answering {
     DeleteRecords(Vec<(Text, Vec<i32>)>),
     DescribeCluster {
         endpoint_type: i8,
+        rights: bool,
     },
     DescribeTopicPartitions(cluster::Page),
     DescribeConfigs,
     AlterConfigs,
     IncrementalAlterConfigs,
     ListGroups(groups::ListFilter),
-    DescribeGroups,
+    DescribeGroups {
+        rights: bool,
+    },
     DeleteGroups,
     DeleteOffsets,
     EpochEnds,
@@ -231,8 +236,9 @@ pub(super) fn response(
     version: i16,
     answering: Answering,
     response: Response,
-    leaders: FindLeader<'_>,
+    known: &dyn Known,
 ) -> Result<Option<Message>, ErrorCode> {
+    let leaders: FindLeader<'_> = &|topic, partition| known.leader(topic, partition);
     Ok(Some(match answering {
         Answering::Produce { acks_none: true } => {
             return data::produced_silently(response).map(|()| None);
@@ -240,7 +246,7 @@ pub(super) fn response(
         Answering::Produce { acks_none: false } => data::produced(response, leaders),
         Answering::Fetch { kind, sessions } => data::fetched(response, kind, &sessions, leaders),
         Answering::ListOffsets => data::listed_offsets(response, version),
-        Answering::Metadata => topics::described(response, version),
+        Answering::Metadata(rights) => topics::described(response, version, rights, known),
         Answering::CommitOffsets => offsets::committed(response),
         Answering::FetchOffsets => offsets::fetched(response, version),
         Answering::FindCoordinators => groups::found(response, version),
@@ -253,13 +259,18 @@ pub(super) fn response(
         Answering::InitProducer => data::inited_producer(response),
         Answering::CreatePartitions => topics::created_partitions(response),
         Answering::DeleteRecords(asked) => topics::deleted_records(response, asked),
-        Answering::DescribeCluster { endpoint_type } => cluster::described(response, endpoint_type),
-        Answering::DescribeTopicPartitions(page) => cluster::topic_partitions_page(response, page),
+        Answering::DescribeCluster {
+            endpoint_type,
+            rights,
+        } => cluster::described(response, endpoint_type, rights, known),
+        Answering::DescribeTopicPartitions(page) => {
+            cluster::topic_partitions_page(response, page, known)
+        }
         Answering::DescribeConfigs => configs::described(response),
         Answering::AlterConfigs => configs::altered(response),
         Answering::IncrementalAlterConfigs => configs::altered_incrementally(response),
         Answering::ListGroups(filter) => groups::listed(response, &filter),
-        Answering::DescribeGroups => groups::described(response, version),
+        Answering::DescribeGroups { rights } => groups::described(response, version, rights, known),
         Answering::DeleteGroups => groups::deleted(response),
         Answering::DeleteOffsets => offsets::deleted(response),
         Answering::EpochEnds => offsets::epoch_ends_answer(response),

@@ -25,9 +25,11 @@ use callboard_common::protocol::topics::{
     DeleteTopics, DeletedRecords, DeletedTopic, DeletedTopics, NewTopic,
 };
 use callboard_common::protocol::{Response, TopicRef};
-use callboard_common::{BrokerId, ErrorCode};
+use callboard_common::{BrokerId, ErrorCode, TopicName};
 
+use super::known::{Known, NOT_ASKED};
 use super::{Answering, Converted, Message, expect};
+use crate::api::Resource;
 
 /// Kafka's numbers of where a config comes from.
 const DYNAMIC_TOPIC_CONFIG: i8 = 1;
@@ -50,10 +52,34 @@ pub(super) fn metadata(request: MetadataRequest, version: i16) -> Converted {
         topics,
         auto_create: request.allow_auto_topic_creation,
     };
-    Converted::Request(metadata.into(), Answering::Metadata)
+    let rights = Rights {
+        cluster: request.include_cluster_authorized_operations,
+        topics: request.include_topic_authorized_operations,
+    };
+    Converted::Request(metadata.into(), Answering::Metadata(rights))
 }
 
-pub(super) fn described(response: Response, version: i16) -> Message {
+/// Of what the client wants to know what it may do (KIP-430).
+#[derive(Clone, Copy, Debug)]
+pub(in crate::net::kafka) struct Rights {
+    cluster: bool,
+    topics: bool,
+}
+
+/// What the client may do to a topic, if it wants to know and there is one.
+pub(super) fn topic_rights(topic: &TopicMetadata, asked: bool, known: &dyn Known) -> i32 {
+    let is_there = asked && topic.error == ErrorCode::None;
+    let name = topic.name.as_deref().filter(|_| is_there);
+    let name = name.and_then(|name| TopicName::new(name).ok());
+    name.map_or(NOT_ASKED, |name| known.rights(Resource::Topic(&name)))
+}
+
+pub(super) fn described(
+    response: Response,
+    version: i16,
+    rights: Rights,
+    known: &dyn Known,
+) -> Message {
     let answer = match expect::<MetadataAnswer>(response) {
         Ok(answer) => answer,
         Err(error) => {
@@ -74,21 +100,26 @@ pub(super) fn described(response: Response, version: i16) -> Message {
         offline_replicas: Vec::new(),
     };
     let topic = |t: TopicMetadata| MetadataResponseTopic {
+        topic_authorized_operations: topic_rights(&t, rights.topics, known),
         error_code: t.error.number(),
         // A topic asked for by an id that is not known has no name; before version 12 there is no null.
         name: t.name.or_else(|| (version < 12).then(Default::default)),
         topic_id: t.id,
         is_internal: t.is_internal,
         partitions: t.partitions.iter().map(partition).collect(),
-        ..Default::default()
     };
     let broker = |b: callboard_common::protocol::metadata::BrokerAddress| MetadataResponseBroker {
         node_id: b.id.0,
         host: b.host,
         port: b.port.into(),
-        rack: None,
+        rack: known.rack(b.id),
+    };
+    let cluster_authorized_operations = match rights.cluster {
+        true => known.rights(Resource::Cluster),
+        false => NOT_ASKED,
     };
     Box::new(MetadataResponse {
+        cluster_authorized_operations,
         brokers: answer.brokers.into_iter().map(broker).collect(),
         cluster_id: Some(answer.cluster_id),
         controller_id: answer.controller.0,
