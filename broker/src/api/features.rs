@@ -11,6 +11,30 @@ use crate::controller::Refusal;
 use crate::controller::survey::{self, Features};
 use crate::supervision;
 
+/// The feature level as one node knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct FeatureLevels {
+    /// The highest that the node speaks.
+    pub newest: FeatureLevel,
+    /// The one that the cluster is at.
+    pub now: FeatureLevel,
+    /// As of this entry of the metadata.
+    pub as_of: i64,
+}
+
+impl Api {
+    /// The feature level.
+    #[must_use]
+    pub fn feature_levels(&self) -> FeatureLevels {
+        let image = self.0.published.image.load();
+        FeatureLevels {
+            newest: self.0.config.newest_level,
+            now: image.level.0,
+            as_of: i64::try_from(image.applied).unwrap_or(i64::MAX),
+        }
+    }
+}
+
 async fn survey(api: &Api) -> Result<Features, Refused> {
     let (reply, told) = oneshot::channel();
     supervision::tell(&api.0.controller, survey::DescribeFeatures { reply });

@@ -20,6 +20,7 @@ mod security;
 mod topics;
 
 pub use access::{Authorizer, Operation, Resource};
+pub use features::FeatureLevels;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,7 +31,9 @@ use std::time::Duration;
 use actix::Addr;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::{Request, Response, TopicRef};
-use callboard_common::{BrokerId, ErrorCode, LeaderEpoch, TopicName, TopicPartition, Uuid};
+use callboard_common::{
+    BrokerId, ErrorCode, FeatureLevel, LeaderEpoch, TopicName, TopicPartition, Uuid,
+};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
 use parking_lot::Mutex;
@@ -190,6 +193,8 @@ pub struct ApiConfig {
     pub fetch_max_wait: Duration,
     /// Whether readers may be sent to a follower in their rack.
     pub follower_fetch: bool,
+    /// The highest feature level that the node speaks.
+    pub newest_level: FeatureLevel,
     /// Settings of topics that choose nothing else.
     pub topic_defaults: TopicConfig,
     /// The node's settings by Kafka's names.

@@ -342,6 +342,7 @@ impl BrokerConfig {
             fetch_max_bytes: ranged("limits.fetch_max", l.fetch_max.0, 1024, i32::MAX as u64)?,
             fetch_max_wait: l.fetch_max_wait.0,
             follower_fetch: self.cluster.follower_fetch,
+            newest_level: self.cluster.newest_level(),
             fetch_in_flight_max_bytes: ranged(
                 "limits.in_flight_max",
                 l.in_flight_max.0,

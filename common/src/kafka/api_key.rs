@@ -97,6 +97,7 @@ api_keys! {
     DescribeUserScramCredentials DescribeUserScramCredentialsRequest 0, None;
     AlterUserScramCredentials AlterUserScramCredentialsRequest 0, None;
     DescribeQuorum DescribeQuorumRequest 2, None;
+    UpdateFeatures UpdateFeaturesRequest 2, None;
     DescribeCluster DescribeClusterRequest 2, None;
     UnregisterBroker UnregisterBrokerRequest 0, None;
     DescribeTopicPartitions DescribeTopicPartitionsRequest 0, None;

@@ -89,6 +89,7 @@ fn requests_and_responses() -> Vec<(&'static str, Ours, Theirs, i16)> {
         AlterPartitionReassignmentsRequest 1; AlterPartitionReassignmentsResponse 1;
         ListPartitionReassignmentsRequest 0; ListPartitionReassignmentsResponse 0;
         DescribeQuorumRequest 2; DescribeQuorumResponse 2;
+        UpdateFeaturesRequest 2; UpdateFeaturesResponse 2;
         DescribeLogDirsRequest 4; DescribeLogDirsResponse 4;
         UnregisterBrokerRequest 0; UnregisterBrokerResponse 0;
         DescribeTopicPartitionsRequest 0; DescribeTopicPartitionsResponse 0;

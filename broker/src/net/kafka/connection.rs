@@ -346,7 +346,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                         version: 0,
                         correlation_id,
                     };
-                    let answer = convert::api_versions(ErrorCode::UnsupportedVersion);
+                    let levels = self.connection.api.feature_levels();
+                    let answer = convert::api_versions(ErrorCode::UnsupportedVersion, levels);
                     Ok(Begun::Serving(at.ready(&answer)))
                 }
                 false => Err(Closed::Unsupported { api_key, version }),
@@ -387,7 +388,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.software = software;
                 debug!(self.connection.logger, "client"; "peer" => %self.connection.peer,
                     "software" => logged(&self.software), "client_id" => logged(&caller.client_id));
-                Begun::Serving(at.ready(&convert::api_versions(ErrorCode::None)))
+                let levels = self.connection.api.feature_levels();
+                Begun::Serving(at.ready(&convert::api_versions(ErrorCode::None, levels)))
             }
         })
     }

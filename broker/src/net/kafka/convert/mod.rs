@@ -5,6 +5,7 @@
 mod cluster;
 mod configs;
 mod data;
+mod features;
 mod groups;
 mod hints;
 mod known;
@@ -17,7 +18,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use callboard_common::kafka::messages as m;
-use callboard_common::kafka::messages::api_versions_response::ApiVersion;
 use callboard_common::kafka::{
     ApiKey, Codec, DecodeError, EncodeError, Encoder, Message as _, Text,
 };
@@ -25,6 +25,7 @@ use callboard_common::protocol::{Request, Response, TopicRef};
 use callboard_common::{ErrorCode, LeaderEpoch, Uuid};
 use parking_lot::Mutex;
 
+pub(super) use self::features::api_versions;
 use self::hints::FindLeader;
 pub(super) use self::known::Known;
 use super::fetch_session::{FetchSessions, Kind};
@@ -120,6 +121,7 @@ pub(super) enum Answering {
     DescribeQuorum(Vec<(Text, Vec<i32>)>),
     DescribeLogs,
     UnregisterBroker,
+    UpdateFeatures,
 }
 
 /// Decodes a request and converts it.
@@ -227,6 +229,7 @@ fn administration(key: ApiKey, version: i16, body: Bytes) -> Result<Converted, D
         ApiKey::DescribeQuorum => of(moves::quorum, body, version),
         ApiKey::DescribeLogDirs => of(moves::logs, body, version),
         ApiKey::UnregisterBroker => of(moves::unregister, body, version),
+        ApiKey::UpdateFeatures => of(|r| features::update(r, version), body, version),
         _ => unreachable!("converted by `request`"),
     }
 }
@@ -287,24 +290,8 @@ pub(super) fn response(
         Answering::DescribeQuorum(asked) => moves::described_quorum(response, asked),
         Answering::DescribeLogs => moves::described_logs(response),
         Answering::UnregisterBroker => moves::unregistered(response),
+        Answering::UpdateFeatures => features::updated(response, version),
     }))
-}
-
-/// What is served, in ranges without holes.
-pub(super) fn api_versions(error: ErrorCode) -> Message {
-    let range = |key: &ApiKey| {
-        let (min_version, max_version) = key.advertised();
-        ApiVersion {
-            api_key: key.number(),
-            min_version,
-            max_version,
-        }
-    };
-    Box::new(m::ApiVersionsResponse {
-        error_code: error.number(),
-        api_keys: ApiKey::ALL.iter().map(range).collect(),
-        ..Default::default()
-    })
 }
 
 /// The topic of a message that names it or, in later versions, gives its id.
