@@ -141,7 +141,9 @@ impl Cluster {
         cluster
     }
 
-    fn authority(&self) -> PathBuf {
+    /// The directory of the cluster's certificate authority.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
         self.dir.path().join("authority")
     }
 
@@ -187,7 +189,9 @@ impl Cluster {
     /// As [`Cluster::start`].
     #[must_use]
     pub fn launch(&self, node: u8, voters: &[u8]) -> NodeProcess {
-        let more = self.arguments(node, voters);
+        let peer = self.address(node, 9392).to_string();
+        let mut more = self.arguments(node, voters);
+        more.extend(["--peer".to_owned(), peer]);
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
         let doors = [9092, 9192, 9292].map(|port| self.address(node, port));
         let mut wrap = self.hosts.as_ref().map_or(Vec::new(), |h| h.wrap(node));
@@ -196,7 +200,7 @@ impl Cluster {
         NodeProcess::start_within(wrap, &self.data(node), doors, &more)
     }
 
-    /// Starts a node that the others will not take in, waits until it says `until`, and ends it; what it said.
+    /// Starts a node on an empty directory that the others will not take in, waits until it says `until`, and ends it; what it said.
     ///
     /// # Panics
     ///
@@ -213,9 +217,9 @@ impl Cluster {
         let file = std::fs::File::create(&log).expect("a file");
         let mut child = Command::new(binary())
             .args(["start", "--set", setting, "--data"])
-            .arg(self.data(node))
+            .arg(self.dir.path().join(format!("data-of-{node}-turned-away")))
             .args(["--kafka", "127.0.0.1:0", "--quic", "127.0.0.1:0"])
-            .args(["--http", "127.0.0.1:0"])
+            .args(["--http", "127.0.0.1:0", "--peer", "127.0.0.1:0"])
             .args(self.arguments(node, voters))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -235,7 +239,7 @@ impl Cluster {
         said
     }
 
-    /// What a node with these voters is started with, beside its data directory and its doors for clients.
+    /// The settings that a node with these voters is started with.
     fn arguments(&self, node: u8, voters: &[u8]) -> Vec<String> {
         let id = node.to_string();
         let certificates = self.authority().join(format!("node-{node}"));
@@ -251,8 +255,7 @@ impl Cluster {
             format!("cluster.voters={}", voters.join(",")),
             format!("cluster.rack=rack-{id}"),
         ];
-        let peer = self.address(node, 9392).to_string();
-        let mut more = vec!["--peer".to_owned(), peer];
+        let mut more = Vec::new();
         let settings = settings.into_iter().chain(self.settings.iter().cloned());
         settings.for_each(|s| more.extend(["--set".to_owned(), s]));
         more

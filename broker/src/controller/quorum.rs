@@ -7,8 +7,9 @@ use callboard_common::{BrokerId, Monotonic};
 use raft::StateRole;
 use raft::eraftpb::ConfChangeV2;
 
+use super::image::Standing;
 use super::records::{Member, Outcome, Refusal, encode};
-use super::state::{Controller, ELECTION_TICKS, Effect, Effects, QuorumChange, Ticket};
+use super::state::{Controller, ELECTION_TICKS, Effect, Effects, QuorumChange, Ticket, raft_id};
 
 /// The quorum as one member sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -65,7 +66,14 @@ impl Controller {
         if let QuorumChange::Learn(id, member) = change
             && let Some(old) = self.replaced_by(*id, member)
         {
-            return answer(Err(Refusal::Replaces(old)));
+            return answer(match self.is_alive(old, member.broker) {
+                // Somebody started it twice: what is there is not to be thrown out for that.
+                true => Err(Refusal::QuorumBusy(format!(
+                    "node {} runs already, on another data directory: stop it there first",
+                    member.broker
+                ))),
+                false => Err(Refusal::Replaces(old)),
+            });
         }
         match change {
             QuorumChange::Promote(_) if !self.image.members.contains_key(&id) => {
@@ -105,6 +113,12 @@ impl Controller {
         let index = self.node.raft.raft_log.last_index() + 1;
         let proposed = self.node.propose_conf_change(encode(change), conf_change);
         self.wait_for(ticket, index, proposed, out);
+    }
+
+    /// Whether a member is the data directory of a node that counts as alive.
+    fn is_alive(&self, member: u64, broker: BrokerId) -> bool {
+        let node = self.image.brokers.get(&broker);
+        node.is_some_and(|b| b.standing == Standing::Alive && raft_id(&b.directory) == member)
     }
 
     fn replaced_by(&self, id: u64, member: &Member) -> Option<u64> {

@@ -189,6 +189,7 @@ impl Membership {
     ) {
         let (id, member) = (identity.raft_id(), self.member(identity));
         let mut told = tokio::time::Instant::now();
+        let mut waits_for = None;
         loop {
             let image = published.image.load_full();
             let known = image.members.get(&id);
@@ -196,7 +197,7 @@ impl Membership {
                 break;
             }
             if identity.joins && known.is_none() {
-                self.ask_to_learn(id, &member).await;
+                waits_for = self.ask_to_learn(id, &member).await;
             } else if image.applied > 0 || !identity.joins {
                 let command = Command::SetMember {
                     raft_id: id,
@@ -206,7 +207,8 @@ impl Membership {
             }
             if told.elapsed() >= TELL_EVERY {
                 told = tokio::time::Instant::now();
-                info!(self.logger, "waits to be taken into the cluster");
+                let reason = waits_for.as_ref().map(ToString::to_string);
+                info!(self.logger, "waits to be taken into the cluster"; "reason" => reason);
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -223,9 +225,10 @@ impl Membership {
         }
     }
 
-    /// Asks the listed voters to take this node in, as a follower of the metadata. An older data directory of the same
-    /// node goes first.
-    async fn ask_to_learn(&self, id: u64, member: &Member) {
+    /// Asks the listed voters to take this node in, as a follower of the metadata; why they do not. An older data directory of
+    /// the same node goes first.
+    async fn ask_to_learn(&self, id: u64, member: &Member) -> Option<Refusal> {
+        let mut refused = None;
         for (broker, at) in self.voters.iter().filter(|(b, _)| **b != member.broker) {
             let request = PeerRequest::Propose {
                 proposal: Proposal::Quorum(QuorumChange::Learn(id, member.clone())),
@@ -236,7 +239,7 @@ impl Membership {
             // One that knows no leader either would look for one for longer.
             let Ok(answer) = asking.await else { continue };
             match answer {
-                Ok(PeerResponse::Proposed { result: Ok(_), .. }) => return,
+                Ok(PeerResponse::Proposed { result: Ok(_), .. }) => return None,
                 Ok(PeerResponse::Proposed {
                     result: Err(Refusal::Replaces(old)),
                     ..
@@ -247,11 +250,16 @@ impl Membership {
                         relay: true,
                     };
                     let _next_time = self.link(*broker, at).ask(Lane::Control, request).await;
-                    return;
+                    return None;
                 }
+                Ok(PeerResponse::Proposed {
+                    result: Err(refusal),
+                    ..
+                }) => refused = Some(refusal),
                 Ok(_) | Err(_) => {}
             }
         }
+        refused
     }
 
     /// Opens the door for other nodes and holds their tripwires.

@@ -5,6 +5,7 @@ mod administration;
 mod linked;
 mod network;
 mod racks;
+mod strangers;
 mod upgrading;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -4,6 +4,7 @@
 #![expect(clippy::too_many_lines, reason = "a test walks through its rows")]
 
 mod certificates;
+mod edited;
 mod floods;
 mod security;
 
