@@ -121,8 +121,8 @@ codes! {
     ResourceNotFound 91 false "There is no such resource.";
     DuplicateResource 92 false "The request names the same resource twice.";
     UnacceptableCredential 93 false "The credential does not meet the requirements.";
-    InvalidUpdateVersion 95 false "The partition has changed meanwhile.";
-    FeatureUpdateFailed 96 false "The feature level cannot be that.";
+    InvalidUpdateVersion 95 false "The version of the update is not valid.";
+    FeatureUpdateFailed 96 false "The features cannot be updated now.";
     UnknownTopicId 100 true "This server does not host a topic of this id.";
     BrokerIdNotRegistered 102 false "There is no such node.";
     InconsistentClusterId 104 false "The node belongs to another cluster.";

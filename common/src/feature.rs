@@ -12,8 +12,10 @@ use bincode::{Decode, Encode};
 pub struct FeatureLevel(pub u16);
 
 impl FeatureLevel {
-    /// The lowest level that this release speaks. Clusters of releases that did not know levels are at it.
-    pub const LOWEST: Self = Self(3);
+    /// What clusters of releases are at that did not know levels.
+    pub const BEFORE_LEVELS: Self = Self(3);
+    /// The lowest level that this release speaks.
+    pub const LOWEST: Self = Self::BEFORE_LEVELS;
     /// From here on nodes tell the controller how large their logs are, and metadata logs name levels.
     pub const LOG_SIZES: Self = Self(4);
     /// The highest level that this release speaks; new clusters begin at it.
@@ -27,7 +29,7 @@ impl FeatureLevel {
 
 impl Default for FeatureLevel {
     fn default() -> Self {
-        Self::LOWEST
+        Self::BEFORE_LEVELS
     }
 }
 

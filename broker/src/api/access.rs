@@ -121,7 +121,8 @@ impl Authorizer {
         self.is_unbound(principal) || image.acls.allow(&question, name)
     }
 
-    /// All that `principal` may do to a resource: a bit for each of Kafka's numbers of operations (KIP-430).
+    /// All that `principal` may do to a resource: a bit for each of Kafka's numbers of operations (KIP-430). Of the cluster only who
+    /// may see how it is learns it.
     #[must_use]
     pub fn rights(
         &self,
@@ -129,7 +130,9 @@ impl Authorizer {
         who: (&Principal, &str),
         resource: Resource<'_>,
     ) -> i32 {
-        let operations = resource.operations().iter();
+        let may_know =
+            resource != Resource::Cluster || self.allows(image, who, Operation::Describe, resource);
+        let operations = resource.operations().iter().filter(|_| may_know);
         let may = operations.filter(|o| self.allows(image, who, **o, resource));
         may.fold(0, |bits, operation| bits | 1 << operation.number())
     }

@@ -169,7 +169,11 @@ fn check_room(image: &MetadataImage, broker: BrokerId) -> Result<(), Refused> {
 async fn remove(api: &Api, broker: BrokerId) -> Result<(), Refused> {
     let image = api.image();
     if !image.brokers.contains_key(&broker) {
-        return Err(Refusal::UnknownBroker.into());
+        // One that follows the metadata and has never come to serve anything.
+        return match raft_id(&image, broker) {
+            Some(_) => change_quorum(api, broker, QuorumChange::Remove).await,
+            None => Err(Refusal::UnknownBroker.into()),
+        };
     }
     if image.partitions().any(|p| p.replicas.contains(&broker)) {
         return Err(Refusal::InUse(broker).into());

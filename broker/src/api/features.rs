@@ -108,12 +108,12 @@ async fn updated(api: &Api, update: &UpdateFeatures) -> Result<FeatureLevel, Ref
     let wanted = update.level.unwrap_or(common);
     if wanted > common {
         let why = too_low(&features, wanted);
-        return Err(refused(ErrorCode::FeatureUpdateFailed, why));
+        return Err(refused(ErrorCode::InvalidUpdateVersion, why));
     }
     let now = features.image.level.0;
     if wanted < now {
         let why = format!("the cluster is at feature level {now} and does not go back to {wanted}");
-        return Err(refused(ErrorCode::FeatureUpdateFailed, why));
+        return Err(refused(ErrorCode::InvalidUpdateVersion, why));
     }
     if wanted > now && !update.validate_only {
         let _done = api.propose(features.image.raise_to(wanted)).await?;

@@ -122,6 +122,8 @@ pub struct ClusterSection {
     /// Nodes whose logs differ by less than this, or by less than a fifth of what they keep on average, are not evened out.
     /// Default 1 GiB.
     pub balance_bytes: ByteSize,
+    /// So long they differ by more before replicas move for it. Default 5 min.
+    pub balance_patience: Span,
     /// Bytes in a second that this node sends to replicas that are not in sync, all together
     /// (`leader.replication.throttled.rate`); 0, the default, is as fast as it goes.
     pub catch_up_rate: ByteSize,
@@ -143,6 +145,7 @@ impl Default for ClusterSection {
             moves_at_once: policy.moves_at_once,
             leader_patience: Span(policy.leader_patience),
             balance_bytes: ByteSize(policy.tolerated_bytes),
+            balance_patience: Span(policy.bytes_patience),
             catch_up_rate: ByteSize(0),
             max_feature_level: 0,
         }
@@ -242,6 +245,7 @@ impl ClusterSection {
             moves_at_once: self.moves_at_once,
             leader_patience: self.leader_patience.0,
             tolerated_bytes: self.balance_bytes.0,
+            bytes_patience: self.balance_patience.0,
         }
     }
 }

@@ -37,6 +37,8 @@ pub struct Policy {
     pub leader_patience: Duration,
     /// Nodes whose logs differ by less are left as they are.
     pub tolerated_bytes: u64,
+    /// So long they differ by more before something is moved.
+    pub bytes_patience: Duration,
 }
 
 impl Default for Policy {
@@ -46,6 +48,7 @@ impl Default for Policy {
             moves_at_once: 10,
             leader_patience: Duration::from_secs(30),
             tolerated_bytes: 1 << 30,
+            bytes_patience: Duration::from_secs(300),
         }
     }
 }
@@ -59,6 +62,8 @@ pub(super) struct Balancer {
     next: Monotonic,
     log_bytes: LogBytes,
     next_bytes: Monotonic,
+    /// Since when nodes keep so different amounts that replicas would change places.
+    uneven_since: Option<Monotonic>,
     /// Nothing is planned before this entry is applied.
     pub(super) planned_until: u64,
 }
@@ -92,6 +97,11 @@ impl Balancer {
         }
         let moving = partitions(image).filter(|(.., p)| p.target.is_some());
         let mut left = self.policy.moves_at_once.saturating_sub(moving.count());
+        let looks_at_bytes = now >= self.next_bytes;
+        if looks_at_bytes {
+            self.next_bytes = now.after(BYTES_EVERY);
+            self.log_bytes.prune(image);
+        }
         let mut loads = Loads::of(image);
         let mut plan = drained(image, &mut loads, &mut left);
         plan.extend(grown(image, &mut loads, &mut left));
@@ -100,9 +110,8 @@ impl Balancer {
             let is_quiet = plan.is_empty() && left == self.policy.moves_at_once;
             if is_quiet && is_whole(image) {
                 plan.extend(spread(image, &mut loads, left));
-                if plan.is_empty() && now >= self.next_bytes {
-                    self.next_bytes = now.after(BYTES_EVERY);
-                    plan.extend(self.even_out(image, &loads));
+                if plan.is_empty() && looks_at_bytes {
+                    plan.extend(self.even_out(now, image, &loads, left));
                 }
             }
         }
@@ -117,14 +126,30 @@ impl Balancer {
     /// This member leads from now on: what it was told when it led before does not count.
     pub(super) fn begin(&mut self) {
         self.log_bytes.forget();
+        self.uneven_since = None;
     }
 
-    /// Lets replicas change places so that nodes keep about as many bytes.
-    fn even_out(&mut self, image: &MetadataImage, loads: &Loads<'_>) -> Vec<Command> {
-        self.log_bytes.prune(image);
+    /// Lets replicas change places so that nodes keep about as many bytes, if they have not for a while: what fills up and is
+    /// deleted again soon is not worth a copy.
+    fn even_out(
+        &mut self,
+        now: Monotonic,
+        image: &MetadataImage,
+        loads: &Loads<'_>,
+        left: usize,
+    ) -> Vec<Command> {
         let tolerated = self.policy.tolerated_bytes;
-        let shifts = self.log_bytes.shifts(image, loads, tolerated).into_iter();
-        let moved = shifts.filter_map(|shift| {
+        let shifts = self.log_bytes.shifts(image, loads, tolerated);
+        if shifts.is_empty() {
+            self.uneven_since = None;
+            return Vec::new();
+        }
+        let since = *self.uneven_since.get_or_insert(now);
+        // Half a swap would make the numbers uneven.
+        if now.since(since) < self.policy.bytes_patience || shifts.len() > left {
+            return Vec::new();
+        }
+        let moved = shifts.into_iter().filter_map(|shift| {
             let (topic_id, partition) = shift.key;
             let (_, topic) = image.topic_by_id(&topic_id)?;
             let swap = |b: &BrokerId| if *b == shift.from { shift.to } else { *b };

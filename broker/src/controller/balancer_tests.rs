@@ -251,3 +251,46 @@ fn nothing_is_spread_while_something_is_broken() {
         assert_eq!(scene.plan(), []);
     }
 }
+
+/// Two large partitions on one node and two small ones on the other.
+fn uneven() -> Scene {
+    const GIB: u64 = 1 << 30;
+    let mut scene = Scene::new(2);
+    scene.topic("t", &[&[1], &[1], &[2], &[2]]);
+    let id = scene.image.topics.values().next().expect("one").id;
+    let sizes = (0..).zip([10 * GIB, 10 * GIB, GIB, GIB]);
+    scene.balancer.note(LogSizes {
+        logs: sizes.map(|(n, bytes)| (id, n, bytes)).collect(),
+    });
+    scene
+}
+
+#[test]
+fn bytes_are_evened_out_when_they_stay_uneven() {
+    let mut scene = uneven();
+    let patience = scene.balancer.policy.bytes_patience.as_secs();
+    for _ in 0..patience {
+        assert_eq!(scene.plan(), []);
+    }
+    let plans = (0..10).map(|_| scene.plan());
+    let plan = plans.into_iter().find(|p| !p.is_empty());
+    assert_eq!(plan.map(|p| p.len()), Some(2), "two change places");
+    // Who has just begun to lead knows nothing of sizes, and waits anew.
+    let mut scene = uneven();
+    (0..patience).for_each(|_| assert_eq!(scene.plan(), []));
+    scene.balancer.begin();
+    for _ in 0..patience {
+        assert_eq!(scene.plan(), []);
+    }
+}
+
+#[test]
+fn no_more_moves_for_bytes_than_may_be_at_once() {
+    for most in [0, 1] {
+        let mut scene = uneven();
+        scene.balancer.policy.moves_at_once = most;
+        for _ in 0..400 {
+            assert_eq!(scene.plan(), [], "a swap is two moves");
+        }
+    }
+}

@@ -9,10 +9,14 @@ use callboard_common::{BrokerId, FeatureLevel};
 use super::image::MetadataImage;
 use super::records::{Command, Outcome, Refusal};
 
-/// Why metadata of a newer release is not used.
+/// Why metadata of another release is not used.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("it is at feature level {0} and this release speaks {newest} at most: start a newer release", newest = FeatureLevel::NEWEST)]
-pub(super) struct TooOld(FeatureLevel);
+pub(super) enum OtherRelease {
+    #[error("it is at feature level {0} and this release speaks {newest} at most: start a newer release", newest = FeatureLevel::NEWEST)]
+    Newer(FeatureLevel),
+    #[error("it is at feature level {0} and this release speaks {lowest} at least: upgrade with the release before this one first", lowest = FeatureLevel::LOWEST)]
+    Older(FeatureLevel),
+}
 
 impl MetadataImage {
     /// Whether this release knows all that may be in here.
@@ -20,10 +24,13 @@ impl MetadataImage {
         self.check_level().is_ok()
     }
 
-    pub(super) fn check_level(&self) -> Result<(), TooOld> {
+    pub(super) fn check_level(&self) -> Result<(), OtherRelease> {
         match self.level.0 {
-            known if known <= FeatureLevel::NEWEST => Ok(()),
-            newer => Err(TooOld(newer)),
+            newer if newer > FeatureLevel::NEWEST => Err(OtherRelease::Newer(newer)),
+            older if older < FeatureLevel::LOWEST && self.applied > 0 => {
+                Err(OtherRelease::Older(older))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -17,6 +17,10 @@ use crate::peer::protocol::LogSizes;
 
 /// A part of what nodes keep on average by which they may differ.
 const TOLERATED_PART: u64 = 5;
+/// What is left of a gap counts in steps of this part of it.
+const CLOSE_ENOUGH: u64 = 8;
+/// So many of the fullest nodes are compared with as many of the emptiest.
+const ENDS: usize = 4;
 
 type Key = (Uuid, i32);
 
@@ -89,8 +93,8 @@ impl LogBytes {
         let mut order: Vec<(u64, BrokerId)> = kept.iter().map(|(b, k)| (*k, *b)).collect();
         order.sort();
         // Those that differ most first.
-        for (much, from) in order.iter().rev() {
-            for (little, to) in &order {
+        for (much, from) in order.iter().rev().take(ENDS) {
+            for (little, to) in order.iter().take(ENDS) {
                 let gap = much.saturating_sub(*little);
                 if gap <= tolerated {
                     break;
@@ -127,7 +131,7 @@ fn between(
     let mut back: Vec<Movable> = movable(to, from).collect();
     back.sort_by_key(|m| (m.bytes, m.key));
     let may_go_alone = loads.keeps(from) > loads.keeps(to);
-    let mut best: Option<(u64, u64, Key, Option<Key>)> = None;
+    let mut best: Option<(u64, u64, u64, Key, Option<Key>)> = None;
     for forth in movable(from, to) {
         // What would come back so that half of the gap goes.
         let wanted = forth.bytes.saturating_sub(gap / 2);
@@ -140,13 +144,16 @@ fn between(
                 continue;
             };
             let left = gap.abs_diff(shifted.saturating_mul(2));
-            let candidate = (left, forth.bytes.saturating_add(bytes), forth.key, key);
+            // Of those that come about as close, the one that copies least.
+            let close = left / (gap / CLOSE_ENOUGH).max(1);
+            let copied = forth.bytes.saturating_add(bytes);
+            let candidate = (close, copied, left, forth.key, key);
             if best.is_none_or(|best| candidate < best) {
                 best = Some(candidate);
             }
         }
     }
-    let Some((_, _, forth, back)) = best.filter(|(left, ..)| *left <= gap / 4 * 3) else {
+    let Some((.., forth, back)) = best.filter(|(_, _, left, ..)| *left <= gap / 4 * 3) else {
         return Vec::new();
     };
     let forth = Shift {

@@ -212,3 +212,22 @@ fn what_is_said_of_a_deleted_topic_is_forgotten() {
     scene.bytes.prune(&scene.image);
     assert!(scene.bytes.0.is_empty());
 }
+
+#[test]
+fn of_what_comes_about_as_close_the_cheapest_is_copied() {
+    let mut scene = Scene::new(&[None, None]);
+    let large: &[i32] = &[1];
+    let small: &[i32] = &[2];
+    // 100 GiB apart: a swap of the giants would fit exactly, one of 45 GiB alone nearly.
+    let partitions = [
+        (large, 300 * GIB),
+        (large, 45 * GIB),
+        (large, 5 * GIB),
+        (small, 250 * GIB),
+        (small, 0),
+    ];
+    scene.topic(1, &partitions);
+    let shifts = scene.shifts();
+    let copied: u64 = shifts.iter().map(|s| scene.bytes.0[&s.key]).sum();
+    assert_eq!(copied, 45 * GIB, "{shifts:?}");
+}

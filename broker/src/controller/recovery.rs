@@ -43,6 +43,7 @@ pub struct Remains {
 pub fn remains(restored: Restored) -> Result<Remains, RestoreError> {
     let image = restored.saved.as_ref().map(|s| s.image.clone());
     let mut image = image.map_or_else(MetadataImage::default, |image| (*image).clone());
+    image.check_level().map_err(unusable)?;
     let first = image.applied + 1;
     let storage = QuorumStorage::new(restored.saved, &Quorum::default()).map_err(unusable)?;
     replay(&storage, image.applied, &restored.writes)?;
@@ -63,6 +64,7 @@ pub fn remains(restored: Restored) -> Result<Remains, RestoreError> {
                 let (command, _) = decoded.map_err(unusable)?;
                 // What was refused then is refused now.
                 let _outcome = image.apply(entry.index, command);
+                image.check_level().map_err(unusable)?;
             }
             EntryType::EntryNormal => image.applied = entry.index,
             EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {

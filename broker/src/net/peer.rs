@@ -2,15 +2,19 @@
 //! followers of what is led here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
 use callboard_common::transport::peer::level_of;
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::wire::frame::{Frame, split};
-use callboard_common::{BrokerId, FeatureLevel, LeaderEpoch, Offset, TopicPartition, Uuid};
+use callboard_common::{
+    BrokerId, Clock, FeatureLevel, LeaderEpoch, Monotonic, Offset, TopicPartition, Uuid,
+};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
+use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use slog::{debug, info, warn};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,6 +49,8 @@ const LEADER_PAUSE: Duration = Duration::from_millis(500);
 /// Partitions of one lane.
 const PARTITIONS_MAX: usize = 200_000;
 const CODE_STOPPED: u32 = 0;
+/// A node that is refused again and again is told of this often.
+const REFUSAL_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// What other nodes are served with.
 #[derive(Clone, Debug)]
@@ -61,6 +67,8 @@ pub struct PeerDoor {
     pub controller: Addr<ControllerActor>,
     /// The metadata.
     pub published: Published,
+    /// Who was refused lately.
+    pub refusals: Refusals,
 }
 
 /// Serves other nodes until `stop` turns true; runs on the peers' worker.
@@ -97,17 +105,31 @@ async fn connection(incoming: Incoming, door: PeerDoor) {
             b"not a node of this cluster",
         );
     };
-    let needed = door.published.image.load().level.0;
-    let Some(level) = level_of(&connection).filter(|level| *level >= needed) else {
-        warn!(logger, "refused: its release is too old for this cluster"; "peer" => %caller, "feature_level" => %needed);
-        let reason = format!("the cluster is at feature level {needed}: start a newer release");
-        return connection.close(VarInt::from_u32(CODE_REFUSED), reason.as_bytes());
+    let Some(level) = level_of(&connection) else {
+        return;
     };
     let caller = Caller {
         broker: caller,
         level,
     };
-    while let Ok((send, receive)) = connection.accept_bi().await {
+    // The level may be raised later, and at a start it may not be known yet.
+    let mut versions = door.published.version.subscribe();
+    loop {
+        let _seen = *versions.borrow_and_update();
+        let needed = door.published.image.load().level.0;
+        if level < needed {
+            return refuse(&door, caller, needed, &connection);
+        }
+        let accepted = tokio::select! {
+            accepted = connection.accept_bi() => accepted,
+            changed = versions.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let Ok((send, receive)) = accepted else {
+            return;
+        };
         let (door, connection) = (door.clone(), connection.clone());
         drop(actix_rt::spawn(async move {
             if let Err(reason) = lane(&door, caller, send, receive).await {
@@ -115,6 +137,37 @@ async fn connection(incoming: Incoming, door: PeerDoor) {
                 close_if_malformed(&connection, &reason);
             }
         }));
+    }
+}
+
+/// Closes the connection of a node that does not speak what the cluster is at. It will come again and again: its operator is told
+/// why by its own log, ours now and then.
+fn refuse(door: &PeerDoor, caller: Caller, needed: FeatureLevel, connection: &Connection) {
+    if door.refusals.is_due(caller.broker, &door.shared.clock) {
+        warn!(door.shared.logger, "refused: it does not speak what the cluster is at"; "peer" => %caller.broker,
+            "speaks" => %caller.level, "feature_level" => %needed);
+    }
+    let reason = format!(
+        "the cluster is at feature level {needed}: start a newer release, or raise cluster.max_feature_level"
+    );
+    connection.close(VarInt::from_u32(CODE_REFUSED), reason.as_bytes());
+}
+
+/// When nodes were refused last, so that it is not told each time.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Arc<Mutex<BTreeMap<BrokerId, Monotonic>>>);
+
+impl Refusals {
+    fn is_due(&self, broker: BrokerId, clock: &Clock) -> bool {
+        let now = clock.now().monotonic;
+        let mut told = self.0.lock();
+        let is_due = told
+            .get(&broker)
+            .is_none_or(|at| now.since(*at) >= REFUSAL_TOLD_EVERY);
+        if is_due {
+            let _before = told.insert(broker, now);
+        }
+        is_due
     }
 }
 

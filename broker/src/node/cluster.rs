@@ -19,7 +19,7 @@ use crate::controller::actor::{ChangeQuorum, Died, HandOver, Published, propose}
 use crate::controller::{
     self, Command, ControllerActor, Endpoint, Member, Proposal, QuorumChange, Refusal, log_file,
 };
-use crate::net::peer::{self, PeerDoor};
+use crate::net::peer::{self, PeerDoor, Refusals};
 use crate::peer::link::Lane;
 use crate::peer::pace::Pace;
 use crate::peer::protocol::{PeerRequest, PeerResponse};
@@ -277,6 +277,7 @@ impl Membership {
             peers: self.peers.clone(),
             controller: controller.clone(),
             published: published.clone(),
+            refusals: Refusals::default(),
         };
         peer::serve(endpoint, door, stop.clone());
         let (stop, logger) = (stop.clone(), self.logger.clone());

@@ -25,7 +25,7 @@ impl Starting {
         controller: &Addr<ControllerActor>,
     ) {
         let level = self.config.cluster.newest_level();
-        if level == FeatureLevel::LOWEST {
+        if level == FeatureLevel::BEFORE_LEVELS {
             return;
         }
         let command = Command::SetFeatureLevel {
@@ -46,9 +46,19 @@ impl Starting {
     pub(super) fn check_level(&self, published: &Published) -> Result<(), StartError> {
         let newest = self.config.cluster.newest_level();
         let level = published.image.load().level.0;
-        match level <= newest {
-            true => Ok(()),
-            false => Err(StartError::FeatureLevel { level, newest }),
+        match level > newest {
+            true => Err(StartError::FeatureLevel { level, newest }),
+            false => Ok(()),
+        }
+    }
+
+    /// Says that there is more to be had.
+    pub(super) fn tell_level(&self, published: &Published) {
+        let newest = self.config.cluster.newest_level();
+        let level = published.image.load().level.0;
+        if level < newest {
+            info!(self.shared.logger, "this node speaks more than its cluster is at: when all nodes do, callboard cluster upgrade";
+                "feature_level" => %level, "newest" => %newest);
         }
     }
 }

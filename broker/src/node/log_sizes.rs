@@ -1,13 +1,13 @@
 //! A node tells the active controller how large the logs are that it leads, for the balance of what nodes keep.
 //!
-//! Logs are measured when their ends have changed, and told then; all of them when somebody else leads the quorum. Partitions
+//! Logs are measured when their ends have changed, twice a minute at most, and told then; all of them when somebody else leads the quorum. Partitions
 //! on which nothing happens cost nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix::Addr;
-use callboard_common::{Offset, TopicPartition, Uuid};
+use callboard_common::{Monotonic, Offset, TopicPartition, Uuid};
 use tokio::sync::watch;
 
 use super::Shared;
@@ -20,6 +20,10 @@ use crate::supervision;
 
 /// Between two looks at the logs.
 const EVERY: Duration = Duration::from_secs(5);
+/// A log that is written to is measured this often.
+const MEASURED_EVERY: Duration = Duration::from_secs(30);
+/// After so many looks all are measured anew: what a full disk kept from being removed may be gone by now.
+const LOOKS: u32 = 120;
 
 /// A log as it was when it was measured.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +31,7 @@ struct Measured {
     topic_id: Uuid,
     ends: (Offset, Offset),
     bytes: u64,
+    at: Monotonic,
 }
 
 /// What is measured and told.
@@ -38,6 +43,7 @@ pub(super) struct Teller {
     measured: BTreeMap<TopicPartition, Measured>,
     /// Who was told all, if it still leads.
     told: Option<Led>,
+    looks: u32,
 }
 
 impl Teller {
@@ -54,6 +60,7 @@ impl Teller {
             peers,
             measured: BTreeMap::new(),
             told: None,
+            looks: 0,
         }
     }
 
@@ -91,6 +98,11 @@ impl Teller {
 
     /// Measures what has changed, and says which that is.
     async fn measure(&mut self) -> Vec<TopicPartition> {
+        self.looks += 1;
+        if self.looks.is_multiple_of(LOOKS) {
+            self.measured.clear();
+        }
+        let now = self.shared.clock.now().monotonic;
         let led = self.shared.directory.leaders();
         self.measured.retain(|p, _| led.contains_key(p));
         let mut due = BTreeMap::new();
@@ -98,7 +110,10 @@ impl Teller {
             let ends = *leader.ends.borrow();
             let as_of = (ends.log_start, ends.log_end);
             let known = self.measured.get(&partition);
-            let is_known = known.is_some_and(|m| (m.topic_id, m.ends) == (leader.topic_id, as_of));
+            let is_known = known.is_some_and(|m| {
+                let is_fresh = m.ends == as_of || now.since(m.at) < MEASURED_EVERY;
+                m.topic_id == leader.topic_id && is_fresh
+            });
             if ends.epoch.is_some() && !is_known {
                 let _none = due.insert(partition, (leader.topic_id, as_of));
             }
@@ -113,6 +128,7 @@ impl Teller {
                 topic_id,
                 ends,
                 bytes,
+                at: now,
             };
             let _before = self.measured.insert(partition.clone(), measured);
             changed.push(partition);

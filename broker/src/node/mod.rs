@@ -105,9 +105,12 @@ impl Shared {
                 let names = disk.list(&dir).ok()?;
                 let logs = names.iter().filter(|n| n.ends_with(".log"));
                 // A segment that retention has removed meanwhile counts nothing.
-                let bytes = |name| disk.open(&dir.join(name)).and_then(|f| f.size());
-                let sizes = logs.map(|name| bytes(name).unwrap_or(0));
-                Some((partition, sizes.sum()))
+                let bytes = |name| match disk.open(&dir.join(name)).and_then(|f| f.size()) {
+                    Ok(bytes) => Some(bytes),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(0),
+                    Err(_) => None,
+                };
+                Some((partition, logs.map(bytes).sum::<Option<u64>>()?))
             };
             partitions.into_iter().filter_map(size).collect()
         };
@@ -190,11 +193,11 @@ impl Starting {
             membership.open_door(&shared, identity, (endpoint, tripwire), parts);
             let coming = membership.come_in(identity, &controller, &published);
             unless_fatal(coming, fatal_seen.clone()).await?;
-            self.check_level(&published)?;
         }
         let addresses = self.addresses()?;
         let command = self.registration(&addresses, membership.as_ref())?;
-        register(&shared, &controller, &command, fatal_seen.clone()).await?;
+        self.register(&controller, &command, &published, fatal_seen.clone())
+            .await?;
         self.make_first_user(&controller, &published).await?;
         let first_user = self.first_user();
         remove_deleted(&shared);
@@ -264,6 +267,35 @@ impl Starting {
             endpoints,
             rack: (!rack.is_empty()).then(|| rack.clone()),
         })
+    }
+
+    /// Registers this start with the controller, as long as it may: from then on leaders have new epochs.
+    async fn register(
+        &self,
+        controller: &Addr<ControllerActor>,
+        command: &Command,
+        published: &Published,
+        mut fatal: watch::Receiver<Option<String>>,
+    ) -> Result<(), StartError> {
+        let logger = &self.shared.logger;
+        loop {
+            self.check_level(published)?;
+            tokio::select! {
+                answer = propose(controller, command.clone()) => match answer {
+                    Ok(Outcome::Registered { .. }) => break,
+                    Ok(_) => {}
+                    Err(refusal) => info!(logger, "registers with the controller"; "waits_for" => %refusal),
+                },
+                _ = fatal.wait_for(Option::is_some) => return Err(StartError::Metadata),
+            }
+            // The controller restarts with growing waits and gives up at last.
+            tokio::time::sleep(REGISTER_PAUSE).await;
+            if !controller.connected() {
+                return Err(StartError::Metadata);
+            }
+        }
+        self.tell_level(published);
+        Ok(())
     }
 
     /// The addresses that were bound.
@@ -345,30 +377,6 @@ async fn unless_fatal(
     tokio::select! {
         () = work => Ok(()),
         _ = fatal.wait_for(Option::is_some) => Err(StartError::Metadata),
-    }
-}
-
-/// Registers this start with the controller: from then on leaders have new epochs.
-async fn register(
-    shared: &Shared,
-    controller: &Addr<ControllerActor>,
-    command: &Command,
-    mut fatal: watch::Receiver<Option<String>>,
-) -> Result<(), StartError> {
-    loop {
-        tokio::select! {
-            answer = propose(controller, command.clone()) => match answer {
-                Ok(Outcome::Registered { .. }) => return Ok(()),
-                Ok(_) => {}
-                Err(refusal) => info!(shared.logger, "registers with the controller"; "waits_for" => %refusal),
-            },
-            _ = fatal.wait_for(Option::is_some) => return Err(StartError::Metadata),
-        }
-        // The controller restarts with growing waits and gives up at last.
-        tokio::time::sleep(REGISTER_PAUSE).await;
-        if !controller.connected() {
-            return Err(StartError::Metadata);
-        }
     }
 }
 

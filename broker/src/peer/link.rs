@@ -27,6 +27,8 @@ use crate::controller;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// After a failed attempt everything fails at once for so long.
 const PAUSE: Duration = Duration::from_millis(50);
+/// After being refused for so long.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Requests that wait for one node; what comes on top fails.
 const QUEUE: usize = 4096;
 
@@ -302,8 +304,12 @@ impl Task {
         let closed = self.connection.as_ref().and_then(Connection::close_reason);
         if let Some(ConnectionError::ApplicationClosed(close)) = closed
             && close.error_code == VarInt::from_u32(CODE_REFUSED)
-            && self.refused.as_ref() != Some(&close.reason)
         {
+            self.not_before = Some(Instant::now() + REFUSED_PAUSE);
+            self.connection = None;
+            if self.refused.as_ref() == Some(&close.reason) {
+                return;
+            }
             let reason = String::from_utf8_lossy(&close.reason);
             warn!(self.logger, "another node refuses this one"; "peer" => %self.broker, "reason" => %reason);
             self.refused = Some(close.reason);

@@ -46,7 +46,7 @@ pub(super) struct Sender {
     in_flight: FuturesOrdered<BoxFuture<'static, Sent>>,
     /// Id and epoch, once they are known.
     producer: Option<(i64, i16)>,
-    /// Whether a batch under this id was acknowledged: whoever leads knows it then.
+    /// Whether a batch under this id was acknowledged: with acks of all, whoever leads next knows it then.
     is_known: bool,
     next_sequence: i32,
     /// What failed and goes out again when the rest is back.
@@ -89,8 +89,17 @@ impl Sender {
     /// Runs until the producer is gone and all is delivered.
     pub(super) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut open = true;
-        while open || !self.is_idle() {
+        loop {
             self.send_queued().await;
+            if self.is_idle() {
+                // Whoever waited for a flush may have gone away.
+                self.flushing.drain(..).for_each(|done| {
+                    let _told = done.send(());
+                });
+                if !open {
+                    return;
+                }
+            }
             let deadline = self.accumulator.deadline();
             let linger = async {
                 match deadline {
@@ -112,12 +121,6 @@ impl Sender {
                 },
                 () = linger => self.close_batch(),
                 Some(sent) = self.in_flight.next() => self.came_back(sent).await,
-            }
-            if self.is_idle() {
-                // Whoever waited for a flush may have gone away.
-                self.flushing.drain(..).for_each(|done| {
-                    let _told = done.send(());
-                });
             }
         }
     }
@@ -159,14 +162,18 @@ impl Sender {
     /// Sends what may be sent now.
     async fn send_queued(&mut self) {
         while self.failed.is_empty() && self.in_flight.len() < self.most_in_flight() {
+            self.expire();
             if self.queue.is_empty() {
                 return;
             }
-            self.expire();
-            // Under a new id the numbers begin anew, once all that has old ones is back.
-            let begins_anew = self.config.idempotent && self.producer.is_none();
-            if begins_anew && (!self.in_flight.is_empty() || !self.init().await) {
-                return;
+            if self.config.idempotent && self.producer.is_none() {
+                // Under a new id the numbers begin anew, once all that has old ones is back.
+                if !self.in_flight.is_empty() {
+                    return;
+                }
+                if !self.init().await {
+                    continue;
+                }
             }
             let Some(numbered) = self.queue.pop_front() else {
                 return;
@@ -175,7 +182,7 @@ impl Sender {
         }
     }
 
-    /// A leader that does not know a producer takes any number as its first: until one batch is acknowledged there is
+    /// A leader that does not know a producer takes any number as its first (KIP-360): until one batch is acknowledged there is
     /// no second that could arrive before it.
     fn most_in_flight(&self) -> usize {
         match self.config.idempotent && !self.is_known {
@@ -213,7 +220,7 @@ impl Sender {
         }
     }
 
-    /// Gets a producer id; waits a little if that fails.
+    /// Gets a producer id; waits a little if that fails, and if it will not do better the queue fails.
     async fn init(&mut self) -> bool {
         let request = InitProducer {
             transactional_id: None,
@@ -323,7 +330,13 @@ impl Sender {
             let is_gap = code == Some(ErrorCode::OutOfOrderSequenceNumber) && follows_a_failure;
             let in_time =
                 self.now().saturating_sub(numbered.ready.since) <= self.config.delivery_timeout;
-            if (error.is_retriable() || is_gap) && in_time {
+            // What one replica acknowledged may be gone with it, and with it what this batch continues.
+            let lost_before = code == Some(ErrorCode::OutOfOrderSequenceNumber)
+                && self.config.acks == Acks::Leader;
+            if lost_before && in_time {
+                self.failed.push(numbered);
+                self.producer = None;
+            } else if (error.is_retriable() || is_gap) && in_time {
                 self.failed.push(numbered);
             } else {
                 let error = if error.is_retriable() || is_gap {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use callboard_client::{Client, ClientConfig, Producer, ProducerConfig, Record};
+use callboard_client::{Client, ClientConfig, Error, Producer, ProducerConfig, Record};
 use callboard_cluster_tests::cluster::{Cluster, wait_until};
 use callboard_cluster_tests::load::{Load, block_on};
+use callboard_common::Clock;
 use serde_json::Value;
 
 use crate::{PATIENCE, check, create, pass, scene, turn};
@@ -163,7 +164,7 @@ fn a_coordinator_outlives_a_lack_of_replicas() {
 #[test]
 fn nodes_even_out_what_they_keep() {
     let _turn = turn();
-    let settings = ["cluster.balance_bytes=1MiB", "topics.auto_create=false"];
+    let settings = ["cluster.balance_bytes=1MiB", "cluster.balance_patience=1s"];
     let cluster = Cluster::start_with(3, &settings);
     let create = ["topic", "create", "t", "--partitions", "6"];
     let one = ["--replication-factor", "1"];
@@ -185,11 +186,13 @@ fn nodes_even_out_what_they_keep() {
         let produce = ["produce", "t", "--partition", &partition];
         drop(cluster.nodes[0].expect(&produce, &line.repeat(lines)));
     }
-    let apart = |leaders: &Value| leaders[large[0]] != leaders[large[1]];
-    wait_until(PATIENCE, || Value::from(leaders()), apart);
-    let after = leaders();
-    let of = |node: u64| after.iter().filter(|l| **l == node).count();
-    assert_eq!([1, 2, 3].map(of), [2, 2, 2], "{before:?} {after:?}");
+    let is_even = |leaders: &Value| {
+        let all = leaders.as_array().expect("a list").iter();
+        let of = |node: i32| all.clone().filter(|l| **l == node).count();
+        leaders[large[0]] != leaders[large[1]] && [1, 2, 3].map(of) == [2, 2, 2]
+    };
+    // A log that is written to is measured twice a minute.
+    wait_until(2 * PATIENCE, || Value::from(leaders()), is_even);
     for n in large {
         let partition = n.to_string();
         let read = ["consume", "t", "--partition", &partition, "--max", "6000"];
@@ -236,4 +239,43 @@ async fn send(config: ClientConfig) -> Vec<String> {
         failed.extend(delivery.await.err().map(|e| e.to_string()));
     }
     failed
+}
+
+/// Nobody gives a producer its number while there is no quorum: its record fails when its time is up, although nothing more is
+/// sent, and the next one is taken when there is one again.
+#[test]
+fn a_record_that_nobody_takes_fails_in_time() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3);
+    create(&cluster, 0, "t");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let config = cluster.client();
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    block_on(async {
+        let client = Client::connect(config).await.expect("connects");
+        let short = ProducerConfig {
+            delivery_timeout: Duration::from_secs(2),
+            ..ProducerConfig::default()
+        };
+        let producer = Producer::new(&client, short);
+        let record = || Record::to("t").partition(0).value("x");
+        let failed = tokio::time::timeout(PATIENCE, producer.send(record())).await;
+        let failed = failed
+            .expect("it does not hang")
+            .expect_err("nobody takes it");
+        assert!(matches!(failed, Error::Timeout), "{failed}");
+        std::thread::scope(|scope| {
+            let (_, rest) = cluster.nodes.split_at_mut(1);
+            for node in rest {
+                let _starting = scope.spawn(|| node.restart());
+            }
+        });
+        let clock = Clock::machine();
+        let began = clock.now().monotonic;
+        while let Err(error) = producer.send(record()).await {
+            let waited = clock.now().monotonic.since(began);
+            assert!(waited < PATIENCE, "{error}");
+        }
+    });
 }

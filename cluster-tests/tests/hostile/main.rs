@@ -5,6 +5,7 @@
 
 mod certificates;
 mod edited;
+mod features;
 mod floods;
 mod security;
 

@@ -437,8 +437,28 @@ fn row_35_what_no_rule_allows_is_refused_on_every_door() {
             operation: Operation::Write,
             permission: Permission::Allow,
         };
-        admin.admin().create_acl(read.clone()).await.expect("added");
+        // Who may see a topic and not write is told so, and a flush does not wait for what will not come.
+        let see = Acl {
+            operation: Operation::Describe,
+            ..read.clone()
+        };
+        admin.admin().create_acl(see).await.expect("added");
         let producer = Producer::new(&ann, ProducerConfig::default());
+        let sent = producer.enqueue(Record::to("orders").value("x")).await;
+        let patience = Duration::from_secs(30);
+        let flushed = tokio::time::timeout(patience, producer.flush()).await;
+        flushed.expect("it ends").expect("it is open");
+        let refused = sent.expect("queued").await.expect_err("it may not");
+        let code = refused.code().expect("the node said so");
+        assert!(
+            [
+                ErrorCode::ClusterAuthorizationFailed,
+                ErrorCode::TopicAuthorizationFailed
+            ]
+            .contains(&code),
+            "{refused}"
+        );
+        admin.admin().create_acl(read.clone()).await.expect("added");
         producer
             .send(Record::to("orders").value("x"))
             .await
@@ -491,6 +511,16 @@ fn row_35_what_no_rule_allows_is_refused_on_every_door() {
     );
     let quotas: m::DescribeClientQuotasResponse =
         ann.ask(&m::DescribeClientQuotasRequest::default(), 1);
+    let features = m::UpdateFeaturesRequest {
+        feature_updates: vec![m::update_features_request::FeatureUpdateKey {
+            feature: "callboard.version".into(),
+            max_version_level: 4,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let features: m::UpdateFeaturesResponse = ann.ask(&features, 2);
+    assert_eq!(features.error_code, cluster);
     assert_eq!(
         (users.error_code, acls.error_code, quotas.error_code),
         (cluster, cluster, cluster)

@@ -35,7 +35,7 @@ pub fn peer_name(broker: BrokerId, cluster_id: &str) -> String {
 /// The protocol's name in the handshake, by level.
 fn alpn(level: FeatureLevel) -> Vec<u8> {
     // What releases say that did not know levels.
-    let number = if level == FeatureLevel::LOWEST {
+    let number = if level == FeatureLevel::BEFORE_LEVELS {
         1
     } else {
         level.0

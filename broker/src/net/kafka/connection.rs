@@ -421,14 +421,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             received,
         );
         let (throttle, mute) = (self.connection.throttle.clone(), self.mute.clone());
-        let api = self.connection.api.clone();
         let asker = Asker {
-            api: api.clone(),
+            api: self.connection.api.clone(),
             door: caller.door,
             principal: caller.principal.clone(),
             host: caller.host.clone(),
         };
-        let serving = api.start(caller, request);
+        let serving = asker.api.start(caller, request);
         let begin_took = clock.now().monotonic.since(began);
         async move {
             let response = serving.await;

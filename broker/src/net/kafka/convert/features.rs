@@ -4,6 +4,7 @@ use callboard_common::kafka::messages as m;
 use callboard_common::kafka::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
 };
+use callboard_common::kafka::messages::update_features_request::FeatureUpdateKey;
 use callboard_common::kafka::messages::update_features_response::UpdatableFeatureResult;
 use callboard_common::kafka::{ApiKey, Text};
 use callboard_common::protocol::Response;
@@ -15,7 +16,9 @@ use crate::api::FeatureLevels;
 
 /// What the feature level is called among Kafka's features.
 const FEATURE: &str = "callboard.version";
-/// From here on a request may ask for what would be.
+/// Kafka's number of an upgrade; the others are downgrades.
+const UPGRADE: i8 = 1;
+/// From here on an answer has one error for all that was asked.
 const ONE_ERROR_FROM_VERSION: i16 = 2;
 
 fn number(level: FeatureLevel) -> i16 {
@@ -53,34 +56,44 @@ pub(in crate::net::kafka) fn api_versions(error: ErrorCode, levels: FeatureLevel
 }
 
 pub(super) fn update(request: m::UpdateFeaturesRequest, version: i16) -> Converted {
-    let mut updates = request.feature_updates.into_iter();
-    let (first, more) = (updates.next(), updates.next());
-    let level = match (&first, more) {
-        (Some(update), None) if &*update.feature == FEATURE => {
-            u16::try_from(update.max_version_level).ok()
+    match asked(&request.feature_updates) {
+        Ok(level) => {
+            let update = UpdateFeatures {
+                level: Some(level),
+                validate_only: request.validate_only,
+            };
+            Converted::Request(update.into(), Answering::UpdateFeatures)
         }
-        _ => None,
+        Err(why) => {
+            let names = request.feature_updates.into_iter().map(|u| u.feature);
+            let error = (ErrorCode::InvalidUpdateVersion, Some(why.into()));
+            Converted::Answer(answer(names.collect(), error, version))
+        }
+    }
+}
+
+/// The level that is asked for, if it is that and nothing else.
+fn asked(updates: &[FeatureUpdateKey]) -> Result<FeatureLevel, String> {
+    let [update] = updates else {
+        return Err(format!("the one feature here is {FEATURE}"));
     };
-    let Some(level) = level else {
-        let why = format!("the one feature here is {FEATURE}");
-        let refused = UpdatedFeatures {
-            error: ErrorCode::FeatureUpdateFailed,
-            message: Some(why.into()),
-            level: FeatureLevel::LOWEST,
-        };
-        let feature = first.map(|f| f.feature).unwrap_or_default();
-        return Converted::Answer(answer(refused, feature, version));
-    };
-    let update = UpdateFeatures {
-        level: Some(FeatureLevel(level)),
-        validate_only: request.validate_only,
-    };
-    Converted::Request(update.into(), Answering::UpdateFeatures)
+    if &*update.feature != FEATURE {
+        return Err(format!("the one feature here is {FEATURE}"));
+    }
+    if update.upgrade_type != UPGRADE {
+        return Err(format!("{FEATURE} does not go back"));
+    }
+    let level = u16::try_from(update.max_version_level);
+    let level = level.map_err(|_| format!("{} is no level", update.max_version_level))?;
+    Ok(FeatureLevel(level))
 }
 
 pub(super) fn updated(response: Response, version: i16) -> Message {
     match expect::<UpdatedFeatures>(response) {
-        Ok(updated) => answer(updated, Text::from_static(FEATURE), version),
+        Ok(updated) => {
+            let error = (updated.error, updated.message);
+            answer(vec![Text::from_static(FEATURE)], error, version)
+        }
         Err(error) => Box::new(m::UpdateFeaturesResponse {
             error_code: error.number(),
             error_message: Some(error.message().into()),
@@ -90,15 +103,20 @@ pub(super) fn updated(response: Response, version: i16) -> Message {
 }
 
 /// Earlier versions have an error for each feature, later ones have one for all.
-fn answer(updated: UpdatedFeatures, feature: Text, version: i16) -> Message {
-    let (error_code, error_message) = (updated.error.number(), updated.message);
+fn answer(
+    features: Vec<Text>,
+    (error, error_message): (ErrorCode, Option<Text>),
+    version: i16,
+) -> Message {
+    let error_code = error.number();
+    let result = |feature| UpdatableFeatureResult {
+        feature,
+        error_code,
+        error_message: error_message.clone(),
+    };
     Box::new(match version < ONE_ERROR_FROM_VERSION {
         true => m::UpdateFeaturesResponse {
-            results: vec![UpdatableFeatureResult {
-                feature,
-                error_code,
-                error_message,
-            }],
+            results: features.into_iter().map(result).collect(),
             ..Default::default()
         },
         false => m::UpdateFeaturesResponse {
