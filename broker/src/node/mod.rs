@@ -19,10 +19,10 @@ mod log_sizes;
 pub mod offline;
 mod prepare;
 mod readiness;
+mod registration;
 
 pub use adoption::AdoptError;
 pub use builder::{NodeBuilder, StartError};
-use cluster::Membership;
 use prepare::Starting;
 pub use prepare::{CA_FILE, NODE_FILE, NODE_KEY_FILE};
 
@@ -41,8 +41,8 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::{BrokerConfig, ClusterSection};
-use crate::controller::actor::{ControllerStart, Published, propose};
-use crate::controller::{self, Command, ControllerActor, Outcome};
+use crate::controller::actor::{ControllerStart, Published};
+use crate::controller::{self, ControllerActor};
 use crate::directory::Directory;
 use crate::leader::actor::Crash;
 use crate::metrics::Metrics;
@@ -57,8 +57,6 @@ use crate::supervision::{self, Child, Exit, Restart, RestartLimit, Watchdog};
 
 /// How often the checkpoints are written while the node runs.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-/// A registration that was dropped is tried again after this.
-const REGISTER_PAUSE: Duration = Duration::from_millis(10);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 const WATCHDOG_PATIENCE: Duration = Duration::from_secs(30);
 /// Kafka's mark of a clean stop.
@@ -239,63 +237,6 @@ impl Starting {
             first_user,
             running: Mutex::new(Some(running)),
         })
-    }
-
-    /// What the metadata is told of this start.
-    fn registration(
-        &self,
-        at: &Addresses,
-        membership: Option<&Membership>,
-    ) -> Result<Command, StartError> {
-        let config = &self.config;
-        let kafka: controller::Endpoint = config.advertised_kafka(at.kafka)?.into();
-        let kafka_tls = match at.kafka_tls {
-            Some(bound) => config.advertised_kafka_tls(bound)?.into(),
-            None => kafka.clone(),
-        };
-        let endpoints = controller::Endpoints {
-            kafka,
-            kafka_tls,
-            quic: config.advertised_quic(at.quic)?.into(),
-            peer: membership.map(|m| m.own.clone()),
-        };
-        let rack = &config.cluster.rack;
-        Ok(Command::RegisterNode {
-            broker: self.shared.broker,
-            directory: self.meta.directory_id,
-            incarnation: self.shared.incarnation,
-            endpoints,
-            rack: (!rack.is_empty()).then(|| rack.clone()),
-        })
-    }
-
-    /// Registers this start with the controller, as long as it may: from then on leaders have new epochs.
-    async fn register(
-        &self,
-        controller: &Addr<ControllerActor>,
-        command: &Command,
-        published: &Published,
-        mut fatal: watch::Receiver<Option<String>>,
-    ) -> Result<(), StartError> {
-        let logger = &self.shared.logger;
-        loop {
-            self.check_level(published)?;
-            tokio::select! {
-                answer = propose(controller, command.clone()) => match answer {
-                    Ok(Outcome::Registered { .. }) => break,
-                    Ok(_) => {}
-                    Err(refusal) => info!(logger, "registers with the controller"; "waits_for" => %refusal),
-                },
-                _ = fatal.wait_for(Option::is_some) => return Err(StartError::Metadata),
-            }
-            // The controller restarts with growing waits and gives up at last.
-            tokio::time::sleep(REGISTER_PAUSE).await;
-            if !controller.connected() {
-                return Err(StartError::Metadata);
-            }
-        }
-        self.tell_level(published);
-        Ok(())
     }
 
     /// The addresses that were bound.
