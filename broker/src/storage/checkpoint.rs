@@ -36,6 +36,9 @@ struct State {
     /// Counts changes; what was written last.
     version: u64,
     written: u64,
+    /// Marks that came down or went, by the version of that, and are not known to be durable: who relies on it waits for them, also
+    /// if the first attempt to write them has failed.
+    owed: BTreeMap<TopicPartition, u64>,
 }
 
 /// The checkpoints of one data directory; clones share them.
@@ -80,6 +83,13 @@ pub fn parse(text: &str) -> Option<BTreeMap<TopicPartition, Offset>> {
     (version == 0 && marks.len() == count).then_some(marks)
 }
 
+impl State {
+    fn owe(&mut self, partition: &TopicPartition) {
+        self.version += 1;
+        let _before = self.owed.insert(partition.clone(), self.version);
+    }
+}
+
 impl Checkpoints {
     /// Reads the checkpoints of `dir`; a file that is missing or malformed counts as empty.
     #[must_use]
@@ -102,6 +112,7 @@ impl Checkpoints {
             marks,
             version: 0,
             written: 0,
+            owed: BTreeMap::new(),
         };
         Self {
             dir: dir.to_owned(),
@@ -145,21 +156,18 @@ impl Checkpoints {
     ///
     /// What the disk says.
     pub fn lower(&self, partition: &TopicPartition, end: Offset) -> io::Result<()> {
-        let is_lower = {
+        {
             let mut state = self.state.lock();
-            let Some(marks) = state.marks.get_mut(partition) else {
-                return Ok(());
-            };
-            let is_lower = end < marks.recovery_point || end < marks.high_watermark;
-            marks.recovery_point = marks.recovery_point.min(end);
-            marks.high_watermark = marks.high_watermark.min(end);
-            state.version += u64::from(is_lower);
-            is_lower
-        };
-        match is_lower {
-            true => self.write(),
-            false => Ok(()),
+            if let Some(marks) = state.marks.get_mut(partition) {
+                let is_lower = end < marks.recovery_point || end < marks.high_watermark;
+                marks.recovery_point = marks.recovery_point.min(end);
+                marks.high_watermark = marks.high_watermark.min(end);
+                if is_lower {
+                    state.owe(partition);
+                }
+            }
         }
+        self.pay(partition)
     }
 
     /// Forgets a partition that was deleted, durably: the next topic of its name begins at 0. Blocks.
@@ -168,16 +176,22 @@ impl Checkpoints {
     ///
     /// What the disk says.
     pub fn remove(&self, partition: &TopicPartition) -> io::Result<()> {
-        let before = {
+        {
             let mut state = self.state.lock();
             let before = state.marks.remove(partition);
-            state.version += u64::from(before.is_some());
-            before
-        };
-        match before {
-            None => Ok(()),
-            Some(marks) if marks == Marks::default() => Ok(()),
-            Some(_) => self.write(),
+            if before.is_some_and(|marks| marks != Marks::default()) {
+                state.owe(partition);
+            }
+        }
+        self.pay(partition)
+    }
+
+    /// Makes durable what is owed for a partition.
+    fn pay(&self, partition: &TopicPartition) -> io::Result<()> {
+        let is_owed = self.state.lock().owed.contains_key(partition);
+        match is_owed {
+            true => self.write(),
+            false => Ok(()),
         }
     }
 
@@ -209,14 +223,16 @@ impl Checkpoints {
         write(LOG_STARTS, |m| m.log_start)?;
         write(RECOVERY_POINTS, |m| m.recovery_point)?;
         write(HIGH_WATERMARKS, |m| m.high_watermark)?;
-        self.state.lock().written = version;
+        let mut state = self.state.lock();
+        state.written = version;
+        state.owed.retain(|_, of| *of > version);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::MemoryDisk;
+    use super::super::disk::{MemoryDisk, SimulatedDisk};
     use super::*;
 
     #[test]
@@ -253,5 +269,39 @@ mod tests {
                 ..marks
             }
         );
+    }
+
+    /// Seeds 464185 and 479853: a full disk kept the marks of a deleted topic, the second attempt said that they were gone, and the
+    /// log of the next topic of that name was judged by them.
+    #[test]
+    fn what_a_full_disk_kept_is_owed_until_it_is_written() {
+        type Change = fn(&Checkpoints, &TopicPartition) -> io::Result<()>;
+        let changes: [(Change, i64); 2] = [
+            (|c, p| c.remove(p), 0),
+            (|c, p| c.lower(p, Offset::new(5)), 5),
+        ];
+        for (change, left) in changes {
+            let disk = SimulatedDisk::new(1);
+            let (dir, shared) = (Path::new("/d"), Arc::new(disk.clone()));
+            shared.create_dir(dir).expect("created");
+            let checkpoints = Checkpoints::open(shared.clone(), dir);
+            let partition = TopicPartition::parse("orders-0").expect("valid");
+            let marks = Marks {
+                recovery_point: Offset::new(9),
+                ..Marks::default()
+            };
+            checkpoints.set(&partition, marks);
+            checkpoints.write().expect("written");
+            disk.set_capacity(disk.used_bytes());
+            for attempt in 0..3 {
+                let refused = change(&checkpoints, &partition);
+                assert!(refused.is_err(), "attempt {attempt}");
+            }
+            let durable = || Checkpoints::open(shared.clone(), dir).marks(&partition);
+            assert_eq!(durable().recovery_point, Offset::new(9));
+            disk.set_capacity(u64::MAX);
+            change(&checkpoints, &partition).expect("there is space again");
+            assert_eq!(durable().recovery_point, Offset::new(left));
+        }
     }
 }
