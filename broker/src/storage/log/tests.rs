@@ -1064,3 +1064,35 @@ fn a_log_that_lost_more_than_a_failed_sync_took_is_in_doubt() {
         assert_eq!(reopen(&disk, None).log.is_in_doubt(), rotten);
     }
 }
+
+/// Seed 483763: a log that was begun anew inside a batch lost power before its first sync. Whatever the disk kept, nothing that
+/// was durable is missing, and the log goes on.
+#[test]
+fn a_log_begun_inside_a_batch_is_not_damaged_by_what_no_sync_covered() {
+    for seed in 0..300 {
+        let disk = SimulatedDisk::new(seed);
+        let start = Offset::new(26);
+        let restarted = small_log(&disk).restart_at(start, &ProducerTable::default());
+        let mut log = restarted.expect("it begins anew").log;
+        let inside = placed(25, 3, 200, EPOCH);
+        log.append_placed(&inside, NOW).expect("26 lies in it");
+        for first in [28, 30, 32] {
+            let next = placed(first, 2, 200, EPOCH);
+            log.append_placed(&next, NOW).expect("it continues");
+        }
+        disk.crash();
+        drop(log);
+        let mut opened = reopen(&disk, None);
+        assert!(
+            opened.damaged.is_empty(),
+            "seed {seed}: {:?}",
+            opened.damaged
+        );
+        let log = &mut opened.log;
+        assert_eq!(log.log_start(), start, "seed {seed}");
+        if log.log_end() == start {
+            log.append_placed(&inside, NOW).expect("it comes again");
+            assert_eq!(log.log_end(), Offset::new(28), "seed {seed}");
+        }
+    }
+}

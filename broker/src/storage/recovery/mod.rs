@@ -204,6 +204,7 @@ impl Recovery {
                 None => {
                     if self.scan(files, next)? {
                         let end = self.segments.last().map_or(*base, |s| s.end);
+                        let end = end.max(self.marks.log_start);
                         return self.quarantine_segments(
                             &bases[i + 1..],
                             end,
@@ -279,7 +280,10 @@ impl Recovery {
                 },
                 Found::Bad(error) => error.to_string(),
             };
-            let is_damage = segment.end < self.marks.recovery_point;
+            let is_damage = segment.end < self.marks.recovery_point
+                && !self
+                    .is_unsynced_first(&segment, &mut window, position)
+                    .map_err(read_error())?;
             if (is_damage && !planted::is(Bug::DamageCutAsTail)) || planted::is(Bug::TornEndSkipped)
             {
                 match self
@@ -291,7 +295,8 @@ impl Recovery {
                 }
             } else {
                 ended = true;
-                self.quarantine_tail(&files, &file, position, size, segment.end, &reason)?;
+                let end = segment.end.max(self.marks.log_start);
+                self.quarantine_tail(&files, &file, position, size, end, &reason)?;
                 break;
             }
         }
@@ -302,6 +307,24 @@ impl Recovery {
         self.scanned.push((path, file, unsure));
         self.segments.push(segment);
         Ok(ended)
+    }
+
+    /// Whether a bad batch is the log's first and reaches from below the log's start to beyond it, where nothing is known to be
+    /// durable: the log was begun there (`Log::begin_at`), and no sync has covered it. The recovery point is no end of a batch then.
+    fn is_unsynced_first(
+        &self,
+        segment: &Segment,
+        window: &mut Window<'_>,
+        position: u64,
+    ) -> io::Result<bool> {
+        let start = self.marks.log_start;
+        let is_first = position == 0 && self.segments.is_empty() && segment.base() < start;
+        if !is_first || self.marks.recovery_point > start {
+            return Ok(false);
+        }
+        // A whole batch that begins at or below the start shows that the bad one ended there: it was synced, then.
+        let next = window.resync(1, segment.end)?;
+        Ok(next.is_none_or(|(_, batch)| batch.header().base_offset > start.get()))
     }
 
     /// Restores index entries below the point from which batches must be read; returns that position.
