@@ -36,8 +36,9 @@ impl Api {
 }
 
 async fn survey(api: &Api) -> Result<Features, Refused> {
-    let (reply, told) = oneshot::channel();
-    supervision::tell(&api.0.controller, survey::DescribeFeatures { reply });
+    let (newest, (reply, told)) = (api.config().newest_level, oneshot::channel());
+    let describe = survey::DescribeFeatures { newest, reply };
+    supervision::tell(&api.0.controller, describe);
     told.await.map_err(|_| Refusal::Stopped.into())
 }
 
@@ -50,7 +51,7 @@ pub(super) async fn describe(api: &Api, caller: &Caller) -> Response {
             error: ErrorCode::None,
             level: features.image.level.0,
             lowest: FeatureLevel::LOWEST,
-            newest: features.newest,
+            newest: api.config().newest_level,
             nodes: features.nodes.into_iter().collect(),
         }),
         Err(refused) => Response::Refused(refused.error),
@@ -77,7 +78,7 @@ pub(super) async fn update(api: &Api, caller: &Caller, update: UpdateFeatures) -
 }
 
 /// The level that all nodes speak.
-fn common(features: &Features) -> Result<FeatureLevel, Refused> {
+fn common(features: &Features, newest: FeatureLevel) -> Result<FeatureLevel, Refused> {
     let silent = features.nodes.iter().find(|(_, level)| level.is_none());
     if let Some((broker, _)) = silent {
         let why = format!(
@@ -86,15 +87,15 @@ fn common(features: &Features) -> Result<FeatureLevel, Refused> {
         return Err(refused(ErrorCode::FeatureUpdateFailed, why));
     }
     let levels = features.nodes.values().flatten();
-    Ok(levels.copied().min().unwrap_or(features.newest))
+    Ok(levels.copied().min().unwrap_or(newest))
 }
 
-fn too_low(features: &Features, wanted: FeatureLevel) -> String {
+fn too_low(features: &Features, newest: FeatureLevel, wanted: FeatureLevel) -> String {
     let is_low = |level: &Option<FeatureLevel>| level.is_none_or(|l| l < wanted);
     let low = features.nodes.iter().filter(|(_, level)| is_low(level));
     let low: Vec<String> = low.map(|(id, _): (&BrokerId, _)| id.to_string()).collect();
-    match wanted > features.newest {
-        true => format!("this node speaks {} at most", features.newest),
+    match wanted > newest {
+        true => format!("this node speaks {newest} at most"),
         false => format!(
             "these nodes do not speak feature level {wanted}: {}. Start a newer release there first",
             low.join(", ")
@@ -104,10 +105,11 @@ fn too_low(features: &Features, wanted: FeatureLevel) -> String {
 
 async fn updated(api: &Api, update: &UpdateFeatures) -> Result<FeatureLevel, Refused> {
     let features = survey(api).await?;
-    let common = common(&features)?;
+    let newest = api.config().newest_level;
+    let common = common(&features, newest)?;
     let wanted = update.level.unwrap_or(common);
     if wanted > common {
-        let why = too_low(&features, wanted);
+        let why = too_low(&features, newest, wanted);
         return Err(refused(ErrorCode::InvalidUpdateVersion, why));
     }
     let now = features.image.level.0;

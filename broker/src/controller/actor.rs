@@ -154,8 +154,6 @@ pub struct ControllerStart {
     pub dir: PathBuf,
     /// Who it is in the quorum.
     pub identity: Identity,
-    /// The highest feature level that it speaks.
-    pub newest: FeatureLevel,
     /// What it moves by itself while it leads the quorum.
     pub policy: Policy,
     /// Other nodes, and where they find this one; `None` if it is alone.

@@ -85,6 +85,12 @@ fn reassign((topic, partition, _): Placed<'_>, replicas: Vec<BrokerId>) -> Comma
     }
 }
 
+/// These replicas, with one node in the place of another.
+fn instead(replicas: &[BrokerId], from: BrokerId, to: BrokerId) -> Vec<BrokerId> {
+    let one = |b: &BrokerId| if *b == from { to } else { *b };
+    replicas.iter().map(one).collect()
+}
+
 impl Balancer {
     /// What is to be proposed now.
     pub(super) fn plan(&mut self, now: Monotonic, image: &MetadataImage) -> Vec<Command> {
@@ -152,13 +158,9 @@ impl Balancer {
         let moved = shifts.into_iter().filter_map(|shift| {
             let (topic_id, partition) = shift.key;
             let (_, topic) = image.topic_by_id(&topic_id)?;
-            let swap = |b: &BrokerId| if *b == shift.from { shift.to } else { *b };
-            let replicas = topic.partition(partition)?.replicas.iter().map(swap);
-            Some(Command::Reassign {
-                topic_id,
-                partition,
-                replicas: Some(replicas.collect()),
-            })
+            let placed = (&**topic, partition, topic.partition(partition)?);
+            let replicas = instead(&placed.2.replicas, shift.from, shift.to);
+            Some(reassign(placed, replicas))
         });
         moved.collect()
     }
@@ -273,8 +275,7 @@ fn spread(image: &MetadataImage, loads: &mut Loads<'_>, left: usize) -> Vec<Comm
         };
         let (topic, number, partition) = placed;
         let _new: bool = moved.insert((topic.id, number));
-        let swap = |b: &BrokerId| if *b == most { least } else { *b };
-        let replicas: Vec<BrokerId> = partition.replicas.iter().map(swap).collect();
+        let replicas = instead(&partition.replicas, most, least);
         loads.count(&partition.replicas, &replicas);
         plan.push(reassign(placed, replicas));
     }

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct DescribeFeatures {
+    /// The highest level of this node, by which it judges the others.
+    pub newest: FeatureLevel,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Features>,
 }
@@ -32,8 +34,6 @@ pub struct DescribeFeatures {
 pub struct Features {
     /// The metadata that was known before they were asked: who starts after that is not meant.
     pub image: Arc<MetadataImage>,
-    /// The highest level of this node, by which it can judge the others.
-    pub newest: FeatureLevel,
     /// The highest level that each node and this one speak; `None` if it did not answer.
     pub nodes: BTreeMap<BrokerId, Option<FeatureLevel>>,
 }
@@ -83,11 +83,7 @@ async fn survey(
         }
     });
     let nodes = join_all(asking).await.into_iter().collect();
-    Features {
-        image,
-        newest,
-        nodes,
-    }
+    Features { image, nodes }
 }
 
 impl Handler<DescribeFeatures> for ControllerActor {
@@ -96,7 +92,7 @@ impl Handler<DescribeFeatures> for ControllerActor {
     fn handle(&mut self, describe: DescribeFeatures, ctx: &mut Context<Self>) {
         let image = self.start.published.image.load_full();
         let peers = self.start.peers.as_ref().map(|(peers, _)| peers.clone());
-        let (me, newest) = (self.start.identity.broker, self.start.newest);
+        let (me, newest) = (self.start.identity.broker, describe.newest);
         let surveying = async move {
             let features = survey(me, newest, image, peers).await;
             // Who asked may have gone away.

@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Shared;
 use super::builder::StartError;
+use super::log_sizes::Teller;
 use super::prepare::{PeerSockets, Starting};
 use crate::controller::actor::{ChangeQuorum, Died, HandOver, Published, propose};
 use crate::controller::{
@@ -28,8 +29,6 @@ use crate::peer::{Link, Peers};
 use crate::storage::StorageError;
 use crate::storage::disk::replace_whole;
 use crate::supervision;
-
-use super::log_sizes::Teller;
 
 /// The mark of a data directory that was taken into a quorum, or waits for it.
 pub(super) const JOINS: &str = "metadata.joins";
@@ -292,9 +291,7 @@ impl Membership {
             drop(actix_rt::spawn(watching));
         });
     }
-}
 
-impl Membership {
     /// Tells the active controller from now on how large the logs are that are led here.
     pub(super) fn tell_log_sizes(&self, shared: &Shared, (controller, published, stop): Parts<'_>) {
         let (controller, peers) = (controller.clone(), self.peers.clone());

@@ -1,7 +1,5 @@
 //! The feature level that a node speaks and the one that its cluster is at.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use actix::Addr;
 use callboard_common::FeatureLevel;
 use slog::{info, warn};
@@ -9,7 +7,7 @@ use slog::{info, warn};
 use super::builder::StartError;
 use super::prepare::Starting;
 use crate::controller::actor::{Published, propose};
-use crate::controller::{self, Command, ControllerActor, log_file};
+use crate::controller::{self, ControllerActor, MetadataImage, log_file};
 
 impl Starting {
     /// Whether this node forms a cluster with this start.
@@ -19,21 +17,13 @@ impl Starting {
     }
 
     /// Who forms a cluster puts it at the level that it speaks, before anybody else can join it.
-    pub(super) async fn begin_at_newest(
-        &self,
-        identity: controller::Identity,
-        controller: &Addr<ControllerActor>,
-    ) {
+    pub(super) async fn begin_at_newest(&self, controller: &Addr<ControllerActor>) {
         let level = self.config.cluster.newest_level();
         if level == FeatureLevel::BEFORE_LEVELS {
             return;
         }
-        let command = Command::SetFeatureLevel {
-            level,
-            brokers: BTreeMap::new(),
-            members: BTreeSet::from([identity.raft_id()]),
-        };
-        match propose(controller, command).await {
+        let nobody_is_there = MetadataImage::default();
+        match propose(controller, nobody_is_there.raise_to(level)).await {
             Ok(_) => info!(self.shared.logger, "forms a cluster"; "feature_level" => %level),
             // It can be raised later.
             Err(refusal) => {

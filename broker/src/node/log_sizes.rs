@@ -1,9 +1,9 @@
 //! A node tells the active controller how large the logs are that it leads, for the balance of what nodes keep.
 //!
-//! Logs are measured when their ends have changed, twice a minute at most, and told then; all of them when somebody else leads the quorum. Partitions
-//! on which nothing happens cost nothing.
+//! Logs are measured when their ends have changed, twice a minute at most, and told then; all of them when somebody else leads
+//! the quorum. Partitions on which nothing happens cost nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use actix::Addr;
@@ -36,10 +36,10 @@ struct Measured {
 
 /// What is measured and told.
 pub(super) struct Teller {
-    pub(super) shared: Shared,
-    pub(super) published: Published,
-    pub(super) controller: Addr<ControllerActor>,
-    pub(super) peers: Peers,
+    shared: Shared,
+    published: Published,
+    controller: Addr<ControllerActor>,
+    peers: Peers,
     measured: BTreeMap<TopicPartition, Measured>,
     /// Who was told all, if it still leads.
     told: Option<Led>,
@@ -79,25 +79,18 @@ impl Teller {
         let changed = self.measure().await;
         let led = *self.published.led.borrow();
         let all = self.told != Some(led);
-        let told = |(p, m): (&TopicPartition, &Measured)| (m.topic_id, p.partition, m.bytes);
-        let logs: Vec<_> = match all {
-            true => self.measured.iter().map(told).collect(),
-            false => {
-                let of = changed
-                    .iter()
-                    .filter_map(|p| self.measured.get_key_value(p));
-                of.map(told).collect()
-            }
-        };
-        if logs.is_empty() || self.tell(led, LogSizes { logs }).await {
-            self.told = Some(led);
-        } else {
-            self.told = None;
-        }
+        let told = self
+            .measured
+            .iter()
+            .filter(|(p, _)| all || changed.contains(p));
+        let told = told.map(|(p, m)| (m.topic_id, p.partition, m.bytes));
+        let logs: Vec<_> = told.collect();
+        let is_told = logs.is_empty() || self.tell(led, LogSizes { logs }).await;
+        self.told = is_told.then_some(led);
     }
 
     /// Measures what has changed, and says which that is.
-    async fn measure(&mut self) -> Vec<TopicPartition> {
+    async fn measure(&mut self) -> BTreeSet<TopicPartition> {
         self.looks += 1;
         if self.looks.is_multiple_of(LOOKS) {
             self.measured.clear();
@@ -119,7 +112,7 @@ impl Teller {
             }
         }
         let named = due.keys().cloned().collect();
-        let mut changed = Vec::new();
+        let mut changed = BTreeSet::new();
         for (partition, bytes) in self.shared.log_bytes(named).await.unwrap_or_default() {
             let Some((topic_id, ends)) = due.remove(&partition) else {
                 continue;
@@ -131,7 +124,7 @@ impl Teller {
                 at: now,
             };
             let _before = self.measured.insert(partition.clone(), measured);
-            changed.push(partition);
+            let _new: bool = changed.insert(partition);
         }
         changed
     }

@@ -40,7 +40,7 @@ use parking_lot::Mutex;
 use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
-use crate::config::{BrokerConfig, ClusterSection};
+use crate::config::BrokerConfig;
 use crate::controller::actor::{ControllerStart, Published};
 use crate::controller::{self, ControllerActor};
 use crate::directory::Directory;
@@ -180,11 +180,10 @@ impl Starting {
             .as_ref()
             .map(|m| (m.peers.clone(), m.own.clone()));
         let forms = self.forms(identity);
-        let cluster = self.config.cluster.clone();
-        let controller =
-            start_controller(&shared, (identity, cluster), own, &published, fatal.clone());
+        let who = (identity, self.config.cluster.policy());
+        let controller = start_controller(&shared, who, own, &published, fatal.clone());
         if forms {
-            self.begin_at_newest(identity, &controller).await;
+            self.begin_at_newest(&controller).await;
         }
         if let Some((membership, endpoint, tripwire)) = peers {
             let parts = (&controller, &published, &stopping);
@@ -282,7 +281,7 @@ fn child(
 
 fn start_controller(
     shared: &Shared,
-    (identity, cluster): (controller::Identity, ClusterSection),
+    (identity, policy): (controller::Identity, controller::Policy),
     peers: Option<(Peers, controller::Endpoint)>,
     published: &Published,
     fatal: watch::Sender<Option<String>>,
@@ -291,8 +290,7 @@ fn start_controller(
         disk: shared.open.disk().clone(),
         dir: shared.dir.clone(),
         identity,
-        newest: cluster.newest_level(),
-        policy: cluster.policy(),
+        policy,
         peers,
         runtime: shared.runtime.clone(),
         clock: shared.clock.clone(),

@@ -306,7 +306,6 @@ impl Task {
             && close.error_code == VarInt::from_u32(CODE_REFUSED)
         {
             self.not_before = Some(Instant::now() + REFUSED_PAUSE);
-            self.connection = None;
             if self.refused.as_ref() == Some(&close.reason) {
                 return;
             }

@@ -15,7 +15,7 @@ use callboard_common::protocol::metadata::{
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode};
 
-use super::known::{Known, NOT_ASKED};
+use super::known::Known;
 use super::topics::topic_rights;
 use super::{Answering, Converted, Message, expect};
 use crate::api::Resource;
@@ -69,16 +69,12 @@ pub(super) fn described(
         rack: known.rack(b.id),
         ..Default::default()
     };
-    let cluster_authorized_operations = match rights {
-        true => known.rights(Resource::Cluster),
-        false => NOT_ASKED,
-    };
     Box::new(DescribeClusterResponse {
         cluster_id: answer.cluster_id,
         controller_id: answer.controller.0,
         brokers: answer.brokers.into_iter().map(broker).collect(),
         endpoint_type,
-        cluster_authorized_operations,
+        cluster_authorized_operations: known.rights_if_asked(rights, Some(Resource::Cluster)),
         ..Default::default()
     })
 }

@@ -74,12 +74,10 @@ pub(super) fn update(request: m::UpdateFeaturesRequest, version: i16) -> Convert
 
 /// The level that is asked for, if it is that and nothing else.
 fn asked(updates: &[FeatureUpdateKey]) -> Result<FeatureLevel, String> {
-    let [update] = updates else {
-        return Err(format!("the one feature here is {FEATURE}"));
+    let update = match updates {
+        [update] if &*update.feature == FEATURE => update,
+        _ => return Err(format!("the one feature here is {FEATURE}")),
     };
-    if &*update.feature != FEATURE {
-        return Err(format!("the one feature here is {FEATURE}"));
-    }
     if update.upgrade_type != UPGRADE {
         return Err(format!("{FEATURE} does not go back"));
     }

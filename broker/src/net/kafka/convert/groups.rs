@@ -24,7 +24,7 @@ use callboard_common::protocol::groups::{
     ListedGroups, MemberDescription, SyncGroup, SyncedGroup,
 };
 
-use super::known::{Known, NOT_ASKED};
+use super::known::Known;
 use super::{Answering, Converted, Message, expect};
 use crate::api::Resource;
 
@@ -320,10 +320,8 @@ pub(super) fn described(
         } else {
             g.error
         };
-        let authorized_operations = match rights && error == ErrorCode::None {
-            true => known.rights(Resource::Group(&g.group)),
-            false => NOT_ASKED,
-        };
+        let group = (error == ErrorCode::None).then_some(Resource::Group(&g.group));
+        let authorized_operations = known.rights_if_asked(rights, group);
         DescribedGroup {
             authorized_operations,
             error_code: error.number(),

@@ -7,7 +7,7 @@ use callboard_common::protocol::TopicRef;
 use crate::api::{LeaderHint, Resource};
 
 /// Kafka's number where it was not asked what the client may do.
-pub(super) const NOT_ASKED: i32 = i32::MIN;
+const NOT_ASKED: i32 = i32::MIN;
 
 /// See the module.
 pub(in crate::net::kafka) trait Known {
@@ -17,4 +17,12 @@ pub(in crate::net::kafka) trait Known {
     fn rack(&self, broker: BrokerId) -> Option<Text>;
     /// What the client may do to something: a bit for each of Kafka's numbers of operations (KIP-430).
     fn rights(&self, resource: Resource<'_>) -> i32;
+}
+
+impl dyn Known + '_ {
+    /// What the client may do to something, if it wants to know and there is such a thing.
+    pub(super) fn rights_if_asked(&self, asked: bool, resource: Option<Resource<'_>>) -> i32 {
+        let resource = resource.filter(|_| asked);
+        resource.map_or(NOT_ASKED, |resource| self.rights(resource))
+    }
 }

@@ -27,7 +27,7 @@ use callboard_common::protocol::topics::{
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode, TopicName};
 
-use super::known::{Known, NOT_ASKED};
+use super::known::Known;
 use super::{Answering, Converted, Message, expect};
 use crate::api::Resource;
 
@@ -68,10 +68,10 @@ pub(in crate::net::kafka) struct Rights {
 
 /// What the client may do to a topic, if it wants to know and there is one.
 pub(super) fn topic_rights(topic: &TopicMetadata, asked: bool, known: &dyn Known) -> i32 {
-    let is_there = asked && topic.error == ErrorCode::None;
-    let name = topic.name.as_deref().filter(|_| is_there);
+    let name = topic.name.as_deref();
+    let name = name.filter(|_| asked && topic.error == ErrorCode::None);
     let name = name.and_then(|name| TopicName::new(name).ok());
-    name.map_or(NOT_ASKED, |name| known.rights(Resource::Topic(&name)))
+    known.rights_if_asked(asked, name.as_ref().map(Resource::Topic))
 }
 
 pub(super) fn described(
@@ -114,12 +114,9 @@ pub(super) fn described(
         port: b.port.into(),
         rack: known.rack(b.id),
     };
-    let cluster_authorized_operations = match rights.cluster {
-        true => known.rights(Resource::Cluster),
-        false => NOT_ASKED,
-    };
     Box::new(MetadataResponse {
-        cluster_authorized_operations,
+        cluster_authorized_operations: known
+            .rights_if_asked(rights.cluster, Some(Resource::Cluster)),
         brokers: answer.brokers.into_iter().map(broker).collect(),
         cluster_id: Some(answer.cluster_id),
         controller_id: answer.controller.0,
