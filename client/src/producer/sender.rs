@@ -325,19 +325,19 @@ impl Sender {
         };
         if let Some((numbered, error)) = refused {
             let follows_a_failure = std::mem::replace(&mut self.gap, true);
-            let code = error.code();
+            let is_out_of_order = error.code() == Some(ErrorCode::OutOfOrderSequenceNumber);
             // Behind a batch that failed the broker sees a gap, which closes when that batch comes again.
-            let is_gap = code == Some(ErrorCode::OutOfOrderSequenceNumber) && follows_a_failure;
+            let is_gap = is_out_of_order && follows_a_failure;
             let in_time =
                 self.now().saturating_sub(numbered.ready.since) <= self.config.delivery_timeout;
             // What one replica acknowledged may be gone with it, and with it what this batch continues.
-            let lost_before = code == Some(ErrorCode::OutOfOrderSequenceNumber)
-                && self.config.acks == Acks::Leader;
-            if lost_before && in_time {
+            let lost_before =
+                is_out_of_order && !follows_a_failure && self.config.acks == Acks::Leader;
+            if (error.is_retriable() || is_gap || lost_before) && in_time {
                 self.failed.push(numbered);
-                self.producer = None;
-            } else if (error.is_retriable() || is_gap) && in_time {
-                self.failed.push(numbered);
+                if lost_before {
+                    self.producer = None;
+                }
             } else {
                 let error = if error.is_retriable() || is_gap {
                     Error::Timeout
