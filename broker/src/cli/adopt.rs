@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use callboard_broker::controller::kafka_metadata::{KafkaMetadata, KafkaTopic};
+use callboard_broker::storage::checkpoint;
 use callboard_broker::storage::disk::RealDisk;
 use callboard_broker::storage::leader_epochs::LeaderEpochs;
 use callboard_broker::storage::meta_properties::{MetaProperties, read_topic_id};
@@ -364,7 +365,10 @@ fn copy(adopt: &Adopt, directories: &BTreeMap<TopicPartition, PathBuf>) -> Resul
     for name in CHECKPOINTS {
         let from = adopt.kafka.join(name);
         if from.is_file() {
-            let _bytes = fs::copy(&from, adopt.data.join(name))?;
+            // Lines of topics that are left alone would be another topic's one day.
+            let mut marks = checkpoint::parse(&fs::read_to_string(&from)?).unwrap_or_default();
+            marks.retain(|partition, _| directories.contains_key(partition));
+            fs::write(adopt.data.join(name), checkpoint::format(&marks))?;
         }
     }
     fs::File::open(&adopt.data)?.sync_all()?;

@@ -105,20 +105,17 @@ impl Coordinator {
         }
     }
 
-    /// Offsets of groups without members go when they are old enough, and groups that nobody needs.
+    /// Offsets of groups without members go when they are old enough, and groups that nobody needs: from memory once that is
+    /// durable. If it cannot be written, the group that comes back from the log is the one that was here all the time.
     pub(super) fn expire(&mut self, now: Now, out: &mut Effects) {
         let keep = i64::try_from(self.config.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         let oldest = now.wall.0.saturating_sub(keep);
         let unused = self.groups.keys().filter(|name| self.is_unused(name));
-        let unused: Vec<Text> = unused.cloned().collect();
-        let mut records = Vec::new();
-        for name in unused {
-            drop(self.groups.remove(&name));
-            records.push(GroupRecord::Group {
-                group: name,
-                value: None,
-            });
-        }
+        let tombstone = |group: &Text| GroupRecord::Group {
+            group: group.clone(),
+            value: None,
+        };
+        let mut records: Vec<GroupRecord> = unused.map(tombstone).collect();
         for (name, group) in self
             .groups
             .iter()

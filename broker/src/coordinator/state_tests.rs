@@ -563,6 +563,24 @@ fn a_group_that_nobody_needs_expires() {
     assert_eq!(stepper.replayed().list(), []);
 }
 
+/// If that cannot be written the group stays: after the next start it would be back, and be older than what came meanwhile.
+#[test]
+fn a_group_whose_end_is_not_written_stays() {
+    let mut stepper = Stepper::new();
+    let generation = stepper.stable();
+    let _left = stepper.call(leave("a"));
+    stepper.now.monotonic = stepper.now.monotonic.after(EXPIRY_INTERVAL * 2);
+    let effects = stepper.step(Input::Tick);
+    let [Effect::Write { write, .. }] = effects[..] else {
+        panic!("{effects:?}");
+    };
+    let error = ErrorCode::NotEnoughReplicas;
+    assert_eq!(stepper.step(Input::WriteFailed { write, error }), []);
+    assert_eq!(stepper.coordinator.list().len(), 1);
+    let (_, answers) = stepper.join("", "b");
+    assert!(joined(&answers[0].1).generation > generation);
+}
+
 #[test]
 fn offsets_of_groups_without_members_expire() {
     let mut stepper = Stepper::new();

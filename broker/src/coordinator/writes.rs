@@ -39,12 +39,10 @@ impl Coordinator {
                 out.push_back(Effect::Answer(ticket, answer));
             }
             Pending::Quiet => {
-                for record in records
-                    .into_iter()
-                    .filter(|r| matches!(r, GroupRecord::Offset { .. }))
-                {
-                    self.apply_offset(now.wall, record);
-                }
+                // A group that still is was changed in memory when this was written.
+                let goes =
+                    |r: &GroupRecord| !matches!(r, GroupRecord::Group { value: Some(_), .. });
+                self.apply_deletion(now, records.into_iter().filter(goes).collect());
             }
             Pending::Rewrite => out.push_back(Effect::DeleteBefore(base)),
         }

@@ -5,7 +5,7 @@ use callboard_common::runtime::Runtime;
 use callboard_common::{BrokerId, Clock, LeaderEpoch, Offset, Uuid};
 use slog::{Logger, debug, error, info, warn};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::state::{Effect, Effects, Follower, Input, Position};
 use crate::leader::Ends;
@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::peer::fetcher::Fetchers;
 use crate::peer::protocol::{Part, PartitionPosition};
 use crate::storage::error::unless_full;
-use crate::storage::log::Opened;
+use crate::storage::log::{Opened, Removal};
 use crate::storage::{Log, LogFiles, StorageError, producer_snapshot, sync};
 use crate::supervision;
 use crate::topic_config::TopicConfig;
@@ -289,14 +289,9 @@ impl FollowerActor {
                 open.log.advance_start(start);
                 // No further than the leader: what it still has is read here too.
                 let retained = open.log.retain(start, now.wall, open.follower.producers());
-                let removal = unless_full(retained)?;
-                if let Some(removal) = removal.flatten() {
-                    let logger = self.start.logger.clone();
-                    self.start.runtime.background().run(move || {
-                        if let Err(error) = removal.run() {
-                            warn!(logger, "old segments are not removed"; "error" => %error);
-                        }
-                    });
+                match unless_full(retained)? {
+                    Some(removal) => self.remove(removal, ctx),
+                    None => self.step_after(FULL_PAUSE, Input::RemoveAgain, ctx),
                 }
             }
             Effect::Wait => self.retry_later(ctx),
@@ -304,12 +299,36 @@ impl FollowerActor {
         Ok(())
     }
 
-    fn retry_later(&self, ctx: &mut Context<Self>) {
+    /// Removes on the pool what left the log; what a full disk keeps is tried again.
+    fn remove(&self, removal: Option<Removal>, ctx: &mut Context<Self>) {
+        let Some(removal) = removal else { return };
+        let (reply, removed) = oneshot::channel();
+        self.start.runtime.background().run(move || {
+            drop(reply.send(removal.run()));
+        });
         let incarnation = self.incarnation;
-        let sleep = self.start.clock.sleep(PAUSE);
+        let after = move |removed, actor: &mut Self, ctx: &mut Context<Self>| {
+            if let Ok(Err(error)) = removed {
+                warn!(actor.start.logger, "old segments are not removed; tries again soon"; "error" => %error);
+                if actor.incarnation == incarnation {
+                    actor.step_after(FULL_PAUSE, Input::RemoveAgain, ctx);
+                }
+            }
+        };
+        let _running = ctx.spawn(removed.into_actor(self).map(after));
+    }
+
+    fn retry_later(&self, ctx: &mut Context<Self>) {
+        self.step_after(PAUSE, Input::Retry, ctx);
+    }
+
+    /// Nothing comes of it if the log is opened anew meanwhile.
+    fn step_after(&self, pause: Duration, input: Input, ctx: &mut Context<Self>) {
+        let incarnation = self.incarnation;
+        let sleep = self.start.clock.sleep(pause);
         let _timer = ctx.spawn(sleep.into_actor(self).map(move |(), actor, ctx| {
             if actor.incarnation == incarnation {
-                actor.step(Input::Retry, ctx);
+                actor.step(input, ctx);
             }
         }));
     }

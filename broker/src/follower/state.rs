@@ -31,6 +31,8 @@ pub enum Input {
     Synced(Offset),
     /// It is time to try again.
     Retry,
+    /// It is time to let go again what a full disk kept.
+    RemoveAgain,
 }
 
 /// What must happen next.
@@ -47,7 +49,7 @@ pub enum Effect {
     /// The leader has nothing below this offset any more: begin there anew, with the producers of this snapshot. If it is
     /// none, say [`Input::Retry`] in a while.
     RestartAt(Offset, Bytes),
-    /// The leader's first record is this one: what lies below may go.
+    /// The leader's first record is this one: what lies below may go. If a full disk keeps it, say [`Input::RemoveAgain`] in a while.
     AdvanceStart(Offset),
     /// Say [`Input::Retry`] in a while.
     Wait,
@@ -139,6 +141,7 @@ impl Follower {
     pub fn step(&mut self, input: Input, out: &mut Effects) {
         match input {
             Input::Connected | Input::Retry => out.push_back(Effect::Report(self.position)),
+            Input::RemoveAgain => out.push_back(Effect::AdvanceStart(self.log_start)),
             Input::Sent(part) => self.sent(part, out),
             Input::Synced(end) => {
                 self.position.synced = self.position.synced.max(end);
@@ -316,6 +319,7 @@ mod tests {
         );
         let effects = step(&mut f, Input::Synced(Offset::new(5)));
         assert!(effects.contains(&starts(4)), "{effects:?}");
+        assert_eq!(step(&mut f, Input::RemoveAgain), [starts(4)]);
     }
 
     #[test]

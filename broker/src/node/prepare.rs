@@ -25,6 +25,8 @@ use crate::storage::meta_properties::MetaProperties;
 use crate::storage::open_files::OpenFiles;
 
 const LOCK: &str = ".lock";
+/// What [`replace_whole`] writes before a file of a first start has its name.
+const UNFINISHED: [&str; 2] = ["meta.tmp", "metadata.tmp"];
 /// Files of the directory that `cluster.certificates` names.
 pub const CA_FILE: &str = "ca.pem";
 /// See [`CA_FILE`].
@@ -98,7 +100,9 @@ fn meta(
         };
     }
     let names = disk.list(dir).map_err(StorageError::io("listing", dir))?;
-    if let Some(found) = names.into_iter().find(|n| n != LOCK && n != FORMS) {
+    // A first start that was killed left a file unfinished.
+    let ours = |name: &str| [LOCK, FORMS].contains(&name) || UNFINISHED.contains(&name);
+    if let Some(found) = names.into_iter().find(|n| !ours(n)) {
         return Err(StartError::Foreign {
             dir: dir.to_owned(),
             found,

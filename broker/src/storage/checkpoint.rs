@@ -51,9 +51,10 @@ pub struct Checkpoints {
 }
 
 /// Writes a checkpoint file's text.
-fn format<'a>(lines: impl ExactSizeIterator<Item = (&'a TopicPartition, Offset)>) -> String {
-    let mut text = format!("0\n{}\n", lines.len());
-    for (partition, offset) in lines {
+#[must_use]
+pub fn format(offsets: &BTreeMap<TopicPartition, Offset>) -> String {
+    let mut text = format!("0\n{}\n", offsets.len());
+    for (partition, offset) in offsets {
         text.push_str(&format!(
             "{} {} {offset}\n",
             partition.topic, partition.partition
@@ -210,13 +211,8 @@ impl Checkpoints {
             (state.marks.clone(), state.version)
         };
         let write = |name: &str, mark: fn(&Marks) -> Offset| {
-            let text = format(
-                marks
-                    .iter()
-                    .map(|(p, m)| (p, mark(m)))
-                    .collect::<Vec<_>>()
-                    .into_iter(),
-            );
+            let offsets = marks.iter().map(|(p, m)| (p.clone(), mark(m))).collect();
+            let text = format(&offsets);
             replace_whole(&*self.disk, &self.dir.join(name), text.as_bytes())
         };
         // Log starts first: a recovery point is never ahead of what the start allows.

@@ -33,7 +33,11 @@ impl Recovery {
         };
         // After a failed sync the page cache is not to be believed: nothing is worth keeping.
         if self.cut_at.is_none() {
-            copy().map_err(StorageError::io("keeping in quarantine", &path))?;
+            copy().map_err(|error| {
+                // The next attempt takes the same name: on a full disk there is never more than one.
+                let _rest = self.files.disk().remove(&path);
+                StorageError::io("keeping in quarantine", &path)(error)
+            })?;
         }
         let log = files.path("log");
         file.resize(from)

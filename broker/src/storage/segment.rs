@@ -220,6 +220,12 @@ impl Segment {
         self.files.base
     }
 
+    /// How many entries its index has in memory.
+    #[cfg(test)]
+    pub(super) fn index_entries(&self) -> usize {
+        self.index.len()
+    }
+
     /// Takes over index entries that are known to be right, as far as the files have them.
     pub fn restore_indexes(&mut self, index: Vec<IndexEntry>, time_index: Vec<TimeEntry>) {
         self.index_written = index.len();

@@ -174,6 +174,8 @@ pub enum OfPartition {
     Deadline,
     /// It is time to try again.
     Retry,
+    /// What a full disk kept is removed again.
+    RemoveAgain,
     /// It starts again.
     Restart,
     /// It tells others again that its log is damaged.

@@ -13,6 +13,8 @@ use super::syncing::Syncing;
 
 /// What did not work is tried again after this.
 const PAUSE: u64 = 200 * MS;
+/// As the actor's.
+pub const FULL_PAUSE: u64 = 1_000 * MS;
 
 /// A partition's follower with its open log.
 #[derive(Debug)]
@@ -100,8 +102,13 @@ impl Following {
                 Effect::AdvanceStart(start) => {
                     self.log.advance_start(start);
                     let producers = self.follower.producers();
-                    let removal = self.log.retain(start, cx.now().wall, producers)?;
-                    files.background(cx, removal.map(Background::Removal));
+                    match self.log.retain(start, cx.now().wall, producers) {
+                        Ok(removal) => files.background(cx, removal.map(Background::Removal)),
+                        Err(StorageError::Full { .. }) => {
+                            files.later(cx, FULL_PAUSE, OfPartition::RemoveAgain);
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 Effect::Wait => files.later(cx, PAUSE, OfPartition::Retry),
             }

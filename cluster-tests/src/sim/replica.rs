@@ -14,7 +14,7 @@ use callboard_common::{BrokerId, LeaderEpoch, Offset, TopicName};
 
 use super::context::{Ask, Background, Cx, Files};
 use super::event::{Event, OfPartition};
-use super::following::{Following, Then};
+use super::following::{FULL_PAUSE, Following, Then};
 use super::groups::Groups;
 use super::leading::Leading;
 use super::plan::{MS, Micros, SECOND};
@@ -394,11 +394,16 @@ impl Replica {
             OfPartition::Background => {
                 if !self.pending.is_empty()
                     && let Err(error) = self.pending.remove(0).run()
-                    && !matches!(error, StorageError::Full { .. })
                 {
-                    self.fail(cx, &error);
+                    match error {
+                        StorageError::Full { .. } => self.keeps_what_left(cx),
+                        error => self.fail(cx, &error),
+                    }
                 }
             }
+            OfPartition::RemoveAgain => self.follow(cx, |following, files, cx| {
+                following.step(files, cx, FollowerInput::RemoveAgain)
+            }),
             OfPartition::Deadline => self.act(cx, |leading, files, cx| leading.deadline(files, cx)),
             OfPartition::Groups => self.act(cx, |leading, files, cx| {
                 leading.coordinate(files, cx, |groups, cx| groups.deadline(cx))
@@ -414,6 +419,13 @@ impl Replica {
             },
             OfPartition::Lose => cx.asks.push(Ask::LoseThenCut(self.files.key.clone())),
             OfPartition::Feed(_) => {}
+        }
+    }
+
+    /// A leader looks after what left its log with its next deadline, a follower has no other reason to.
+    fn keeps_what_left(&self, cx: &mut Cx<'_>) {
+        if matches!(self.role.duty, Duty::Follow(..)) {
+            self.files.later(cx, FULL_PAUSE, OfPartition::RemoveAgain);
         }
     }
 

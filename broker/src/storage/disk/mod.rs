@@ -171,10 +171,14 @@ pub fn write_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()>
     let temporary = path.with_extension("tmp");
     // Rests of an earlier attempt go first; a reused inode could keep a longer tail.
     disk.remove(&temporary)?;
-    let file = disk.create(&temporary)?;
-    file.write_at(&[bytes], 0)?;
-    file.sync()?;
-    disk.rename(&temporary, path)
+    let write = || -> io::Result<()> {
+        let file = disk.create(&temporary)?;
+        file.write_at(&[bytes], 0)?;
+        file.sync()?;
+        disk.rename(&temporary, path)
+    };
+    // What a full disk has refused takes no space there.
+    write().inspect_err(|_| drop(disk.remove(&temporary)))
 }
 
 #[cfg(test)]

@@ -100,6 +100,13 @@ impl World {
         sizes.sum()
     }
 
+    fn room(&self) -> u64 {
+        match self.capacity_bytes {
+            u64::MAX => u64::MAX,
+            capacity => capacity.saturating_sub(self.used_bytes()),
+        }
+    }
+
     fn inode(&mut self, number: u64) -> &mut Inode {
         self.inodes
             .get_mut(&number)
@@ -245,6 +252,10 @@ impl Disk for SimulatedDisk {
             if !name.parent().is_some_and(|p| world.dirs.contains(p)) {
                 return Err(io::ErrorKind::NotFound.into());
             }
+            // A name takes space too.
+            if world.room() == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let number = world.next_inode;
             world.next_inode += 1;
             drop(world.inodes.insert(number, Inode::default()));
@@ -368,10 +379,7 @@ impl File for SimulatedFile {
             return Err(eio());
         }
         let length = parts.iter().map(|p| p.len() as u64).sum::<u64>();
-        let room = match world.capacity_bytes {
-            u64::MAX => u64::MAX,
-            capacity => capacity.saturating_sub(world.used_bytes()),
-        };
+        let room = world.room();
         let inode = world.inode(self.inode);
         let grows = (at + length).saturating_sub(inode.seen.len() as u64);
         // What lies between the old end and the first byte is zeros, and as new as the bytes are.

@@ -126,3 +126,18 @@ fn a_full_disk_writes_what_fits() {
     assert!(is_full(&error));
     assert_eq!(file.size().expect("size"), 4196);
 }
+
+/// What is written before a file has its name goes again if the disk is full.
+#[test]
+fn a_refused_replacement_leaves_the_old_file_and_no_other() {
+    let disk = SimulatedDisk::new(5);
+    let _file = durable_file(&disk);
+    let used = disk.used_bytes();
+    for room in [0, 100] {
+        disk.set_capacity(used + room);
+        let refused = replace_whole(&disk, Path::new("/d/f"), &[7; 200]);
+        assert!(is_full(&refused.expect_err("full")));
+        assert_eq!(disk.list(Path::new("/d")).expect("listed"), ["f"]);
+        assert_eq!(disk.used_bytes(), used);
+    }
+}

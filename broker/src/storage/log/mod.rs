@@ -267,7 +267,8 @@ impl Log {
         let too_old =
             u128::try_from(age).is_ok_and(|age| age > self.config.segment_age.as_millis());
         let too_many = active.end - active.base() + batch.offset_count() > i64::from(i32::MAX);
-        active.size_bytes > 0 && (too_large || too_old || too_many)
+        // One whose successor a full disk refused is sealed already.
+        active.size_bytes > 0 && (too_large || too_old || too_many || active.sealed)
     }
 
     /// Goes on in a new segment. The old one is synced with the next sync, before the new one.
@@ -280,7 +281,9 @@ impl Log {
         if self.active().size_bytes == 0 {
             return Ok(());
         }
-        self.active_mut().seal()?;
+        if !self.active().sealed {
+            self.active_mut().seal()?;
+        }
         let segment = Segment::new(SegmentFiles::new(
             self.dir.clone(),
             base,
@@ -559,7 +562,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// What the disk says; the marks are then as before.
-    pub fn write(self) -> Result<(), StorageError> {
+    pub fn write(&self) -> Result<(), StorageError> {
         // Two of one offset would write the same file.
         let _turn = self.running.turn();
         let (disk, dir) = (self.files.disk(), &self.files.dir);
@@ -638,6 +641,7 @@ impl Removal {
         if planted::is(Bug::RemovedBeforeStart) {
             remove_all(&segments, &leaving)?;
         }
+        // It is kept to the end: who opens the log waits until nothing is removed from it any more.
         snapshot.write()?;
         let written = files.checkpoints.write();
         written.map_err(StorageError::io("writing the checkpoints of", &files.dir))?;

@@ -263,6 +263,30 @@ fn quarantined_bytes(disk: &SimulatedDisk) -> u64 {
     .sum()
 }
 
+/// However often a full disk refuses to keep what is cut, it gets no fuller.
+#[test]
+fn a_refused_quarantine_leaves_nothing() {
+    let disk = SimulatedDisk::new(1);
+    let log = small_log(&disk);
+    let last = log.segments.last().expect("there is one");
+    disk.rot(&last.files.path("log"), 30, 1);
+    drop(log);
+    // The note that something is in doubt still fits.
+    disk.set_capacity(disk.used_bytes() + 20);
+    for _ in 0..3 {
+        let refused = Log::open(files(&disk, &checkpoints(&disk)), config());
+        assert!(
+            matches!(refused, Err(StorageError::Full { .. })),
+            "{refused:?}"
+        );
+        let names = disk.list(Path::new(DIR)).expect("listed");
+        assert!(!names.iter().any(|n| n.contains("quarantine")), "{names:?}");
+    }
+    disk.set_capacity(u64::MAX);
+    assert_eq!(reopen(&disk, None).quarantined.len(), 1);
+    assert!(quarantined_bytes(&disk) > 0);
+}
+
 /// Above the recovery point a cut anywhere ends the log at the batch before; what follows is kept aside.
 #[test]
 fn every_cut_point_leaves_whole_batches() {
@@ -410,6 +434,34 @@ fn a_full_disk_is_refused_and_recovers() {
     check_content(&log);
     disk.crash();
     check_content(&reopen(&disk, None).log);
+}
+
+/// A full disk may refuse the next segment after the last one was closed: its index stays, and nothing more is written to it.
+#[test]
+fn a_refused_segment_costs_the_last_one_nothing() {
+    let mut sealed_first = 0;
+    for space in 1..120 {
+        let disk = SimulatedDisk::new(1);
+        let mut log = small_log(&disk);
+        (0..4).for_each(|_| append(&mut log, 1, 150));
+        let (end, entries) = (log.log_end().get(), log.active().index_entries());
+        let full = log.active().files.clone();
+        assert!(entries > 0);
+        disk.set_capacity(disk.used_bytes() + space);
+        for size in [2000, 2000, 1] {
+            let refused = log.append(&batch(end, 1, size), EPOCH, NOW);
+            assert!(refused.is_err(), "{space}: {refused:?}");
+        }
+        sealed_first += usize::from(log.active().sealed);
+        disk.set_capacity(u64::MAX);
+        append(&mut log, 1, 2000);
+        assert!(!Arc::ptr_eq(&log.active().files, &full), "{space}");
+        let index = disk.open(&full.path("index")).expect("there");
+        let written = index.size().expect("size");
+        assert_eq!(written, (entries * 8) as u64, "{space}");
+        check_content(&log);
+    }
+    assert!(sealed_first > 0, "it was refused between the two");
 }
 
 /// DESIGN section 5: after a failed sync the log is cut to its last synced end and goes on in a new segment.

@@ -500,8 +500,9 @@ impl Recovery {
         }
         self.remove_snapshots_beyond(log_end)?;
         self.sync_scanned(log_end)?;
-        self.files.outstanding.was_cut();
         let epochs = self.epochs(log_end)?;
+        // Last: if anything before it failed, the next opening cuts again.
+        self.files.outstanding.was_cut();
         self.marks.log_start = self
             .marks
             .log_start
