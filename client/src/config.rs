@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use callboard_common::record::Compression;
+use callboard_common::transport::network::Network;
 use callboard_common::transport::tls::{ClientCertificate, Trust};
 
 /// How to reach a cluster.
@@ -17,6 +18,8 @@ pub struct ClientConfig {
     /// The certificate that says who the client is, for nodes that let clients show one (`ssl.keystore.location`). Default
     /// none.
     pub certificate: Option<ClientCertificate>,
+    /// Which network it is on. Default the machine's; another one is for tests.
+    pub network: Network,
     /// How long a connection may take (`socket.connection.setup.timeout.ms`). Default 10 s.
     pub connect_timeout: Duration,
     /// How long an answer may take (`request.timeout.ms`). Default 30 s.
@@ -36,6 +39,7 @@ impl ClientConfig {
             trust,
             credentials: None,
             certificate: None,
+            network: Network::default(),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             retry_backoff: Duration::from_millis(100),

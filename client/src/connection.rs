@@ -13,6 +13,7 @@ use callboard_common::TopicPartition;
 use callboard_common::protocol::security::{Authenticate, Authenticated};
 use callboard_common::protocol::{Ask, Request, Response};
 use callboard_common::transport::endpoint;
+use callboard_common::transport::network::Network;
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::transport::tls::{ClientCertificate, Trust};
 use callboard_common::wire::codec::{self, BODY_LIMIT_BYTES};
@@ -70,6 +71,7 @@ struct Inner {
     server: String,
     trust: Trust,
     certificate: Option<ClientCertificate>,
+    network: Network,
     credentials: Option<Credentials>,
     connect_timeout: Duration,
     request_timeout: Duration,
@@ -94,6 +96,7 @@ impl Connection {
             server,
             trust: config.trust.clone(),
             certificate: config.certificate.clone(),
+            network: config.network.clone(),
             credentials: config.credentials.clone(),
             connect_timeout: config.connect_timeout,
             request_timeout: config.request_timeout,
@@ -184,8 +187,11 @@ impl Connection {
         let address = self.resolve()?;
         let endpoint = match state.endpoint.take() {
             Some(endpoint) => endpoint,
-            None => endpoint::client(&self.0.trust, self.0.certificate.as_ref(), address)
-                .map_err(|e| Error::Config(e.to_string()))?,
+            None => {
+                let shown = self.0.certificate.as_ref();
+                endpoint::client(&self.0.network, &self.0.trust, shown, address)
+                    .map_err(|e| Error::Config(e.to_string()))?
+            }
         };
         let host = self
             .0

@@ -1,5 +1,6 @@
 //! Tests of whole Callboard nodes: the real binary, other people's clients, hostile bytes, the rules of the house.
 
+pub mod actors;
 pub mod chaos;
 pub mod check;
 pub mod cluster;

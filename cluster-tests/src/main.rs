@@ -1,5 +1,6 @@
 //! The proof, to be run by hand: simulated clusters by seed, and checkers of histories and of replicas.
 
+mod acting;
 mod breaking;
 mod checking;
 
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Runs simulated clusters: everything that happens in one is decided by its seed
     Sim(Sim),
+    /// Runs whole nodes, with their actors and QUIC, in one thread and virtual time
+    Actors(acting::Actors),
     /// Plants bugs one by one and sees how soon the simulator finds them (needs the feature `planted`)
     Planted(Planted),
     /// Runs real nodes on hosts and disks of their own, breaks them, and checks what clients were told
@@ -243,6 +246,7 @@ fn plant(_planted: &Planted) -> ExitCode {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Sim(sim) => simulate(&sim),
+        Command::Actors(actors) => acting::actors(&actors),
         Command::Planted(planted) => plant(&planted),
         Command::Chaos(chaos) => breaking::chaos(&chaos),
         Command::Check(check) => checking::check(&check),

@@ -1,8 +1,8 @@
 //! The one door to threads: workers that actors live on, and pools for work that blocks.
 //!
 //! A [`Runtime`] has two forms. The real one has an arbiter thread per worker and threads per pool. The
-//! single-threaded one runs all of it on the caller's `LocalSet`, so that a whole node can run under
-//! simulated time.
+//! single-threaded one runs all of it on the caller's `LocalSet`, so that a whole node can run in
+//! virtual time; there a job of a pool takes as long as its maker says.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,8 +10,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::mpsc;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -67,7 +69,7 @@ impl Worker {
 }
 
 /// See [`pulse`].
-const PULSE: std::time::Duration = std::time::Duration::from_millis(100);
+const PULSE: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 struct Queue {
@@ -83,7 +85,14 @@ struct Shared {
 
 /// Threads for work that blocks; a job that panics harms nobody else.
 #[derive(Clone)]
-pub struct Pool(Option<Arc<Shared>>);
+pub struct Pool(Form);
+
+#[derive(Clone)]
+enum Form {
+    Threads(Arc<Shared>),
+    /// A task does them.
+    Task(mpsc::UnboundedSender<Job>),
+}
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,10 +101,17 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A pool that runs its jobs as local tasks of the current thread.
-    #[must_use]
-    pub fn single_threaded() -> Self {
-        Self(None)
+    /// A pool whose jobs run one after another in a task of the caller's `LocalSet`, each when the time is over that `pace`
+    /// says of it.
+    fn single_threaded(mut pace: impl FnMut() -> Duration + 'static) -> Self {
+        let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
+        drop(tokio::task::spawn_local(async move {
+            while let Some(job) = waiting.recv().await {
+                tokio::time::sleep(pace()).await;
+                run(job);
+            }
+        }));
+        Self(Form::Task(jobs))
     }
 
     fn start(name: &str, threads: usize, joins: &mut Vec<JoinHandle<()>>) -> io::Result<Self> {
@@ -108,19 +124,20 @@ impl Pool {
                     .spawn(move || work(&shared))?,
             );
         }
-        Ok(Self(Some(shared)))
+        Ok(Self(Form::Threads(shared)))
     }
 
     /// Runs `job` on the pool; jobs begin in the order in which they came. After the runtime stopped it is dropped.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        let Some(shared) = &self.0 else {
-            drop(tokio::task::spawn_local(async move { job() }));
-            return;
-        };
-        let mut queue = shared.queue.lock();
-        if !queue.closed {
-            queue.jobs.push_back(Box::new(job));
-            let _woken: bool = shared.arrived.notify_one();
+        match &self.0 {
+            Form::Threads(shared) => {
+                let mut queue = shared.queue.lock();
+                if !queue.closed {
+                    queue.jobs.push_back(Box::new(job));
+                    let _woken: bool = shared.arrived.notify_one();
+                }
+            }
+            Form::Task(jobs) => drop(jobs.send(Box::new(job))),
         }
     }
 
@@ -140,7 +157,7 @@ impl Pool {
     }
 
     fn close(&self) {
-        if let Some(shared) = &self.0 {
+        if let Form::Threads(shared) = &self.0 {
             shared.queue.lock().closed = true;
             let _woken: usize = shared.arrived.notify_all();
         }
@@ -171,9 +188,13 @@ fn work(shared: &Shared) {
                 shared.arrived.wait(&mut queue);
             }
         };
-        // The panic hook has reported it; whoever waits for the job sees its answer dropped.
-        drop(catch_unwind(AssertUnwindSafe(job)));
+        run(job);
     }
+}
+
+fn run(job: Job) {
+    // The panic hook has reported a panic; whoever waits for the job sees its answer dropped.
+    drop(catch_unwind(AssertUnwindSafe(job)));
 }
 
 impl Runtime {
@@ -237,9 +258,11 @@ impl Runtime {
         })
     }
 
-    /// The form that runs on the caller's `LocalSet`.
+    /// The form that runs on the caller's `LocalSet` and ends with it. What both pools have to do is done in one order, each
+    /// job when the time is over that `pace` says of it.
     #[must_use]
-    pub fn single_threaded() -> Self {
+    pub fn single_threaded(pace: impl FnMut() -> Duration + 'static) -> Self {
+        let pool = Pool::single_threaded(pace);
         Self {
             workers: [Worker {
                 index: 0,
@@ -254,8 +277,8 @@ impl Runtime {
                 index: 2,
                 arbiter: None,
             },
-            sync: Pool::single_threaded(),
-            background: Pool::single_threaded(),
+            sync: pool.clone(),
+            background: pool,
             system: None,
             joins: Arc::default(),
         }

@@ -9,9 +9,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// Time since the clock was made; never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,9 +70,9 @@ enum Kind {
 pub struct Clock(Kind);
 
 impl Clock {
-    /// The machine's clock.
+    /// The machine's clock. Within a tokio runtime whose time stands still or jumps, as in a simulation, monotonic time does so
+    /// too.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one door to time")]
     pub fn machine() -> Self {
         Self(Kind::Machine {
             start: Instant::now(),
@@ -152,7 +153,7 @@ impl Clock {
             Kind::Machine { start } => {
                 // tokio counts its timers in far less than a `Duration` holds.
                 let moment = moment.0.min(Duration::from_secs(30 * 365 * 24 * 3600));
-                SleepKind::Machine(Box::pin(tokio::time::sleep_until((*start + moment).into())))
+                SleepKind::Machine(Box::pin(tokio::time::sleep_until(*start + moment)))
             }
             Kind::Manual(manual) => SleepKind::Manual {
                 manual: manual.clone(),

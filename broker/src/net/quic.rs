@@ -3,13 +3,14 @@
 //! A connection's streams are its lanes. A lane's requests are begun in order and answered in order; lanes do not
 //! wait for each other, so one slow or lossy partition holds up no other.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use callboard_common::ErrorCode;
 use callboard_common::kafka::Text;
 use callboard_common::protocol::{Request, Response};
 use callboard_common::runtime::Runtime;
 use callboard_common::transport::endpoint;
+use callboard_common::transport::network::Socket;
 use callboard_common::transport::stream::{FrameReader, ReadError, write};
 use callboard_common::transport::tls::Identity;
 use callboard_common::wire::codec::{self, BODY_LIMIT_BYTES, CodecError};
@@ -58,7 +59,7 @@ struct Lanes {
 
 /// Serves one socket per worker until `stop` turns true.
 pub fn serve(
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Socket>,
     identity: &Identity,
     runtime: &Runtime,
     doors: &Doors,
@@ -72,12 +73,7 @@ pub fn serve(
     }
 }
 
-async fn accept(
-    socket: UdpSocket,
-    identity: Identity,
-    doors: Doors,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn accept(socket: Socket, identity: Identity, doors: Doors, mut stop: watch::Receiver<bool>) {
     let logger = doors.logger.clone();
     let endpoint = match endpoint::server(socket, &identity) {
         Ok(endpoint) => endpoint,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use callboard_common::config::ConfigError;
+use callboard_common::runtime::Runtime;
+use callboard_common::transport::network::Network;
 use callboard_common::transport::tls::TlsError;
 use callboard_common::{BrokerId, Clock, FeatureLevel, Timestamp};
 use slog::Logger;
@@ -120,7 +122,15 @@ pub struct NodeBuilder {
     pub(super) config: BrokerConfig,
     pub(super) medium: Medium,
     pub(super) clock: Clock,
+    pub(super) simulation: Option<Simulation>,
     pub(super) logger: Logger,
+}
+
+/// See [`NodeBuilder::simulated`].
+#[derive(Clone, Debug)]
+pub(super) struct Simulation {
+    pub(super) runtime: Runtime,
+    pub(super) network: Network,
 }
 
 impl NodeBuilder {
@@ -129,6 +139,7 @@ impl NodeBuilder {
             config: BrokerConfig::default(),
             medium: Medium::Real,
             clock: Clock::machine(),
+            simulation: None,
             logger: callboard_common::logging::silent(),
         }
     }
@@ -174,6 +185,15 @@ impl NodeBuilder {
     #[must_use]
     pub fn manual_clock(mut self, start_ms: i64) -> Self {
         self.clock = Clock::manual(Timestamp(start_ms));
+        self
+    }
+
+    /// Runs the node on this runtime, a single-threaded one, and on this network, in the time of the caller's tokio runtime: for
+    /// tests in virtual time. Its only doors are those of QUIC, nobody watches its workers, and only silence tells it that
+    /// another node has died.
+    #[must_use]
+    pub fn simulated(mut self, runtime: Runtime, network: Network) -> Self {
+        self.simulation = Some(Simulation { runtime, network });
         self
     }
 

@@ -5,6 +5,7 @@
 //! one that is lost comes back under another number in Raft.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use actix::Addr;
@@ -68,7 +69,7 @@ impl Starting {
     /// Opens the endpoint for other nodes, if there are to be any.
     pub(super) async fn open_peers(
         &mut self,
-    ) -> Result<Option<(Membership, quinn::Endpoint, std::net::TcpListener)>, StartError> {
+    ) -> Result<Option<(Membership, quinn::Endpoint, Option<TcpListener>)>, StartError> {
         let Some(PeerSockets {
             identity,
             quic,
@@ -266,7 +267,7 @@ impl Membership {
         &self,
         shared: &Shared,
         identity: controller::Identity,
-        (endpoint, tripwire): (quinn::Endpoint, std::net::TcpListener),
+        (endpoint, tripwire): (quinn::Endpoint, Option<TcpListener>),
         (controller, published, stop): Parts<'_>,
     ) {
         let door = PeerDoor {
@@ -279,6 +280,7 @@ impl Membership {
             refusals: Refusals::default(),
         };
         peer::serve(endpoint, door, stop.clone());
+        let Some(tripwire) = tripwire else { return };
         let (stop, logger) = (stop.clone(), self.logger.clone());
         let watching = watch_others(
             shared.broker,

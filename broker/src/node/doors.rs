@@ -105,7 +105,7 @@ impl Starting {
         controller: Addr<ControllerActor>,
         published: Published,
         stopping: watch::Receiver<bool>,
-    ) -> Result<std::thread::JoinHandle<()>, StartError> {
+    ) -> Result<Option<std::thread::JoinHandle<()>>, StartError> {
         let shared = self.shared;
         let kafka = self.config.advertised_kafka(at.kafka)?;
         let kafka_tls = match at.kafka_tls {
@@ -134,15 +134,6 @@ impl Starting {
             tls: None,
             logger: logger.clone(),
         };
-        kafka::serve(self.kafka, &shared.runtime, doors.clone(), stopping.clone());
-        if let Some(listener) = self.kafka_tls {
-            let tls = Arc::new(self.identity.kafka_server_config()?);
-            let doors = kafka::Doors {
-                tls: Some(tls.into()),
-                ..doors.clone()
-            };
-            kafka::serve(listener, &shared.runtime, doors, stopping.clone());
-        }
         quic::serve(
             self.quic,
             &self.identity,
@@ -150,6 +141,18 @@ impl Starting {
             &doors,
             &stopping,
         );
+        let Some(tcp) = self.tcp else {
+            return Ok(None);
+        };
+        kafka::serve(tcp.kafka, &shared.runtime, doors.clone(), stopping.clone());
+        if let Some(listener) = tcp.kafka_tls {
+            let tls = Arc::new(self.identity.kafka_server_config()?);
+            let doors = kafka::Doors {
+                tls: Some(tls.into()),
+                ..doors.clone()
+            };
+            kafka::serve(listener, &shared.runtime, doors, stopping.clone());
+        }
         info!(logger, "serves"; "kafka" => %at.kafka, "quic" => %at.quic, "http" => %at.http,
             "data" => %shared.dir.display());
         let door = http::Door {
@@ -158,6 +161,7 @@ impl Starting {
             refresh: status::refresh(api.clone()),
             admit: Arc::new(move |user| admit(api.clone(), user).boxed()),
         };
-        http::serve(self.http, door, stopping, logger).map_err(StartError::Threads)
+        let serving = http::serve(tcp.http, door, stopping, logger);
+        serving.map(Some).map_err(StartError::Threads)
     }
 }

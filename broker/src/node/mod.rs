@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use callboard_common::runtime::{Runtime, Worker};
+use callboard_common::transport::network::Socket;
 use callboard_common::transport::tls::{Fingerprint, Identity, TlsError};
 use callboard_common::{BrokerId, Clock, TopicPartition, Uuid};
 use parking_lot::Mutex;
@@ -123,8 +124,8 @@ struct Running {
     published: Published,
     replicas: Vec<Addr<ReplicasActor>>,
     stop: watch::Sender<bool>,
-    http: std::thread::JoinHandle<()>,
-    _watchdog: Watchdog,
+    http: Option<std::thread::JoinHandle<()>>,
+    _watchdog: Option<Watchdog>,
     _lock: Option<fs::File>,
 }
 
@@ -213,7 +214,11 @@ impl Starting {
             membership.tell_log_sizes(&shared, (&controller, &published, &stopping));
         }
         start_checkpoints(&shared, stopping.clone());
-        let watchdog = start_watchdog(&shared, fatal)?;
+        // In virtual time nothing takes long.
+        let is_real = self.tcp.is_some();
+        let watchdog = is_real
+            .then(|| start_watchdog(&shared, fatal))
+            .transpose()?;
         let identity = self.identity.clone();
         let lock = self.lock.take();
         let http = self.open_doors(addresses, controller.clone(), published.clone(), stopping)?;
@@ -240,20 +245,18 @@ impl Starting {
 
     /// The addresses that were bound.
     fn addresses(&self) -> Result<Addresses, StartError> {
-        let quic = self.quic.first().map_or_else(
-            || Ok(self.config.listeners.quic),
-            std::net::UdpSocket::local_addr,
-        );
+        let listeners = &self.config.listeners;
+        let of = |listener: Option<&TcpListener>| {
+            let bound = listener.map(TcpListener::local_addr).transpose();
+            bound.map_err(StartError::Threads)
+        };
+        let (tcp, quic) = (self.tcp.as_ref(), self.quic.first());
+        let quic = quic.map(Socket::local_addr).transpose();
         Ok(Addresses {
-            kafka: self.kafka.local_addr().map_err(StartError::Threads)?,
-            kafka_tls: self
-                .kafka_tls
-                .as_ref()
-                .map(TcpListener::local_addr)
-                .transpose()
-                .map_err(StartError::Threads)?,
-            quic: quic.map_err(StartError::Threads)?,
-            http: self.http.local_addr().map_err(StartError::Threads)?,
+            kafka: of(tcp.map(|t| &t.kafka))?.unwrap_or(listeners.kafka),
+            kafka_tls: of(tcp.and_then(|t| t.kafka_tls.as_ref()))?,
+            quic: quic.map_err(StartError::Threads)?.unwrap_or(listeners.quic),
+            http: of(tcp.map(|t| &t.http))?.unwrap_or(listeners.http),
             peer: self.peer_address,
         })
     }
@@ -536,7 +539,7 @@ impl Node {
 fn end(running: Running) {
     let _before = running.stop.send_replace(true);
     running.shared.runtime.stop();
-    drop(running.http.join());
+    drop(running.http.map(std::thread::JoinHandle::join));
 }
 
 impl Drop for Node {

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use callboard_common::runtime::{Runtime, RuntimeConfig};
-use callboard_common::transport::endpoint;
+use callboard_common::transport::network::{Network, Socket};
 use callboard_common::transport::peer::PeerIdentity;
 use callboard_common::transport::tls::Identity;
 use callboard_common::{BrokerId, Uuid};
 use slog::o;
 
-use super::builder::{Medium, NodeBuilder, StartError};
+use super::builder::{Medium, NodeBuilder, Simulation, StartError};
 use super::cluster::FORMS;
 use super::{CLEAN_SHUTDOWN, Shared};
 use crate::config::BrokerConfig;
@@ -40,10 +40,9 @@ pub(super) struct Starting {
     pub(super) shared: Shared,
     pub(super) meta: MetaProperties,
     pub(super) identity: Identity,
-    pub(super) kafka: TcpListener,
-    pub(super) kafka_tls: Option<TcpListener>,
-    pub(super) quic: Vec<std::net::UdpSocket>,
-    pub(super) http: TcpListener,
+    /// `None` if it is simulated.
+    pub(super) tcp: Option<TcpSockets>,
+    pub(super) quic: Vec<Socket>,
     /// Certificate and sockets for other nodes, if it is not alone.
     pub(super) peer: Option<PeerSockets>,
     /// Where those are bound.
@@ -51,11 +50,30 @@ pub(super) struct Starting {
     pub(super) lock: Option<fs::File>,
 }
 
+/// What the doors need that are not QUIC's.
+pub(super) struct TcpSockets {
+    pub(super) kafka: TcpListener,
+    pub(super) kafka_tls: Option<TcpListener>,
+    pub(super) http: TcpListener,
+}
+
+impl TcpSockets {
+    fn bind(config: &BrokerConfig) -> Result<Self, StartError> {
+        let kafka_tls = config.kafka_tls()?.map(|a| bind("kafka_tls", a));
+        Ok(Self {
+            kafka: bind("kafka", config.listeners.kafka)?,
+            kafka_tls: kafka_tls.transpose()?,
+            http: bind("http", config.listeners.http)?,
+        })
+    }
+}
+
 /// What the door for other nodes needs.
 pub(super) struct PeerSockets {
     pub(super) identity: PeerIdentity,
-    pub(super) quic: std::net::UdpSocket,
-    pub(super) tripwire: TcpListener,
+    pub(super) quic: Socket,
+    /// `None` if it is simulated.
+    pub(super) tripwire: Option<TcpListener>,
 }
 
 /// The lock on a data directory; held while the file is open.
@@ -207,14 +225,21 @@ fn peer_identity(config: &BrokerConfig) -> Result<Option<PeerIdentity>, StartErr
 }
 
 /// Both sockets for other nodes, on one port.
-fn bind_peer(identity: PeerIdentity, address: SocketAddr) -> Result<PeerSockets, StartError> {
+fn bind_peer(
+    network: &Network,
+    identity: PeerIdentity,
+    address: SocketAddr,
+) -> Result<PeerSockets, StartError> {
     let failed = |error| StartError::Bind {
         door: "peer",
         address,
         error,
     };
-    let quic = endpoint::bind(address, false).map_err(failed)?;
-    let tripwire = bind("peer", quic.local_addr().map_err(failed)?)?;
+    let quic = network.bind(address, false).map_err(failed)?;
+    let tripwire = match &quic {
+        Socket::Machine(quic) => Some(bind("peer", quic.local_addr().map_err(failed)?)?),
+        Socket::Simulated(_) => None,
+    };
     Ok(PeerSockets {
         identity,
         quic,
@@ -232,18 +257,22 @@ fn bind(door: &'static str, address: SocketAddr) -> Result<TcpListener, StartErr
 }
 
 /// One socket per worker on the same address.
-fn bind_quic(address: SocketAddr, workers: usize) -> Result<Vec<std::net::UdpSocket>, StartError> {
+fn bind_quic(
+    network: &Network,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Vec<Socket>, StartError> {
     let failed = |error| StartError::Bind {
         door: "quic",
         address,
         error,
     };
     // A probe without sharing tells whether somebody else has the address.
-    let probe = endpoint::bind(address, false).map_err(failed)?;
+    let probe = network.bind(address, false).map_err(failed)?;
     let address = probe.local_addr().map_err(failed)?;
     drop(probe);
     (0..workers)
-        .map(|_| endpoint::bind(address, true).map_err(failed))
+        .map(|_| network.bind(address, true).map_err(failed))
         .collect()
 }
 
@@ -272,6 +301,7 @@ impl Starting {
             config,
             medium,
             clock,
+            simulation,
             logger,
         } = builder;
         config.validate()?;
@@ -294,23 +324,25 @@ impl Starting {
             Some(peer) if config.listeners.certificate.is_empty() => peer.identity.clone(),
             Some(_) | None => identity(&config, &*disk, &dir)?,
         };
-        let workers = workers(&config);
-        let kafka = bind("kafka", config.listeners.kafka)?;
-        let kafka_tls = config
-            .kafka_tls()?
-            .map(|a| bind("kafka_tls", a))
-            .transpose()?;
-        let quic = bind_quic(config.listeners.quic, workers)?;
-        let http = bind("http", config.listeners.http)?;
+        let is_real = simulation.is_none();
+        let tcp = is_real.then(|| TcpSockets::bind(&config)).transpose()?;
+        let network = simulation.as_ref().map(|s| s.network.clone());
+        let network = network.unwrap_or_default();
+        let workers = simulation.as_ref().map_or(workers(&config), |_| 1);
+        let quic = bind_quic(&network, config.listeners.quic, workers)?;
         let peer = peer_identity
-            .map(|identity| bind_peer(identity, config.listeners.peer))
+            .map(|identity| bind_peer(&network, identity, config.listeners.peer))
             .transpose()?;
-        let runtime = Runtime::start(RuntimeConfig {
-            workers,
-            sync_threads: config.node.sync_threads,
-            background_threads: config.node.background_threads,
-            peers: peer.is_some(),
-        });
+        let runtime = match simulation {
+            Some(Simulation { runtime, .. }) => runtime,
+            None => Runtime::start(RuntimeConfig {
+                workers,
+                sync_threads: config.node.sync_threads,
+                background_threads: config.node.background_threads,
+                peers: peer.is_some(),
+            })
+            .map_err(StartError::Threads)?,
+        };
         let shared = Shared {
             broker,
             incarnation: Uuid::random(),
@@ -318,7 +350,7 @@ impl Starting {
             open: Arc::new(OpenFiles::new(disk.clone(), config.node.open_files)),
             checkpoints: Checkpoints::open(disk, &dir),
             directory: Directory::default(),
-            runtime: runtime.map_err(StartError::Threads)?,
+            runtime,
             clock,
             metrics: Metrics::default(),
             logger: logger.new(o!("broker" => broker.0)),
@@ -329,10 +361,8 @@ impl Starting {
             shared,
             meta,
             identity,
-            kafka,
-            kafka_tls,
+            tcp,
             quic,
-            http,
             peer_address: peer.as_ref().and_then(|p| p.quic.local_addr().ok()),
             peer,
             lock,

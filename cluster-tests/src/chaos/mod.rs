@@ -8,7 +8,7 @@ pub mod disks;
 pub mod faults;
 pub mod limits;
 mod notes;
-mod own;
+pub(crate) mod own;
 mod rdk;
 pub mod scene;
 pub mod value;
@@ -40,6 +40,8 @@ pub(crate) const TOPIC: &str = "orders";
 pub(crate) const PARTITIONS: u32 = 4;
 /// How long clients work before anything goes wrong.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// Between two records of a producer.
+const PACE: Duration = Duration::from_millis(3);
 /// How long they go on after everything has healed.
 const COOL_DOWN: Duration = Duration::from_secs(3);
 /// A partition waits for an acknowledgement no longer than this while a quorum is there.
@@ -78,17 +80,41 @@ impl Workload {
 
 /// What all clients of a run share.
 pub(crate) struct Shared {
-    recorder: Recorder,
-    client: ClientConfig,
+    pub(crate) recorder: Recorder,
+    pub(crate) client: ClientConfig,
     /// Kafka's bootstrap list.
     kafka: String,
     workload: Workload,
+    /// Between two records of a producer of our own.
+    pace: Duration,
     is_over: AtomicBool,
 }
 
 impl Shared {
-    fn is_over(&self) -> bool {
+    /// For clients of our own only.
+    pub(crate) fn new(
+        recorder: Recorder,
+        client: ClientConfig,
+        workload: Workload,
+        pace: Duration,
+    ) -> Self {
+        Self {
+            recorder,
+            client,
+            kafka: String::new(),
+            workload,
+            pace,
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Clients finish what they have begun and end.
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -96,7 +122,7 @@ fn key(partition: i32) -> String {
     format!("{TOPIC}-{partition}")
 }
 
-fn topic() -> TopicName {
+pub(crate) fn topic() -> TopicName {
     TopicName::new(TOPIC).expect("a valid name")
 }
 
@@ -165,19 +191,17 @@ pub fn run(order: Order, hosts: Hosts, out: &Path) -> io::Result<Report> {
         .iter()
         .map(|n| n.kafka.to_string())
         .collect();
+    let recorder = Recorder::create(&path, &about)?;
     let shared = Arc::new(Shared {
-        recorder: Recorder::create(&path, &about)?,
-        client: scene.cluster.client(),
         kafka: addresses.join(","),
-        workload: order.workload,
-        is_over: AtomicBool::new(false),
+        ..Shared::new(recorder, scene.cluster.client(), order.workload, PACE)
     });
     let clients = start_clients(&shared, order.seed);
     thread::sleep(WARM_UP);
     break_it(order, &mut scene, &shared);
     scene.wait_in_sync();
     thread::sleep(COOL_DOWN);
-    shared.is_over.store(true, Ordering::Relaxed);
+    shared.end();
     for client in clients {
         client
             .join()

@@ -17,8 +17,6 @@ use super::{Shared, TOPIC};
 use crate::history::line::{Kind, Line};
 use crate::history::{Nanos, Outcome};
 
-/// Between two records of a producer.
-const PACE: Duration = Duration::from_millis(3);
 /// A record is tried to be delivered for so long.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Records that are noted together, and how long they are waited for.
@@ -45,7 +43,7 @@ async fn connect(shared: &Shared) -> Client {
 }
 
 /// Sends until it is told to stop, then waits for what is on its way.
-pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
+pub(crate) async fn produce(shared: Arc<Shared>, process: u32) {
     let client = connect(&shared).await;
     let config = ProducerConfig {
         linger: Duration::from_millis(2),
@@ -72,7 +70,7 @@ pub(super) async fn produce(shared: Arc<Shared>, process: u32) {
             if told.send((of, invoke, delivery)).is_err() {
                 break;
             }
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(from.pace).await;
         }
     };
     let noting = async move {
@@ -190,7 +188,7 @@ fn partitions() -> impl Iterator<Item = TopicPartition> {
 }
 
 /// Reads all partitions from their beginnings.
-pub(super) async fn read(shared: Arc<Shared>, process: u32) {
+pub(crate) async fn read(shared: Arc<Shared>, process: u32) {
     let client = connect(&shared).await;
     let all = partitions().map(|p| (p, StartAt::Beginning));
     let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), all);
@@ -212,7 +210,7 @@ fn is_refused(error: &Error) -> bool {
 }
 
 /// A member of a group, from when it joins until its time is over.
-pub(super) async fn consume(shared: Arc<Shared>, process: u32, group: String, life: Duration) {
+pub(crate) async fn consume(shared: Arc<Shared>, process: u32, group: String, life: Duration) {
     let client = connect(&shared).await;
     let config = ConsumerConfig {
         auto_commit: None,
@@ -261,7 +259,7 @@ async fn commit(notes: &Notes, consumer: &mut Consumer) {
 }
 
 /// Asks again and again what groups have committed.
-pub(super) async fn watch(shared: Arc<Shared>, process: u32, groups: Vec<String>) {
+pub(crate) async fn watch(shared: Arc<Shared>, process: u32, groups: Vec<String>) {
     let client = connect(&shared).await;
     let notes = Notes::new(shared, process, None);
     while !notes.shared.is_over() {
@@ -285,7 +283,7 @@ pub(super) async fn watch(shared: Arc<Shared>, process: u32, groups: Vec<String>
 }
 
 /// Creates topics and deletes some of them until it is told to stop, and looks in the end which there are.
-pub(super) async fn administer(shared: Arc<Shared>, process: u32) {
+pub(crate) async fn administer(shared: Arc<Shared>, process: u32) {
     let client = connect(&shared).await;
     let mut deleted = Vec::new();
     while !shared.is_over() {
@@ -358,7 +356,7 @@ fn note_write(
 /// # Panics
 ///
 /// Panics if a partition cannot be read to its end.
-pub(super) async fn drain(shared: Arc<Shared>, process: u32) {
+pub(crate) async fn drain(shared: Arc<Shared>, process: u32) {
     let client = connect(&shared).await;
     let notes = Notes::new(shared, process, None);
     for partition in partitions() {

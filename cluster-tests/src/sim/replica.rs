@@ -395,9 +395,10 @@ impl Replica {
                 if !self.pending.is_empty()
                     && let Err(error) = self.pending.remove(0).run()
                 {
-                    match error {
-                        StorageError::Full { .. } => self.keeps_what_left(cx),
-                        error => self.fail(cx, &error),
+                    if matches!(error, StorageError::Full { .. }) {
+                        self.keeps_what_left(cx);
+                    } else {
+                        self.fail(cx, &error);
                     }
                 }
             }

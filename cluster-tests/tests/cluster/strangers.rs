@@ -35,7 +35,7 @@ async fn is_answered(
     };
     let any = cluster.address(9, 0);
     let socket = endpoint::bind(any, false).expect("an address");
-    let endpoint = caller.open(socket).expect("opened");
+    let endpoint = caller.open(socket.into()).expect("opened");
     let to = (cluster.address(1, 9392), peer_name(BrokerId(1), cluster_id));
     let asking = async {
         let connection = endpoint.connect(to.0, &to.1).ok()?.await.ok()?;

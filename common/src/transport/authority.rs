@@ -4,7 +4,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
 use super::peer::peer_name;
@@ -34,8 +34,15 @@ impl std::fmt::Debug for Authority {
     }
 }
 
+/// Valid from the beginning of time: a machine without a battery starts there, before it has asked what time it is.
+fn params(names: Vec<String>) -> Result<CertificateParams, TlsError> {
+    let mut params = CertificateParams::new(names).map_err(failed)?;
+    params.not_before = date_time_ymd(1970, 1, 1);
+    Ok(params)
+}
+
 fn ca_params(cluster_id: &str) -> Result<CertificateParams, TlsError> {
-    let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
+    let mut params = params(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let name = format!("Callboard cluster {cluster_id}");
     params.distinguished_name.push(DnType::CommonName, name);
@@ -97,7 +104,7 @@ impl Authority {
     pub fn node(&self, broker: BrokerId, hosts: &[String]) -> Result<Identity, TlsError> {
         let mut names = vec![peer_name(broker, &self.cluster_id)];
         names.extend(hosts.iter().cloned());
-        let mut params = CertificateParams::new(names).map_err(failed)?;
+        let mut params = params(names)?;
         let name = format!("Callboard node {broker}");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![
@@ -125,7 +132,7 @@ impl Authority {
                 format!("a user's name has 1 to {COMMON_NAME_MAX} bytes, all of them printable");
             return Err(TlsError::Certificate(wanted));
         }
-        let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
+        let mut params = params(Vec::new())?;
         // What rcgen would put there otherwise.
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, user);

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::network::{Network, Socket as Bound};
 use super::tls::{ClientCertificate, Identity, TlsError, Trust};
 use crate::crypto::{sha256, stateless_reset_key};
 
@@ -108,18 +109,14 @@ pub fn bind(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 /// # Errors
 ///
 /// [`EndpointError`] if the certificates or the socket cannot be used.
-pub fn server(socket: UdpSocket, identity: &Identity) -> Result<Endpoint, EndpointError> {
+pub fn server(socket: Bound, identity: &Identity) -> Result<Endpoint, EndpointError> {
     let tls = identity.server_config()?;
     let crypto =
         QuicServerConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let _same = config.transport_config(transport(false));
-    Ok(Endpoint::new(
-        endpoint_config(Some(&identity.key_pem)),
-        Some(config),
-        socket,
-        Arc::new(TokioRuntime),
-    )?)
+    let of = endpoint_config(Some(&identity.key_pem));
+    Ok(socket.open(of, Some(config))?)
 }
 
 /// Opens a client; call it on the runtime that is to drive it.
@@ -128,6 +125,7 @@ pub fn server(socket: UdpSocket, identity: &Identity) -> Result<Endpoint, Endpoi
 ///
 /// [`EndpointError`] if the trust, the client's certificate or a socket cannot be used.
 pub fn client(
+    network: &Network,
     trust: &Trust,
     shown: Option<&ClientCertificate>,
     to: SocketAddr,
@@ -142,12 +140,9 @@ pub fn client(
         QuicClientConfig::try_from(tls).map_err(|e| TlsError::Certificate(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let _same = config.transport_config(transport(true));
-    let mut endpoint = Endpoint::new(
-        endpoint_config(None),
-        None,
-        bind(any, false)?,
-        Arc::new(TokioRuntime),
-    )?;
+    let mut endpoint = network
+        .bind(any, false)?
+        .open(endpoint_config(None), None)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
 }

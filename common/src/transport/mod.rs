@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod endpoint;
+pub mod network;
 pub mod peer;
 pub mod stream;
 pub mod tls;

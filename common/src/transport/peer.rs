@@ -1,17 +1,17 @@
 //! Node to node: QUIC with mutual TLS. A certificate of the cluster's CA names its node and its cluster, and nothing
 //! else enters.
 
-use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{Connection, Endpoint, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Connection, Endpoint, TransportConfig, VarInt};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
 use super::endpoint::{EndpointError, MTU_UPPER_BOUND, endpoint_config};
+use super::network::Socket;
 use super::tls::{Identity, TlsError, certificates, key, roots};
 use crate::crypto::tls_provider;
 use crate::{BrokerId, FeatureLevel};
@@ -155,7 +155,7 @@ impl PeerIdentity {
     /// # Errors
     ///
     /// [`EndpointError`] if the certificates or the socket cannot be used.
-    pub fn open(&self, socket: UdpSocket) -> Result<Endpoint, EndpointError> {
+    pub fn open(&self, socket: Socket) -> Result<Endpoint, EndpointError> {
         let unusable = |e: &dyn std::fmt::Display| TlsError::Certificate(e.to_string());
         let crypto = QuicServerConfig::try_from(self.server_config()?).map_err(|e| unusable(&e))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
@@ -164,12 +164,8 @@ impl PeerIdentity {
         let crypto = QuicClientConfig::try_from(self.client_config()?).map_err(|e| unusable(&e))?;
         let mut client = quinn::ClientConfig::new(Arc::new(crypto));
         let _same = client.transport_config(transport);
-        let mut endpoint = Endpoint::new(
-            endpoint_config(Some(&self.identity.key_pem)),
-            Some(server),
-            socket,
-            Arc::new(TokioRuntime),
-        )?;
+        let of = endpoint_config(Some(&self.identity.key_pem));
+        let mut endpoint = socket.open(of, Some(server))?;
         endpoint.set_default_client_config(client);
         Ok(endpoint)
     }

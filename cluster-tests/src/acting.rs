@@ -1,0 +1,93 @@
+//! `actors`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use callboard_cluster_tests::actors::runner::{self, Order, Report};
+
+/// The program beside this one that runs one seed.
+const PROGRAM: &str = "callboard-actors";
+
+#[derive(clap::Args)]
+pub(crate) struct Actors {
+    /// How many seeds
+    #[arg(long, default_value_t = 60)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// How many run side by side [default: the number of processors]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Run each seed twice: both must go the same way
+    #[arg(long)]
+    twice: bool,
+    /// Where what failed is kept: the history, the disks, what the nodes said
+    #[arg(long, value_name = "DIR", default_value = "target/actors")]
+    out: PathBuf,
+}
+
+#[expect(clippy::print_stdout, reason = "it is what is asked for")]
+fn show(report: &Report, order: &Order) {
+    for failure in &report.failures {
+        println!("seed {} FAILED", failure.seed);
+        failure.findings.iter().for_each(|f| println!("  {f}"));
+        failure.faults.iter().for_each(|f| println!("  {f}"));
+        let (program, out) = (order.program.display(), order.out.display());
+        println!(
+            "  kept in {out}/{0}; all of it: {program} {0} --trace --out DIR",
+            failure.seed
+        );
+    }
+    let seconds = report.took.as_secs_f64().max(0.001);
+    println!(
+        "{} seeds, {} of them count, in {seconds:.0} s ({:.2} seeds/s), {} failed",
+        report.seeds,
+        report.counted,
+        report.seeds as f64 / seconds,
+        report.failures.len()
+    );
+    println!(
+        "{} records acknowledged, the longest wait {} ms (seed {}), {} batches compared between replicas",
+        report.acknowledged, report.longest_gap.0, report.longest_gap.1, report.compared
+    );
+    let counts: Vec<String> = report
+        .counts
+        .iter()
+        .map(|(k, n)| format!("{k} {n}"))
+        .collect();
+    println!("faults: {}", counts.join(", "));
+}
+
+#[expect(clippy::print_stderr, reason = "it is an error message")]
+pub(crate) fn actors(actors: &Actors) -> ExitCode {
+    let program = std::env::current_exe().map(|own| own.with_file_name(PROGRAM));
+    let program = match program {
+        Ok(program) if program.exists() => program,
+        Ok(_) | Err(_) => {
+            eprintln!(
+                "{PROGRAM} is not beside this program: cargo build -p callboard-cluster-tests --bins --release"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    let order = Order {
+        program,
+        from: actors.from,
+        seeds: actors.seeds,
+        threads: crate::threads(actors.threads),
+        twice: actors.twice,
+        out: actors.out.clone(),
+    };
+    let progress = crate::bar(actors.seeds);
+    let report = runner::run_many(&order, |seeds, failed| {
+        progress.set_position(seeds);
+        progress.set_message(format!("{failed} failed"));
+    });
+    progress.finish_and_clear();
+    show(&report, &order);
+    match report.failures.is_empty() && report.counted > 0 {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,226 @@
+//! The simulator's second layer: three whole nodes, with their actors, their supervision and QUIC, and real clients, in one
+//! thread and in turmoil's virtual time.
+//!
+//! The first layer (`sim`) runs the cores with shells of its own, which is fast and sees inside. This one runs the shells that
+//! nodes have: it finds wake-ups that are lost, answers that hang, mailboxes that wait for each other, what is answered before it is
+//! synced. Disks are simulated, and so is the time that they take; the network delays, loses, doubles, damages and cuts. The
+//! clients are those of the chaos suite; what they were told is judged by the same checkers, and so are the replicas in the end.
+
+pub mod faults;
+pub mod host;
+pub mod network;
+pub mod runner;
+pub mod said;
+mod scene;
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callboard_client::protocol::topics::NewTopic;
+use callboard_client::{Client, ClientConfig, Trust};
+use callboard_common::transport::network::Network;
+use futures::FutureExt as _;
+use futures::future::{LocalBoxFuture, join_all};
+use slog::Level;
+
+use crate::chaos::{PARTITIONS, Shared, TOPIC, Workload, own};
+use crate::check::{self, Anomaly, Findings, Verdict};
+use crate::history::line::{Kind, Line};
+use crate::history::recorder::Recorder;
+use crate::history::{About, History};
+use crate::sim::random::Random;
+use faults::Fault;
+use network::OfHost;
+use said::Said;
+use scene::Scene;
+
+/// How long a disk takes at most for one thing, in microseconds, while nothing is wrong with it.
+pub(crate) const DISK_TIME: u64 = 3_000;
+/// When faults begin, and when the last one may.
+const BREAKS: (Duration, Duration) = (Duration::from_secs(7), Duration::from_secs(32));
+/// When producers stop.
+const OVER: Duration = Duration::from_secs(50);
+/// Until then all must be read and all nodes have stopped.
+const LIMIT: Duration = Duration::from_secs(180);
+/// A partition waits for an acknowledgement no longer than this while a majority is there: less than the clients' patience with
+/// one answer, so that one that never comes is found.
+const GAP_MAX_MS: u64 = 9_000;
+/// Shorter than usual, and longer than any wait that is right.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const ACKNOWLEDGED_MIN: u64 = 20;
+/// Between two records of a producer.
+const PACE: Duration = Duration::from_millis(25);
+const GROUP: &str = "own";
+
+/// What came of one seed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the checkers say.
+    pub verdict: Verdict,
+    /// What went wrong.
+    pub faults: Vec<Fault>,
+    /// What nodes said: all or the last of it.
+    pub said: Vec<String>,
+    /// A digest of all that nodes said.
+    pub digest: u64,
+    /// Batches that were compared between replicas.
+    pub compared: usize,
+    /// What happened on the way, by kind.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// Runs one seed. The history and what is left on the disks go below `dir`.
+///
+/// # Panics
+///
+/// Panics if a file cannot be written there.
+#[must_use]
+pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
+    let said = Said::new(shows_all);
+    let least = if shows_all { Level::Debug } else { Level::Info };
+    let path = dir.join("history.jsonl");
+    let mut scene = Scene::new(seed, (said.clone(), least));
+    let slot: Rc<OnceCell<Arc<Shared>>> = Rc::default();
+    let about = About {
+        workload: "W5 in virtual time".to_owned(),
+        seed,
+        idempotent: true,
+        gap_max_ms: GAP_MAX_MS,
+        acknowledged_min: ACKNOWLEDGED_MIN,
+        ..About::default()
+    };
+    let client = ClientConfig {
+        network: Network::simulated(Arc::new(OfHost(scene.clients_network(seed)))),
+        request_timeout: REQUEST_TIMEOUT,
+        connect_timeout: Duration::from_secs(3),
+        ..ClientConfig::new(
+            host::servers(),
+            Trust::Ca(host::Certificates::get().ca.clone()),
+        )
+    };
+    let (fill, at) = (slot.clone(), path.clone());
+    scene.sim.client(scene::CLIENTS, async move {
+        let recorder = Recorder::create(&at, &about)?;
+        let shared = Arc::new(Shared::new(recorder, client, Workload::W5, PACE));
+        let _first = fill.set(shared.clone());
+        work(shared, seed).await;
+        Ok(())
+    });
+    let plan = faults::draw(seed, BREAKS);
+    let mut findings = Findings::default();
+    if let Err(error) = play(&mut scene, &plan, &slot) {
+        findings.note(Anomaly::Stalled, || error);
+    }
+    for panic in scene.panics() {
+        findings.note(Anomaly::Panicked, || panic);
+    }
+    let compared = scene.compare(dir, &mut findings);
+    if let Some(shared) = slot.get() {
+        shared.recorder.finish();
+    }
+    let history = File::open(&path).and_then(|file| History::read(BufReader::new(file)));
+    let verdict = check::check_with(&history.unwrap_or_default(), findings);
+    let (said, digest) = said.end();
+    Outcome {
+        verdict,
+        faults: plan,
+        said,
+        digest,
+        compared,
+        counts: scene.counts,
+    }
+}
+
+/// Goes on until the clients are done and the nodes have stopped.
+fn play(scene: &mut Scene<'_>, plan: &[Fault], slot: &OnceCell<Arc<Shared>>) -> Result<(), String> {
+    let mut begun = 0;
+    let mut current: Option<Fault> = None;
+    loop {
+        let now = scene.sim.elapsed();
+        if let Some(fault) = current.filter(|f| now >= f.until) {
+            scene.heal(fault.what);
+            note(slot, &fault);
+            current = None;
+        }
+        if let Some(fault) = plan.get(begun).filter(|f| now >= f.at && current.is_none()) {
+            scene.break_it(fault.what);
+            current = Some(*fault);
+            begun += 1;
+        }
+        if let Some(shared) = slot.get().filter(|_| now >= OVER) {
+            shared.end();
+        }
+        scene.keep_up();
+        if scene.sim.step().map_err(|e| e.to_string())? {
+            break;
+        }
+    }
+    scene.stop_all()
+}
+
+fn note(slot: &OnceCell<Arc<Shared>>, fault: &Fault) {
+    let Some(shared) = slot.get() else { return };
+    shared.recorder.record(&Line {
+        f: Kind::Fault,
+        invoke: fault.at.as_nanos() as u64,
+        complete: fault.until.as_nanos() as u64,
+        row: Some(fault.what.row()),
+        what: Some(format!("{:?}", fault.what)),
+        stops: !fault.what.leaves_quorum(),
+        ..Line::default()
+    });
+}
+
+/// What all clients do.
+async fn work(shared: Arc<Shared>, seed: u64) {
+    create_topic(&shared).await;
+    let mut clients: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
+    for process in 0..2 {
+        clients.push(own::produce(shared.clone(), process).boxed_local());
+    }
+    clients.push(own::read(shared.clone(), 100).boxed_local());
+    for member in 0..2 {
+        clients.push(members(shared.clone(), seed, 200 + 100 * member).boxed_local());
+    }
+    clients.push(own::watch(shared.clone(), 800, vec![GROUP.to_owned()]).boxed_local());
+    clients.push(own::administer(shared.clone(), 801).boxed_local());
+    let _done: Vec<()> = join_all(clients).await;
+    own::drain(shared, 900).await;
+}
+
+async fn create_topic(shared: &Shared) {
+    loop {
+        let made = async {
+            let client = Client::connect(shared.client.clone()).await?;
+            // Before all nodes are there, there cannot be that many replicas.
+            let topic = NewTopic {
+                partitions: Some(PARTITIONS as i32),
+                replication_factor: Some(3),
+                ..NewTopic::named(TOPIC)
+            };
+            client.admin().create_topic_with(topic, false).await
+        };
+        if made.await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Members of a group, one after the other, each with a number of its own.
+async fn members(shared: Arc<Shared>, seed: u64, first: u32) {
+    let mut random = Random::new(seed + u64::from(first), "members");
+    for process in first..first + 100 {
+        if shared.is_over() {
+            break;
+        }
+        let life = Duration::from_millis(random.between(4_000, 15_000));
+        own::consume(shared.clone(), process, GROUP.to_owned(), life).await;
+    }
+}

@@ -1,0 +1,238 @@
+//! Runs many seeds, each in a process of its own, side by side.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use callboard_common::Clock;
+use serde::{Deserialize, Serialize};
+
+use super::Outcome;
+use crate::check::Judgement;
+
+/// Written below a seed's directory.
+const SAID: &str = "said.log";
+const SUMMARY: &str = "summary.json";
+/// A seed that takes so long hangs: nothing in virtual time waits for real time.
+const PATIENCE: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What one seed came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Summary {
+    /// The seed.
+    pub seed: u64,
+    /// Whether it passed, failed, or too little happened to say.
+    pub judgement: String,
+    /// What is wrong.
+    pub findings: Vec<String>,
+    /// What went wrong, in its time.
+    pub faults: Vec<String>,
+    /// Records that were acknowledged.
+    pub acknowledged: usize,
+    /// The longest wait for an acknowledgement while a majority was there, in ms.
+    pub longest_gap_ms: u64,
+    /// Batches that were compared between replicas.
+    pub compared: usize,
+    /// A digest of all that nodes said: two runs of a seed have the same.
+    pub digest: u64,
+    /// What happened, by kind.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Summary {
+    fn of(seed: u64, outcome: &Outcome) -> Self {
+        let verdict = &outcome.verdict;
+        let finding = |(anomaly, found): (_, &crate::check::Found)| {
+            format!("{anomaly}: {}", found.examples.join("; "))
+        };
+        Self {
+            seed,
+            judgement: verdict.judgement.word().to_owned(),
+            findings: verdict.findings.iter().map(finding).collect(),
+            faults: outcome.faults.iter().map(ToString::to_string).collect(),
+            acknowledged: verdict.acknowledged,
+            longest_gap_ms: verdict.longest_gap_ms,
+            compared: outcome.compared,
+            digest: outcome.digest,
+            counts: outcome
+                .counts
+                .iter()
+                .map(|(k, n)| ((*k).to_owned(), *n))
+                .collect(),
+        }
+    }
+
+    fn broken(seed: u64, why: String) -> Self {
+        Self {
+            seed,
+            judgement: Judgement::Failed.word().to_owned(),
+            findings: vec![why],
+            faults: Vec::new(),
+            acknowledged: 0,
+            longest_gap_ms: 0,
+            compared: 0,
+            digest: 0,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Whether something is wrong.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.judgement == Judgement::Failed.word()
+    }
+
+    /// Whether nothing is wrong, and enough happened.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        self.judgement == Judgement::Passed.word()
+    }
+}
+
+/// Runs one seed in this process, which is to be one for it alone; what happened goes below `dir`.
+///
+/// # Errors
+///
+/// What writing there failed with.
+pub fn run_here(seed: u64, shows_all: bool, dir: &Path) -> io::Result<Summary> {
+    fs::create_dir_all(dir)?;
+    let outcome = super::run(seed, shows_all, dir);
+    let summary = Summary::of(seed, &outcome);
+    fs::write(dir.join(SAID), outcome.said.join("\n"))?;
+    fs::write(dir.join(SUMMARY), serde_json::to_vec(&summary)?)?;
+    Ok(summary)
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The program that runs one seed.
+    pub program: PathBuf,
+    /// The first seed.
+    pub from: u64,
+    /// How many.
+    pub seeds: u64,
+    /// How many run side by side.
+    pub threads: usize,
+    /// Run each twice, which must say the same.
+    pub twice: bool,
+    /// Where what failed is kept.
+    pub out: PathBuf,
+}
+
+/// What many seeds came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Those that failed, by seed.
+    pub failures: Vec<Summary>,
+    /// How many ran.
+    pub seeds: u64,
+    /// In how many enough happened.
+    pub counted: u64,
+    /// Records that were acknowledged.
+    pub acknowledged: usize,
+    /// Batches that were compared between replicas.
+    pub compared: usize,
+    /// The longest wait for an acknowledgement while a majority was there, in ms, and the seed.
+    pub longest_gap: (u64, u64),
+    /// What happened, by kind.
+    pub counts: BTreeMap<String, u64>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Report {
+    fn add(&mut self, summary: Summary) {
+        self.seeds += 1;
+        self.counted += u64::from(summary.has_passed());
+        self.acknowledged += summary.acknowledged;
+        self.compared += summary.compared;
+        self.longest_gap = self.longest_gap.max((summary.longest_gap_ms, summary.seed));
+        for (kind, n) in &summary.counts {
+            *self.counts.entry(kind.clone()).or_default() += n;
+        }
+        if summary.has_failed() {
+            self.failures.push(summary);
+        }
+    }
+}
+
+/// Runs seeds; `tell` hears how many are done and how many failed.
+pub fn run_many(order: &Order, tell: impl Fn(u64, usize) + Sync) -> Report {
+    let clock = Clock::machine();
+    let began = clock.now().monotonic;
+    let next = AtomicU64::new(order.from);
+    let report = Mutex::new(Report::default());
+    thread::scope(|scope| {
+        for _ in 0..order.threads {
+            let _running = scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Relaxed);
+                    if seed >= order.from.saturating_add(order.seeds) {
+                        break;
+                    }
+                    let summary = one(order, seed);
+                    let mut report = report.lock().expect("no thread panics");
+                    report.add(summary);
+                    tell(report.seeds, report.failures.len());
+                }
+            });
+        }
+    });
+    let mut report = report.into_inner().expect("no thread panics");
+    report.failures.sort_by_key(|s| s.seed);
+    report.took = clock.now().monotonic.since(began);
+    report
+}
+
+fn one(order: &Order, seed: u64) -> Summary {
+    let summary = start_and_wait(order, seed);
+    let mut summary = summary.unwrap_or_else(|e| Summary::broken(seed, e.to_string()));
+    if order.twice && !summary.has_failed() {
+        let again = start_and_wait(order, seed);
+        let again = again.map(|s| s.digest).unwrap_or_default();
+        if again != summary.digest {
+            let why = format!("it went another way the second time: {again:016x}");
+            summary = Summary::broken(seed, why);
+        }
+    }
+    if !summary.has_failed() {
+        // What passed is not looked at.
+        drop(fs::remove_dir_all(order.out.join(seed.to_string())));
+    }
+    summary
+}
+
+fn start_and_wait(order: &Order, seed: u64) -> io::Result<Summary> {
+    let dir = order.out.join(seed.to_string());
+    let mut child = Command::new(&order.program)
+        .arg(seed.to_string())
+        .arg("--out")
+        .arg(&dir)
+        .stdout(Stdio::null())
+        .spawn()?;
+    wait(&mut child)?;
+    let summary = fs::read(dir.join(SUMMARY))?;
+    Ok(serde_json::from_slice(&summary)?)
+}
+
+fn wait(child: &mut Child) -> io::Result<()> {
+    let clock = Clock::machine();
+    let began = clock.now().monotonic;
+    while child.try_wait()?.is_none() {
+        if clock.now().monotonic.since(began) > PATIENCE {
+            child.kill()?;
+            let _gone = child.wait()?;
+            return Err(io::Error::other("it hangs: something waits for real time"));
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
