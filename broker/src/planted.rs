@@ -60,11 +60,19 @@ pub enum Bug {
     ReignEndsAtHighWatermark,
     /// Whoever is no member any more may still commit.
     GoneMemberCommits,
+    /// Actors hear of a sync before it has run.
+    SyncNotAwaited,
+    /// A leader that starts again answers none of those who wait.
+    AnswersForgotten,
+    /// Actors that panic are not started again.
+    PanickedStayDown,
+    /// A lane's answers go out as they are ready.
+    AnswersOutOfOrder,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforeFollowerSync,
         Self::AckBeforeOwnSync,
         Self::SkippedEpochCheck,
@@ -93,7 +101,17 @@ impl Bug {
         Self::GroupsReplayedToHighWatermark,
         Self::ReignEndsAtHighWatermark,
         Self::GoneMemberCommits,
+        Self::SyncNotAwaited,
+        Self::AnswersForgotten,
+        Self::PanickedStayDown,
+        Self::AnswersOutOfOrder,
     ];
+
+    /// Whether it is a mistake of the actors, which only whole nodes can make.
+    #[must_use]
+    pub fn is_of_actors(self) -> bool {
+        self >= Self::SyncNotAwaited
+    }
 }
 
 #[cfg(feature = "planted")]

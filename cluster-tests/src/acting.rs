@@ -22,6 +22,12 @@ pub(crate) struct Actors {
     /// Run each seed twice: both must go the same way
     #[arg(long)]
     twice: bool,
+    /// Plant this bug in the nodes (needs the feature `planted`)
+    #[arg(long, value_name = "BUG")]
+    plant: Option<String>,
+    /// Stop after so many failures
+    #[arg(long, default_value_t = 10)]
+    failures: usize,
     /// Where what failed is kept: the history, the disks, what the nodes said
     #[arg(long, value_name = "DIR", default_value = "target/actors")]
     out: PathBuf,
@@ -59,23 +65,28 @@ fn show(report: &Report, order: &Order) {
     println!("faults: {}", counts.join(", "));
 }
 
+/// The program that runs one seed, if it is there.
+pub(crate) fn program() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    Some(own.with_file_name(PROGRAM)).filter(|p| p.exists())
+}
+
 #[expect(clippy::print_stderr, reason = "it is an error message")]
 pub(crate) fn actors(actors: &Actors) -> ExitCode {
-    let program = std::env::current_exe().map(|own| own.with_file_name(PROGRAM));
-    let program = match program {
-        Ok(program) if program.exists() => program,
-        Ok(_) | Err(_) => {
-            eprintln!(
-                "{PROGRAM} is not beside this program: cargo build -p callboard-cluster-tests --bins --release"
-            );
-            return ExitCode::from(2);
-        }
+    let Some(program) = program() else {
+        eprintln!(
+            "{PROGRAM} is not beside this program: cargo build -p callboard-cluster-tests --bins --release"
+        );
+        return ExitCode::from(2);
     };
     let order = Order {
         program,
         from: actors.from,
         seeds: actors.seeds,
         threads: crate::threads(actors.threads),
+        plant: actors.plant.clone(),
+        failures_max: actors.failures,
+        time_max: None,
         twice: actors.twice,
         out: actors.out.clone(),
     };

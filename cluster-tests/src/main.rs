@@ -3,6 +3,7 @@
 mod acting;
 mod breaking;
 mod checking;
+mod planting;
 
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ enum Command {
     /// Runs whole nodes, with their actors and QUIC, in one thread and virtual time
     Actors(acting::Actors),
     /// Plants bugs one by one and sees how soon the simulator finds them (needs the feature `planted`)
-    Planted(Planted),
+    Planted(planting::Planted),
     /// Runs real nodes on hosts and disks of their own, breaks them, and checks what clients were told
     Chaos(breaking::Chaos),
     /// Checks a history: says what in it no correct broker can have answered
@@ -66,18 +67,6 @@ struct Sim {
     /// Stop after so many failures
     #[arg(long, default_value_t = 10)]
     failures: usize,
-}
-
-#[derive(clap::Args)]
-struct Planted {
-    /// Only these, by name
-    names: Vec<String>,
-    /// How long each is looked for, in seconds
-    #[arg(long, default_value_t = 600)]
-    seconds: u64,
-    /// The first seed
-    #[arg(long, default_value_t = 1)]
-    from: u64,
 }
 
 fn threads(given: Option<usize>) -> usize {
@@ -183,71 +172,11 @@ fn simulate(sim: &Sim) -> ExitCode {
     }
 }
 
-#[cfg(feature = "planted")]
-#[expect(clippy::print_stdout, reason = "it is what is asked for")]
-fn plant(planted: &Planted) -> ExitCode {
-    use std::time::Duration;
-
-    use callboard_broker::planted::{Bug, plant};
-
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut missed = 0;
-    println!("| bug | found by | seeds | seconds |\n|---|---|---|---|");
-    for bug in Bug::ALL {
-        let name = format!("{bug:?}");
-        if !planted.names.is_empty() && !planted.names.contains(&name) {
-            continue;
-        }
-        plant(Some(bug));
-        let order = Order {
-            from: planted.from,
-            seeds: u64::MAX / 4,
-            nodes: None,
-            threads: threads(None),
-            failures_max: 1,
-            shrink_for: Duration::from_secs(2),
-            time_max: Some(Duration::from_secs(planted.seconds)),
-        };
-        let report = runner::run_many(order, |_, _| {});
-        let took = report.took.as_secs_f64();
-        match report.failures.first() {
-            Some(f) => {
-                let faults: Vec<&str> = f.faults.iter().map(|f| f.what.row()).collect();
-                println!(
-                    "| {name} | {:.90} ({}) | {} | {took:.1} |",
-                    f.violation,
-                    faults.join(" "),
-                    report.seeds
-                );
-            }
-            None => {
-                missed += 1;
-                println!("| {name} | NOT FOUND | {} | {took:.1} |", report.seeds);
-            }
-        }
-    }
-    plant(None);
-    if missed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-#[cfg(not(feature = "planted"))]
-#[expect(clippy::print_stderr, reason = "it is an error message")]
-fn plant(_planted: &Planted) -> ExitCode {
-    eprintln!(
-        "bugs can only be planted in a build with them: cargo run -p callboard-cluster-tests --release --features planted -- planted"
-    );
-    ExitCode::FAILURE
-}
-
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Sim(sim) => simulate(&sim),
         Command::Actors(actors) => acting::actors(&actors),
-        Command::Planted(planted) => plant(&planted),
+        Command::Planted(planted) => planting::plant(&planted),
         Command::Chaos(chaos) => breaking::chaos(&chaos),
         Command::Check(check) => checking::check(&check),
         Command::Generate(generate) => checking::generate(&generate),

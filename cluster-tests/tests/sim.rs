@@ -1,5 +1,6 @@
 //! The simulator's own rules: a seed decides everything, and what it watches is exercised.
 
+use callboard_cluster_tests::actors::runner as actors;
 use callboard_cluster_tests::sim::plan::Plan;
 use callboard_cluster_tests::sim::runner::{self, Order};
 use callboard_cluster_tests::sim::world::Show;
@@ -51,4 +52,24 @@ fn a_few_seeds_cover_what_matters() {
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     assert!(report.is_covered(), "{:?}", report.coverage);
     assert!(report.counted * 10 >= report.seeds * 8, "{report:?}");
+}
+
+/// The second layer: whole nodes keep what they promise, and a seed goes the same way twice.
+#[test]
+fn whole_nodes_in_virtual_time() {
+    let out = tempfile::tempdir().expect("a directory");
+    let order = actors::Order {
+        program: env!("CARGO_BIN_EXE_callboard-actors").into(),
+        from: 1,
+        seeds: 1,
+        threads: 1,
+        plant: None,
+        failures_max: 1,
+        time_max: None,
+        twice: true,
+        out: out.path().into(),
+    };
+    let report = actors::run_many(&order, |_, _| {});
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert_eq!(report.counted, 1, "enough happens in it");
 }

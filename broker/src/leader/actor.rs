@@ -19,6 +19,7 @@ use super::opening::{LeaderStart, Loss};
 use super::reading::Reading;
 use super::state::{Appended, Effect, Effects, Input, Leader, Refused, Ticket};
 use super::syncing::Syncing;
+use crate::planted::{self, Bug};
 use crate::storage::error::unless_full;
 use crate::storage::{Log, ReadPlan, StorageError};
 use crate::supervision::{self, Permit};
@@ -270,6 +271,13 @@ impl Actor for LeaderActor {
 impl Supervised for LeaderActor {
     fn restarting(&mut self, _ctx: &mut Context<Self>) {
         // Whoever waits for an answer sees it dropped; the log is opened anew in `started`.
+        if let Some(open) = self
+            .state
+            .as_mut()
+            .filter(|_| planted::is(Bug::AnswersForgotten))
+        {
+            std::mem::forget(std::mem::take(&mut open.producers));
+        }
         self.state = None;
         self.armed = None;
         self.start.ends.send_modify(|ends| ends.epoch = None);

@@ -28,6 +28,7 @@ use super::kafka::Doors;
 use crate::api::{Api, Became, Caller, Door};
 use crate::metrics::RequestLabels;
 use crate::net::throttle::{Mute, Throttle, Used};
+use crate::planted::{self, Bug};
 use crate::security::Principal;
 use crate::security::certificate::user_of;
 use crate::supervision::Permit;
@@ -213,7 +214,11 @@ type Answer = BoxFuture<'static, Result<(Frame, Permit), Ended>>;
 
 async fn lane(lanes: &Lanes, mut send: SendStream, receive: RecvStream) -> Ended {
     let (answers, outgoing) = mpsc::channel::<Answer>(0);
-    let mut outgoing = outgoing.buffered(lanes.admission.limits().requests_per_connection);
+    let at_once = lanes.admission.limits().requests_per_connection;
+    let mut outgoing = match planted::is(Bug::AnswersOutOfOrder) {
+        true => outgoing.buffer_unordered(at_once).left_stream(),
+        false => outgoing.buffered(at_once).right_stream(),
+    };
     let clock = lanes.api.shared().clock.clone();
     let writing = async {
         while let Some(answer) = outgoing.next().await {

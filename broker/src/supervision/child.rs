@@ -21,6 +21,7 @@ use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 
 use super::restart::{Restart, RestartLimit, Restarts, Verdict};
+use crate::planted::{self, Bug};
 
 /// Mailboxes are bounded by admission, not by this: `do_send` ignores it.
 const MAILBOX_CAPACITY: usize = 16;
@@ -239,6 +240,7 @@ where
             Ended::Finished => return Some(Exit::Finished),
             Ended::Overtaken => return (!self.revive()).then_some(Exit::Finished),
             Ended::Stopped => (false, "it stopped".to_owned()),
+            Ended::Failed(_) if planted::is(Bug::PanickedStayDown) => return Some(Exit::Finished),
             Ended::Failed(reason) => (true, reason),
         };
         match child.restart {

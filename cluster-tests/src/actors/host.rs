@@ -139,14 +139,14 @@ impl Host {
     }
 
     /// A life of the node, until it ends by itself or by order.
-    pub async fn live(self) -> turmoil::Result {
+    pub async fn live(self) {
         let (orders, mut incoming) = mpsc::unbounded_channel();
         drop(self.orders.replace(Some(orders)));
         let node = match self.start().await {
             Ok(node) => node,
             Err(error) => {
                 self.note(format!("does not start: {error}"));
-                return Ok(());
+                return;
             }
         };
         self.note("serves".to_owned());
@@ -155,7 +155,7 @@ impl Host {
                 order = incoming.recv() => order,
                 why = node.failed() => {
                     self.note(format!("ends itself: {why}"));
-                    return Ok(());
+                    return;
                 }
             };
             match order {
@@ -165,7 +165,7 @@ impl Host {
                 Some(Order::Stop) | None => {
                     let unclean = node.stop().await;
                     self.note(format!("has stopped, {} logs not in order", unclean.len()));
-                    return Ok(());
+                    return;
                 }
             }
         }

@@ -151,6 +151,7 @@ impl AsyncUdpSocket for Socket {
         Ok(())
     }
 
+    #[expect(clippy::disallowed_methods, reason = "it is part of the network")]
     fn poll_recv(
         &self,
         cx: &mut Context<'_>,

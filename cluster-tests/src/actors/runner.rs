@@ -20,7 +20,7 @@ use crate::check::Judgement;
 const SAID: &str = "said.log";
 const SUMMARY: &str = "summary.json";
 /// A seed that takes so long hangs: nothing in virtual time waits for real time.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What one seed came to.
@@ -121,6 +121,12 @@ pub struct Order {
     pub seeds: u64,
     /// How many run side by side.
     pub threads: usize,
+    /// The bug that is planted, by its name.
+    pub plant: Option<String>,
+    /// Stop after so many failures.
+    pub failures_max: usize,
+    /// Begin no more after this.
+    pub time_max: Option<Duration>,
     /// Run each twice, which must say the same.
     pub twice: bool,
     /// Where what failed is kept.
@@ -165,6 +171,10 @@ impl Report {
 }
 
 /// Runs seeds; `tell` hears how many are done and how many failed.
+///
+/// # Panics
+///
+/// Panics if `tell` does.
 pub fn run_many(order: &Order, tell: impl Fn(u64, usize) + Sync) -> Report {
     let clock = Clock::machine();
     let began = clock.now().monotonic;
@@ -175,7 +185,11 @@ pub fn run_many(order: &Order, tell: impl Fn(u64, usize) + Sync) -> Report {
             let _running = scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
-                    if seed >= order.from.saturating_add(order.seeds) {
+                    let failed = report.lock().expect("no thread panics").failures.len();
+                    let is_late = |max| clock.now().monotonic.since(began) >= max;
+                    let is_over = seed >= order.from.saturating_add(order.seeds)
+                        || order.time_max.is_some_and(is_late);
+                    if is_over || failed >= order.failures_max {
                         break;
                     }
                     let summary = one(order, seed);
@@ -212,12 +226,12 @@ fn one(order: &Order, seed: u64) -> Summary {
 
 fn start_and_wait(order: &Order, seed: u64) -> io::Result<Summary> {
     let dir = order.out.join(seed.to_string());
-    let mut child = Command::new(&order.program)
-        .arg(seed.to_string())
-        .arg("--out")
-        .arg(&dir)
-        .stdout(Stdio::null())
-        .spawn()?;
+    let mut command = Command::new(&order.program);
+    let _same = command.arg(seed.to_string()).arg("--out").arg(&dir);
+    if let Some(bug) = &order.plant {
+        let _same = command.arg("--plant").arg(bug);
+    }
+    let mut child = command.stdout(Stdio::null()).spawn()?;
     wait(&mut child)?;
     let summary = fs::read(dir.join(SUMMARY))?;
     Ok(serde_json::from_slice(&summary)?)

@@ -55,7 +55,6 @@ impl Said {
     }
 
     /// A logger for one node.
-    #[must_use]
     pub fn logger(&self, least: Level) -> Logger {
         let into = Into {
             said: self.clone(),

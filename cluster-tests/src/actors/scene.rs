@@ -88,7 +88,13 @@ impl Scene<'_> {
             let host = Host::new(number, seed, weather.clone(), (said.clone(), least));
             hosts.push(host.clone());
             assert_eq!(sim.lookup(name(number)), address(number));
-            sim.host(name(number), move || host.clone().live());
+            sim.host(name(number), move || {
+                let life = host.clone().live();
+                async {
+                    life.await;
+                    Ok(())
+                }
+            });
         }
         Self {
             sim,

@@ -23,6 +23,24 @@ struct Arguments {
     /// Where the history, the disks and what the nodes say are kept
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Plant this bug (needs the feature `planted`)
+    #[arg(long, value_name = "BUG")]
+    plant: Option<String>,
+}
+
+/// Whether that could be done.
+#[cfg(feature = "planted")]
+fn plant(name: &str) -> bool {
+    use callboard_broker::planted::{Bug, plant};
+
+    let bug = Bug::ALL.into_iter().find(|b| format!("{b:?}") == name);
+    plant(bug);
+    bug.is_some()
+}
+
+#[cfg(not(feature = "planted"))]
+fn plant(_name: &str) -> bool {
+    false
 }
 
 #[expect(
@@ -31,7 +49,18 @@ struct Arguments {
     reason = "it is what is asked for"
 )]
 fn main() -> ExitCode {
-    let Arguments { seed, trace, out } = Arguments::parse();
+    let Arguments {
+        seed,
+        trace,
+        out,
+        plant: bug,
+    } = Arguments::parse();
+    if let Some(bug) = bug.filter(|bug| !plant(bug)) {
+        eprintln!(
+            "{bug} cannot be planted here: build with --features planted, and see broker/src/planted.rs"
+        );
+        return ExitCode::from(2);
+    }
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
     match runner::run_here(seed, trace, &out) {
