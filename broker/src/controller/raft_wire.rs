@@ -97,6 +97,9 @@ pub enum BadMessage {
     /// Its entries are not consecutive, too many, or of an unknown kind.
     #[error("its entries do not follow each other")]
     Entries,
+    /// Its term is far beyond the receiver's: whoever believed it could never elect anybody again.
+    #[error("its term is out of reach")]
+    Term,
     /// It contradicts what is committed.
     #[error("it contradicts what is committed")]
     Contradiction,
@@ -105,6 +108,8 @@ pub enum BadMessage {
     Ahead,
 }
 
+/// Terms count elections: a member that was away for a year has missed fewer.
+const TERM_JUMP_MAX: u64 = 1_000_000;
 /// The kinds that members send to each other.
 const KINDS: [MessageType; 10] = [
     MessageType::MsgAppend,
@@ -283,6 +288,9 @@ impl RaftMessage {
         if self.to != known.id || self.from == known.id || self.from == 0 {
             return Err(BadMessage::NotForUs);
         }
+        if self.term > known.term.saturating_add(TERM_JUMP_MAX) {
+            return Err(BadMessage::Term);
+        }
         let kind = KINDS.iter().find(|k| **k as u8 == self.kind);
         let kind = *kind.ok_or(BadMessage::Kind)?;
         if (kind == MessageType::MsgSnapshot) != self.snapshot.is_some() {
@@ -415,6 +423,12 @@ mod tests {
             assert_eq!(kind, Some(BadMessage::Kind));
         }
         assert_eq!(refused(|m| m.kind = 200), Some(BadMessage::Kind));
+        assert_eq!(refused(|m| m.term += TERM_JUMP_MAX), None);
+        assert_eq!(
+            refused(|m| m.term = u64::MAX),
+            Some(BadMessage::Term),
+            "no term would follow"
+        );
         assert_eq!(
             refused(|m| m.entries[1].index = 14),
             Some(BadMessage::Entries)

@@ -9,6 +9,7 @@
 pub mod faults;
 pub mod host;
 pub mod network;
+mod operator;
 pub mod runner;
 pub mod said;
 mod scene;
@@ -190,6 +191,7 @@ async fn work(shared: Arc<Shared>, seed: u64) {
     }
     clients.push(own::watch(shared.clone(), 800, vec![GROUP.to_owned()]).boxed_local());
     clients.push(own::administer(shared.clone(), 801).boxed_local());
+    clients.push(operator::operate(shared.clone(), seed).boxed_local());
     let _done: Vec<()> = join_all(clients).await;
     own::drain(shared, 900).await;
 }

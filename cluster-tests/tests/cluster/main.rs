@@ -3,6 +3,7 @@
 
 mod administration;
 mod linked;
+mod mad;
 mod network;
 mod racks;
 mod strangers;
