@@ -94,7 +94,7 @@ impl Client {
                 candidates.push(server);
             }
         }
-        candidates
+        self.known().in_order(candidates)
     }
 
     /// The connection to a node.

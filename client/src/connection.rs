@@ -33,6 +33,8 @@ const ANSWER_LIMIT_BYTES: u32 = 256 << 20;
 pub(crate) enum Lane {
     /// Metadata, administration.
     Control,
+    /// Whether it still answers, while something else waits.
+    Alive,
     /// A group's heartbeats and commits.
     Group,
     /// A group's joins and syncs, which wait for others.

@@ -1,6 +1,6 @@
 //! What the client knows of topics and leaders, and when it asks again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use callboard_common::protocol::metadata::{MetadataAnswer, TopicMetadata};
@@ -63,6 +63,8 @@ struct Known {
     coordinators: BTreeMap<String, String>,
     /// Who answered last.
     preferred: Option<String>,
+    /// Who did not answer lately.
+    avoided: BTreeSet<String>,
 }
 
 /// Leaders by partition; clones share it.
@@ -128,12 +130,23 @@ impl Metadata {
         self.0.lock().preferred = Some(server);
     }
 
-    /// Somebody else is asked first.
+    /// Somebody else is asked first, until that holds for all.
     pub(crate) fn avoid(&self, server: &str) {
-        let preferred = &mut self.0.lock().preferred;
-        if preferred.as_deref() == Some(server) {
-            *preferred = None;
+        let mut known = self.0.lock();
+        if known.preferred.as_deref() == Some(server) {
+            known.preferred = None;
         }
+        let _new: bool = known.avoided.insert(server.to_owned());
+    }
+
+    /// The same addresses in the order in which they are asked.
+    pub(crate) fn in_order(&self, mut servers: Vec<String>) -> Vec<String> {
+        let mut known = self.0.lock();
+        if servers.iter().all(|s| known.avoided.contains(s)) {
+            known.avoided.clear();
+        }
+        servers.sort_by_key(|s| known.avoided.contains(s));
+        servers
     }
 
     /// Takes an answer over.

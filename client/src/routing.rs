@@ -1,7 +1,8 @@
 //! Which node is asked: any, a partition's leader, or a group's coordinator; and what happens when it is gone.
 //!
 //! What was handed to a node that has died is not waited for until its connection times out: while an answer is late,
-//! the other nodes are asked whether somebody else has taken over.
+//! the other nodes are asked whether somebody else has taken over. What anybody may answer is asked of another node when the
+//! one that was asked does not say anything any more.
 
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::error::{Error, check};
 
 /// While there are other nodes, one that does not let the client in for so long is left out.
 const TRY_ANOTHER_AFTER: Duration = Duration::from_secs(1);
+/// A node that does not even say who is there for so long has fallen silent; one that is throttled answers sooner.
+const SILENCE: Duration = Duration::from_secs(3);
 /// How often is looked whether somebody else has taken over while an answer is late.
 const LATE: Duration = Duration::from_millis(100);
 
@@ -179,7 +182,7 @@ impl Client {
         loop {
             tokio::time::sleep(LATE).await;
             let now = match route {
-                Route::Any => None,
+                Route::Any => return self.silent(server).await,
                 Route::Leader(partition) => self.leader_now(partition, server).await,
                 Route::Replica(partition, replica) => {
                     self.instead_of(partition, *replica, server).await
@@ -196,14 +199,40 @@ impl Client {
         }
     }
 
+    /// Waits until a node that anybody could stand in for does not say anything any more. What it was asked may take its time.
+    async fn silent(&self, server: &str) -> Error {
+        let request = MetadataRequest {
+            topics: Some(Vec::new()),
+            auto_create: false,
+        };
+        loop {
+            let node = self.node(server).await;
+            let asking = node.ask(Lane::Alive, request.clone(), Duration::ZERO);
+            let answered = tokio::time::timeout(SILENCE, asking).await;
+            let has_others = self.candidates().len() > 1;
+            if !matches!(answered, Ok(Ok(_))) && has_others {
+                self.known().avoid(server);
+                self.drop_node(server).await;
+                return Error::Connection {
+                    server: server.to_owned(),
+                    reason: "it has fallen silent".into(),
+                };
+            }
+            tokio::time::sleep(TRY_ANOTHER_AFTER).await;
+        }
+    }
+
     /// Asks another node than `except`, once.
     async fn ask_another<A: Ask>(&self, request: A, except: &str) -> Result<A::Answer, Error> {
         let (node, answer) = self
             .start_anywhere(Lane::Control, request.into(), Some(except))
             .await?;
-        let answer = node.wait(answer, Duration::ZERO);
-        let answer = tokio::time::timeout(TRY_ANOTHER_AFTER, answer).await;
-        answer.unwrap_or(Err(Error::Timeout))
+        let waiting = node.wait(answer, Duration::ZERO);
+        let answer = tokio::time::timeout(TRY_ANOTHER_AFTER, waiting).await;
+        answer.unwrap_or_else(|_| {
+            self.known().avoid(node.server());
+            Err(Error::Timeout)
+        })
     }
 
     /// Who leads a partition, as another node knows.

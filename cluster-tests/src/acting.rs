@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use callboard_cluster_tests::actors::runner::{self, Order, Report};
-
-/// The program beside this one that runs one seed.
-const PROGRAM: &str = "callboard-actors";
+use callboard_cluster_tests::actors::runner::{self, Order, PROGRAM, Report};
 
 #[derive(clap::Args)]
 pub(crate) struct Actors {
@@ -65,17 +62,12 @@ fn show(report: &Report, order: &Order) {
     println!("faults: {}", counts.join(", "));
 }
 
-/// The program that runs one seed, if it is there.
-pub(crate) fn program() -> Option<PathBuf> {
-    let own = std::env::current_exe().ok()?;
-    Some(own.with_file_name(PROGRAM)).filter(|p| p.exists())
-}
-
 #[expect(clippy::print_stderr, reason = "it is an error message")]
 pub(crate) fn actors(actors: &Actors) -> ExitCode {
-    let Some(program) = program() else {
+    let built = runner::build(&["-p", "callboard-cluster-tests"]);
+    let Some(program) = runner::program().filter(|_| built) else {
         eprintln!(
-            "{PROGRAM} is not beside this program: cargo build -p callboard-cluster-tests --bins --release"
+            "the program for one seed is not there: cargo build -p callboard-cluster-tests --release --example {PROGRAM}"
         );
         return ExitCode::from(2);
     };

@@ -66,7 +66,7 @@ mod looking {
     fn with_actors(bug: Bug, planted: &Planted) -> Found {
         let out = std::env::temp_dir().join(format!("callboard-planted-{}", std::process::id()));
         let order = actors::Order {
-            program: crate::acting::program().unwrap_or_default(),
+            program: actors::program().unwrap_or_default(),
             from: planted.from,
             seeds: u64::MAX / 4,
             threads: crate::threads(None),

@@ -58,8 +58,9 @@ fn a_few_seeds_cover_what_matters() {
 #[test]
 fn whole_nodes_in_virtual_time() {
     let out = tempfile::tempdir().expect("a directory");
+    assert!(actors::build(&["--workspace"]));
     let order = actors::Order {
-        program: env!("CARGO_BIN_EXE_callboard-actors").into(),
+        program: actors::program().expect("just built"),
         from: 1,
         seeds: 1,
         threads: 1,

@@ -52,12 +52,41 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// A partition waits for an acknowledgement no longer than this while a majority is there: less than the clients' patience with
 /// one answer, so that one that never comes is found.
 const GAP_MAX_MS: u64 = 9_000;
+/// The same where replicas are few.
+const FEW_GAP_MAX_MS: u64 = 25_000;
 /// Shorter than usual, and longer than any wait that is right.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const ACKNOWLEDGED_MIN: u64 = 20;
 /// Between two records of a producer.
 const PACE: Duration = Duration::from_millis(25);
 const GROUP: &str = "own";
+
+/// How many replicas there are.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    /// In the beginning.
+    factor: i16,
+    /// Whether the operator takes some away.
+    shrinks: bool,
+}
+
+impl Load {
+    fn draw(seed: u64) -> Self {
+        let mut random = Random::new(seed, "load");
+        Self {
+            factor: *random.pick(&[3, 3, 3, 2, 1]),
+            shrinks: random.percent(50),
+        }
+    }
+
+    /// With fewer than three replicas one that is down is one too many.
+    fn gap_max_ms(self) -> u64 {
+        match self.factor == 3 && !self.shrinks {
+            true => GAP_MAX_MS,
+            false => FEW_GAP_MAX_MS,
+        }
+    }
+}
 
 /// What came of one seed.
 #[derive(Debug)]
@@ -88,11 +117,12 @@ pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
     let path = dir.join("history.jsonl");
     let mut scene = Scene::new(seed, (said.clone(), least));
     let slot: Rc<OnceCell<Arc<Shared>>> = Rc::default();
+    let load = Load::draw(seed);
     let about = About {
         workload: "W5 in virtual time".to_owned(),
         seed,
         idempotent: true,
-        gap_max_ms: GAP_MAX_MS,
+        gap_max_ms: load.gap_max_ms(),
         acknowledged_min: ACKNOWLEDGED_MIN,
         ..About::default()
     };
@@ -110,7 +140,7 @@ pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
         let recorder = Recorder::create(&at, &about)?;
         let shared = Arc::new(Shared::new(recorder, client, Workload::W5, PACE));
         let _first = fill.set(shared.clone());
-        work(shared, seed).await;
+        work(shared, seed, load).await;
         Ok(())
     });
     let plan = faults::draw(seed, BREAKS);
@@ -179,8 +209,8 @@ fn note(slot: &OnceCell<Arc<Shared>>, fault: &Fault) {
 }
 
 /// What all clients do.
-async fn work(shared: Arc<Shared>, seed: u64) {
-    create_topic(&shared).await;
+async fn work(shared: Arc<Shared>, seed: u64, load: Load) {
+    create_topic(&shared, load.factor).await;
     let mut clients: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
     for process in 0..2 {
         clients.push(own::produce(shared.clone(), process).boxed_local());
@@ -191,19 +221,19 @@ async fn work(shared: Arc<Shared>, seed: u64) {
     }
     clients.push(own::watch(shared.clone(), 800, vec![GROUP.to_owned()]).boxed_local());
     clients.push(own::administer(shared.clone(), 801).boxed_local());
-    clients.push(operator::operate(shared.clone(), seed).boxed_local());
+    clients.push(operator::operate(shared.clone(), seed, load.shrinks).boxed_local());
     let _done: Vec<()> = join_all(clients).await;
     own::drain(shared, 900).await;
 }
 
-async fn create_topic(shared: &Shared) {
+async fn create_topic(shared: &Shared, factor: i16) {
     loop {
         let made = async {
             let client = Client::connect(shared.client.clone()).await?;
             // Before all nodes are there, there cannot be that many replicas.
             let topic = NewTopic {
                 partitions: Some(PARTITIONS as i32),
-                replication_factor: Some(3),
+                replication_factor: Some(factor),
                 ..NewTopic::named(TOPIC)
             };
             client.admin().create_topic_with(topic, false).await

@@ -13,11 +13,11 @@ use crate::sim::random::Random;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives orders until the load is over, and then has every partition on all nodes again.
-pub(super) async fn operate(shared: Arc<Shared>, seed: u64) {
+pub(super) async fn operate(shared: Arc<Shared>, seed: u64, shrinks: bool) {
     let mut random = Random::new(seed, "operator");
     while !shared.is_over() {
         tokio::time::sleep(Duration::from_millis(random.between(500, 4_000))).await;
-        let order = order(&shared, &mut random);
+        let order = order(&shared, &mut random, shrinks);
         // Refused, cut off or done: the cluster is to be whole whatever comes of it.
         let _done = tokio::time::timeout(PATIENCE, order).await;
     }
@@ -27,13 +27,13 @@ pub(super) async fn operate(shared: Arc<Shared>, seed: u64) {
     }
 }
 
-async fn order(shared: &Shared, random: &mut Random) -> Option<()> {
+async fn order(shared: &Shared, random: &mut Random, shrinks: bool) -> Option<()> {
     let partition = random.below(PARTITIONS.into()) as i32;
     let mut nodes: Vec<BrokerId> = (1..=3).map(BrokerId).collect();
     nodes.rotate_left(random.below(3) as usize);
     match random.below(6) {
-        0 => reassign(shared, partition, Destination::Factor(2)).await,
-        1 => reassign(shared, partition, Destination::Factor(3)).await,
+        0 if shrinks => reassign(shared, partition, Destination::Factor(2)).await,
+        0 | 1 => reassign(shared, partition, Destination::Factor(3)).await,
         2 => reassign(shared, partition, Destination::Nodes(nodes)).await,
         3 => reassign(shared, partition, Destination::Back).await,
         4 => {

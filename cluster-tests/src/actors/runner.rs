@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::Outcome;
 use crate::check::Judgement;
 
+/// The program that runs one seed: an example, because `cargo run` is to know which program is meant.
+pub const PROGRAM: &str = "callboard-actors";
 /// Written below a seed's directory.
 const SAID: &str = "said.log";
 const SUMMARY: &str = "summary.json";
@@ -108,6 +110,34 @@ pub fn run_here(seed: u64, shows_all: bool, dir: &Path) -> io::Result<Summary> {
     fs::write(dir.join(SAID), outcome.said.join("\n"))?;
     fs::write(dir.join(SUMMARY), serde_json::to_vec(&summary)?)?;
     Ok(summary)
+}
+
+/// Where the program for one seed is, if it was built.
+#[must_use]
+pub fn program() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    // Tests lie one directory deeper.
+    let dirs = own.ancestors().skip(1).take(2);
+    let mut places = dirs.map(|dir| dir.join("examples").join(PROGRAM));
+    places.find(|place| place.exists())
+}
+
+/// Builds it, if cargo started this program: it builds only what it was asked for. False if that failed.
+#[must_use]
+pub fn build(packages: &[&str]) -> bool {
+    let Some(cargo) = std::env::var_os("CARGO") else {
+        return true;
+    };
+    let mut command = Command::new(cargo);
+    let _same = command.args(["build", "--quiet"]).args(packages);
+    let _same = command.args(["--example", PROGRAM]);
+    if !cfg!(debug_assertions) {
+        let _same = command.arg("--release");
+    }
+    if cfg!(feature = "planted") {
+        let _same = command.args(["--features", "planted"]);
+    }
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// What to run.
@@ -226,6 +256,8 @@ fn one(order: &Order, seed: u64) -> Summary {
 
 fn start_and_wait(order: &Order, seed: u64) -> io::Result<Summary> {
     let dir = order.out.join(seed.to_string());
+    // What an earlier failure left would be compared too.
+    drop(fs::remove_dir_all(&dir));
     let mut command = Command::new(&order.program);
     let _same = command.arg(seed.to_string()).arg("--out").arg(&dir);
     if let Some(bug) = &order.plant {

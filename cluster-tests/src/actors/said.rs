@@ -77,27 +77,32 @@ impl Drain for Into {
         if !record.level().is_at_least(self.least) {
             return Ok(());
         }
-        let mut line = Line(String::new());
-        // Whose line it is comes first.
-        let written = values.serialize(record, &mut line);
-        let _fits = write!(line.0, "{} {}", record.level().as_short_str(), record.msg());
-        let written = written.and_then(|()| record.kv().serialize(record, &mut line));
-        if written.is_ok() {
+        let mut of = Line::default();
+        let mut line = Line::default();
+        let whose = values.serialize(record, &mut of);
+        let what = record.kv().serialize(record, &mut line);
+        if whose.is_ok() && what.is_ok() {
+            let (level, message) = (record.level().as_short_str(), record.msg());
             let at = turmoil::sim_elapsed().unwrap_or_default();
-            self.said.note(at, line.0);
+            let (node, of, line) = (of.node, of.rest, line.rest);
+            self.said
+                .note(at, format!("node {node} {level}{of} {message}{line}"));
         }
         Ok(())
     }
 }
 
-struct Line(String);
+#[derive(Default)]
+struct Line {
+    node: String,
+    rest: String,
+}
 
 impl Serializer for Line {
     fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments<'_>) -> slog::Result {
-        if key == "broker" {
-            write!(self.0, "node {value} ")?;
-        } else {
-            write!(self.0, " {key}={value}")?;
+        match key {
+            "broker" => write!(self.node, "{value}")?,
+            _ => write!(self.rest, " {key}={value}")?,
         }
         Ok(())
     }

@@ -12,8 +12,10 @@ mod upgrading;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use callboard_client::Client;
 use callboard_cluster_tests::cluster::Cluster;
-use callboard_cluster_tests::load::Load;
+use callboard_cluster_tests::load::{Load, block_on};
+use callboard_common::Clock;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -77,6 +79,34 @@ fn a_leader_that_hangs_is_replaced_and_comes_back_in_order() {
     cluster.wait_in_sync(other, "t", 3, PATIENCE);
     assert_ne!(cluster.leader(other, "t"), 0);
     check(load);
+}
+
+/// Seed 3009 of whole nodes: who leads was asked of a node that had just died, and nobody else was asked for as long as an answer
+/// may take.
+#[test]
+fn what_anybody_knows_is_not_waited_for_at_a_silent_node() {
+    let _turn = turn();
+    let cluster = Cluster::start(3);
+    create(&cluster, 0, "t");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let config = cluster.client();
+    block_on(async {
+        let client = Client::connect(config.clone()).await.expect("connects");
+        let admin = client.admin();
+        for silent in 0..3 {
+            // Each has been asked before, so that there is a connection to it.
+            let _known = admin.describe_topics(&["t"]).await.expect("described");
+            cluster.nodes[silent].signal("STOP");
+            let clock = Clock::machine();
+            let began = clock.now().monotonic;
+            for _ in 0..2 {
+                let _known = admin.describe_topics(&["t"]).await.expect("described");
+            }
+            let took = clock.now().monotonic.since(began);
+            cluster.nodes[silent].signal("CONT");
+            assert!(took < config.request_timeout / 2, "{took:?}");
+        }
+    });
 }
 
 #[test]
