@@ -1,6 +1,6 @@
 //! What the client knows of topics and leaders, and when it asks again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use callboard_common::protocol::metadata::{MetadataAnswer, TopicMetadata};
@@ -63,8 +63,9 @@ struct Known {
     coordinators: BTreeMap<String, String>,
     /// Who answered last.
     preferred: Option<String>,
-    /// Who did not answer lately.
-    avoided: BTreeSet<String>,
+    /// Who did not answer since it last did, by when that was noticed.
+    avoided: BTreeMap<String, u64>,
+    failures: u64,
 }
 
 /// Leaders by partition; clones share it.
@@ -130,22 +131,26 @@ impl Metadata {
         self.0.lock().preferred = Some(server);
     }
 
-    /// Somebody else is asked first, until that holds for all.
+    /// Somebody else is asked first, until this one answers again.
     pub(crate) fn avoid(&self, server: &str) {
         let mut known = self.0.lock();
         if known.preferred.as_deref() == Some(server) {
             known.preferred = None;
         }
-        let _new: bool = known.avoided.insert(server.to_owned());
+        known.failures += 1;
+        let at = known.failures;
+        let _before = known.avoided.insert(server.to_owned(), at);
     }
 
-    /// The same addresses in the order in which they are asked.
+    /// It has answered.
+    pub(crate) fn trust(&self, server: &str) {
+        let _was = self.0.lock().avoided.remove(server);
+    }
+
+    /// The same addresses in the order in which they are asked: who failed last comes last.
     pub(crate) fn in_order(&self, mut servers: Vec<String>) -> Vec<String> {
-        let mut known = self.0.lock();
-        if servers.iter().all(|s| known.avoided.contains(s)) {
-            known.avoided.clear();
-        }
-        servers.sort_by_key(|s| known.avoided.contains(s));
+        let known = self.0.lock();
+        servers.sort_by_key(|s| known.avoided.get(s).copied());
         servers
     }
 

@@ -19,7 +19,7 @@ use crate::error::{Error, check};
 
 /// While there are other nodes, one that does not let the client in for so long is left out.
 const TRY_ANOTHER_AFTER: Duration = Duration::from_secs(1);
-/// A node that does not even say who is there for so long has fallen silent; one that is throttled answers sooner.
+/// A node that does not even say who is there for so long has fallen silent. Throttling does not delay that answer.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How often is looked whether somebody else has taken over while an answer is late.
 const LATE: Duration = Duration::from_millis(100);
@@ -71,10 +71,12 @@ impl Client {
     ) -> Result<A::Answer, Error> {
         let asked = async {
             let (node, answer) = self.start_at(route, lane, request.into()).await?;
-            tokio::select! {
-                answer = node.wait(answer, extra) => answer,
-                error = self.overtaken(route, node.server(), extra) => Err(error),
-            }
+            let answer = tokio::select! {
+                answer = node.wait(answer, extra) => answer?,
+                error = self.overtaken(route, node.server(), extra) => return Err(error),
+            };
+            self.known().trust(node.server());
+            Ok(answer)
         };
         let asked = asked.await;
         if let Err(Error::Connection { server, .. }) = &asked {
@@ -209,8 +211,13 @@ impl Client {
             let node = self.node(server).await;
             let asking = node.ask(Lane::Alive, request.clone(), Duration::ZERO);
             let answered = tokio::time::timeout(SILENCE, asking).await;
-            let has_others = self.candidates().len() > 1;
-            if !matches!(answered, Ok(Ok(_))) && has_others {
+            // A refusal is an answer.
+            let is_silent = matches!(
+                answered,
+                Err(_) | Ok(Err(Error::Timeout | Error::Connection { .. }))
+            );
+            // One node may have several names.
+            if is_silent && self.known().brokers().len() > 1 {
                 self.known().avoid(server);
                 self.drop_node(server).await;
                 return Error::Connection {
@@ -228,11 +235,16 @@ impl Client {
             .start_anywhere(Lane::Control, request.into(), Some(except))
             .await?;
         let waiting = node.wait(answer, Duration::ZERO);
-        let answer = tokio::time::timeout(TRY_ANOTHER_AFTER, waiting).await;
-        answer.unwrap_or_else(|_| {
-            self.known().avoid(node.server());
-            Err(Error::Timeout)
-        })
+        match tokio::time::timeout(TRY_ANOTHER_AFTER, waiting).await {
+            Ok(answer) => {
+                self.known().trust(node.server());
+                answer
+            }
+            Err(_) => {
+                self.known().avoid(node.server());
+                Err(Error::Timeout)
+            }
+        }
     }
 
     /// Who leads a partition, as another node knows.

@@ -50,6 +50,9 @@ fn show(report: &Report, order: &Order) {
         report.seeds as f64 / seconds,
         report.failures.len()
     );
+    if !report.void.is_empty() {
+        println!("too little happened in seeds {:?}: kept too", report.void);
+    }
     println!(
         "{} records acknowledged, the longest wait {} ms (seed {}), {} batches compared between replicas",
         report.acknowledged, report.longest_gap.0, report.longest_gap.1, report.compared
@@ -89,7 +92,11 @@ pub(crate) fn actors(actors: &Actors) -> ExitCode {
     });
     progress.finish_and_clear();
     show(&report, &order);
-    match report.failures.is_empty() && report.counted > 0 {
+    if let Some(broken) = &report.broken {
+        eprintln!("{broken}");
+        return ExitCode::from(2);
+    }
+    match report.failures.is_empty() && report.counted * 10 >= report.seeds * 9 {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

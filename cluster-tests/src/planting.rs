@@ -64,9 +64,10 @@ mod looking {
     }
 
     fn with_actors(bug: Bug, planted: &Planted) -> Found {
+        let built = actors::build(&["-p", "callboard-cluster-tests"]);
         let out = std::env::temp_dir().join(format!("callboard-planted-{}", std::process::id()));
         let order = actors::Order {
-            program: actors::program().unwrap_or_default(),
+            program: actors::program().filter(|_| built).unwrap_or_default(),
             from: planted.from,
             seeds: u64::MAX / 4,
             threads: crate::threads(None),
@@ -78,6 +79,9 @@ mod looking {
         };
         let report = actors::run_many(&order, |_, _| {});
         drop(std::fs::remove_dir_all(out));
+        if let Some(broken) = &report.broken {
+            eprintln!("no seed was run: {broken}");
+        }
         let what = report
             .failures
             .first()

@@ -15,7 +15,7 @@ use callboard_broker::controller::kafka_metadata::{KafkaMetadata, KafkaTopic};
 use callboard_broker::storage::checkpoint;
 use callboard_broker::storage::disk::RealDisk;
 use callboard_broker::storage::leader_epochs::LeaderEpochs;
-use callboard_broker::storage::meta_properties::{MetaProperties, read_topic_id};
+use callboard_broker::storage::meta_properties::{MetaProperties, read_topic_id, write_topic_id};
 use callboard_broker::topic_config::TopicConfig;
 use callboard_broker::{BrokerConfig, Node};
 use callboard_common::config::Span;
@@ -90,7 +90,7 @@ pub(crate) async fn run(adopt: Adopt) -> Result<(), Failure> {
     let (metadata, next_producer_id) = metadata(&adopt.kafka, &mut notes)?;
     let directories = readable(directories, &mut notes)?;
     let topics = topics(&adopt.kafka, &directories, metadata, &mut notes)?;
-    copy(&adopt, &directories)?;
+    copy(&adopt, &directories, &topics)?;
     let own = MetaProperties {
         directory_id: Uuid::random(),
         ..meta.clone()
@@ -334,7 +334,11 @@ fn configs(
     configs
 }
 
-fn copy(adopt: &Adopt, directories: &BTreeMap<TopicPartition, PathBuf>) -> Result<(), Failure> {
+fn copy(
+    adopt: &Adopt,
+    directories: &BTreeMap<TopicPartition, PathBuf>,
+    topics: &BTreeMap<TopicName, Adopted>,
+) -> Result<(), Failure> {
     fs::create_dir_all(&adopt.data)?;
     let target = if for_a_person() {
         ProgressDrawTarget::stderr()
@@ -359,6 +363,10 @@ fn copy(adopt: &Adopt, directories: &BTreeMap<TopicPartition, PathBuf>) -> Resul
                 let _bytes = fs::copy(&path, &to)?;
                 fs::File::open(&to)?.sync_all()?;
             }
+        }
+        // Kafka before 2.8 wrote none; without it the marks of the partition would be another topic's.
+        if let Some(topic) = topics.get(&partition.topic) {
+            write_topic_id(&RealDisk, &to, topic.id).map_err(Failure::new)?;
         }
         bar.inc(1);
     }

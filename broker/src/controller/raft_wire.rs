@@ -108,8 +108,10 @@ pub enum BadMessage {
     Ahead,
 }
 
-/// Terms count elections: a member that was away for a year has missed fewer.
+/// Terms count elections: a member that was away for months has missed fewer.
 const TERM_JUMP_MAX: u64 = 1_000_000;
+/// After it there would be room for all jumps that a liar may bring about.
+const TERM_MAX: u64 = 1 << 62;
 /// The kinds that members send to each other.
 const KINDS: [MessageType; 10] = [
     MessageType::MsgAppend,
@@ -288,7 +290,12 @@ impl RaftMessage {
         if self.to != known.id || self.from == known.id || self.from == 0 {
             return Err(BadMessage::NotForUs);
         }
-        if self.term > known.term.saturating_add(TERM_JUMP_MAX) {
+        // Who has heard nothing yet believes what the others are at.
+        let reach = match known.term {
+            0 => TERM_MAX,
+            term => term.saturating_add(TERM_JUMP_MAX),
+        };
+        if self.term > reach {
             return Err(BadMessage::Term);
         }
         let kind = KINDS.iter().find(|k| **k as u8 == self.kind);

@@ -87,13 +87,17 @@ impl Coordinator {
         let commits = |(pending, records): &(Pending, Vec<GroupRecord>)| {
             matches!(pending, Pending::Commit { .. }) && records.iter().any(of_it)
         };
+        // Somebody came and went while its end was on its way: what is written of that stands behind it.
+        let again = |r: &GroupRecord| matches!(r, GroupRecord::Group { group, value: Some(_) } if group == name);
+        let lives_on = |(_, records): &(Pending, Vec<GroupRecord>)| records.iter().any(again);
         let unused = |g: &Group| {
             g.state == GroupState::Empty
                 && g.offsets.is_empty()
                 && g.promised.is_empty()
                 && g.members.is_empty()
         };
-        self.groups.get(name).is_some_and(unused) && !self.writes.values().any(commits)
+        self.groups.get(name).is_some_and(unused)
+            && !self.writes.values().any(|w| commits(w) || lives_on(w))
     }
 
     /// Forgets a group that nobody needs and of which nothing was written. One that had members keeps its generation until

@@ -97,6 +97,8 @@ pub(super) struct Open {
     effects: Effects,
     sync_in_flight: bool,
     sync_wanted: bool,
+    /// Whether [`Input::RemoveAgain`] is on its way.
+    removes_again: bool,
 }
 
 impl FollowerActor {
@@ -197,6 +199,7 @@ impl FollowerActor {
             effects: Effects::new(),
             sync_in_flight: false,
             sync_wanted: false,
+            removes_again: false,
         });
         self.show();
         self.start
@@ -233,6 +236,7 @@ impl FollowerActor {
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
+        open.removes_again &= !matches!(input, Input::RemoveAgain);
         open.follower.step(input, &mut open.effects);
         while let Some(effect) = self
             .state
@@ -291,7 +295,7 @@ impl FollowerActor {
                 let retained = open.log.retain(start, now.wall, open.follower.producers());
                 match unless_full(retained)? {
                     Some(removal) => self.remove(removal, ctx),
-                    None => self.step_after(FULL_PAUSE, Input::RemoveAgain, ctx),
+                    None => self.remove_later(ctx),
                 }
             }
             Effect::Wait => self.retry_later(ctx),
@@ -307,15 +311,29 @@ impl FollowerActor {
             drop(reply.send(removal.run()));
         });
         let incarnation = self.incarnation;
-        let after = move |removed, actor: &mut Self, ctx: &mut Context<Self>| {
-            if let Ok(Err(error)) = removed {
-                warn!(actor.start.logger, "old segments are not removed; tries again soon"; "error" => %error);
-                if actor.incarnation == incarnation {
-                    actor.step_after(FULL_PAUSE, Input::RemoveAgain, ctx);
-                }
-            }
+        let after = move |removed, actor: &mut Self, ctx: &mut Context<Self>| match removed {
+            Ok(Err(error)) if actor.incarnation == incarnation => match error {
+                StorageError::Full { .. } => actor.remove_later(ctx),
+                StorageError::Io { .. }
+                | StorageError::Damaged { .. }
+                | StorageError::Content { .. }
+                | StorageError::Contradiction { .. } => actor.fail(&error, ctx),
+            },
+            Ok(_) | Err(_) => {}
         };
         let _running = ctx.spawn(removed.into_actor(self).map(after));
+    }
+
+    /// However often a full disk refuses, it is tried again once.
+    fn remove_later(&mut self, ctx: &mut Context<Self>) {
+        let Some(open) = &mut self.state else { return };
+        if !std::mem::replace(&mut open.removes_again, true) {
+            warn!(
+                self.start.logger,
+                "the disk is full, nothing is removed; tries again soon"
+            );
+            self.step_after(FULL_PAUSE, Input::RemoveAgain, ctx);
+        }
     }
 
     fn retry_later(&self, ctx: &mut Context<Self>) {

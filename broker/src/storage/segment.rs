@@ -347,6 +347,10 @@ impl Segment {
     ///
     /// What the disk says.
     pub fn write_indexes(&mut self) -> Result<(), StorageError> {
+        // The files have them, and memory has none any more.
+        if self.sealed {
+            return Ok(());
+        }
         self.time_index.extend(self.pending_time_entry());
         let index: Vec<u8> = self.index[self.index_written..]
             .iter()

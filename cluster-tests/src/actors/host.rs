@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callboard_broker::Node;
@@ -14,7 +14,6 @@ use callboard_common::transport::authority::Authority;
 use callboard_common::transport::network::Network;
 use callboard_common::{BrokerId, TopicPartition};
 use slog::Level;
-use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::network::{HostNetwork, OfHost, Weather};
@@ -23,7 +22,8 @@ use crate::sim::random::Random;
 
 /// Where a node's data is on its disk.
 pub const DATA: &str = "/data";
-const NODES: u8 = 3;
+/// How many nodes there are.
+pub const NODES: u8 = 3;
 const PEER_PORT: u16 = 9392;
 const QUIC_PORT: u16 = 9192;
 
@@ -40,51 +40,53 @@ pub fn servers() -> String {
     (1..=NODES).map(door).collect::<Vec<_>>().join(",")
 }
 
-/// Certificates of the nodes, made once in a process.
+/// Certificates of the nodes.
 #[derive(Debug)]
 pub struct Certificates {
-    dir: TempDir,
+    dir: PathBuf,
     /// The CA that clients trust.
     pub ca: String,
 }
 
 impl Certificates {
-    /// Those of this process.
+    /// Makes them below `dir`.
     ///
     /// # Panics
     ///
     /// Panics if they cannot be made or written.
-    pub fn get() -> &'static Self {
-        static MADE: OnceLock<Certificates> = OnceLock::new();
-        MADE.get_or_init(|| {
-            let dir = tempfile::tempdir().expect("a directory");
-            let authority = Authority::create("simulated-cluster").expect("made");
-            for number in 1..=NODES {
-                let host = address(number).to_string();
-                let made = authority.node(BrokerId(number.into()), &[host]);
-                let made = made.expect("made");
-                let dir = dir.path().join(number.to_string());
-                std::fs::create_dir(&dir).expect("made");
-                let files = [
-                    ("ca.pem", &made.ca_pem),
-                    ("node.pem", &made.certificate_pem),
-                    ("node-key.pem", &made.key_pem),
-                ];
-                for (name, text) in files {
-                    std::fs::write(dir.join(name), text).expect("written");
-                }
+    #[must_use]
+    pub fn make(dir: &Path) -> Self {
+        let dir = dir.join("certificates");
+        let authority = Authority::create("simulated-cluster").expect("made");
+        for number in 1..=NODES {
+            let host = address(number).to_string();
+            let made = authority.node(BrokerId(number.into()), &[host]);
+            let made = made.expect("made");
+            let dir = dir.join(number.to_string());
+            std::fs::create_dir_all(&dir).expect("made");
+            let files = [
+                ("ca.pem", &made.ca_pem),
+                ("node.pem", &made.certificate_pem),
+                ("node-key.pem", &made.key_pem),
+            ];
+            for (name, text) in files {
+                std::fs::write(dir.join(name), text).expect("written");
             }
-            Self {
-                dir,
-                ca: authority.ca_pem().to_owned(),
-            }
-        })
+        }
+        Self {
+            dir,
+            ca: authority.ca_pem().to_owned(),
+        }
+    }
+
+    fn of(&self, number: u8) -> PathBuf {
+        self.dir.join(number.to_string())
     }
 }
 
 /// What a node is told.
 #[derive(Clone, Debug)]
-pub enum Order {
+pub enum Command {
     /// Stop in order.
     Stop,
     /// The leader of a partition panics.
@@ -100,7 +102,9 @@ pub struct Host {
     pub disk: SimulatedDisk,
     /// How long its disk takes for what a pool does: from 0 to so many microseconds.
     pub disk_time: Rc<RefCell<u64>>,
-    orders: Rc<RefCell<Option<mpsc::UnboundedSender<Order>>>>,
+    certificates: PathBuf,
+    panics: Rc<RefCell<u64>>,
+    orders: Rc<RefCell<Option<mpsc::UnboundedSender<Command>>>>,
     network: OfHost,
     random: Rc<RefCell<Random>>,
     said: Said,
@@ -114,14 +118,17 @@ impl Host {
         number: u8,
         seed: u64,
         weather: Arc<Mutex<Weather>>,
+        certificates: &Certificates,
         (said, least): (Said, Level),
     ) -> Self {
         let stream = |what: &str| Random::new(seed, &format!("{what} {number}"));
         let network = HostNetwork::new(address(number), stream("network"), weather);
         Self {
             number,
+            certificates: certificates.of(number),
             disk: SimulatedDisk::new(stream("disk").draw()),
             disk_time: Rc::new(RefCell::new(super::DISK_TIME)),
+            panics: Rc::default(),
             orders: Rc::default(),
             network: OfHost(Arc::new(network)),
             random: Rc::new(RefCell::new(stream("pace"))),
@@ -131,11 +138,17 @@ impl Host {
     }
 
     /// Tells the node something, if it runs.
-    pub fn order(&self, order: Order) {
+    pub fn order(&self, order: Command) {
         if let Some(orders) = &*self.orders.borrow() {
             // It may just have ended.
             let _told = orders.send(order);
         }
+    }
+
+    /// How many leaders have panicked here by order.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        *self.panics.borrow()
     }
 
     /// A life of the node, until it ends by itself or by order.
@@ -159,10 +172,10 @@ impl Host {
                 }
             };
             match order {
-                Some(Order::Panic(partition)) => {
-                    let _is_led_here: bool = node.crash_leader(&partition);
+                Some(Command::Panic(partition)) => {
+                    *self.panics.borrow_mut() += u64::from(node.crash_leader(&partition));
                 }
-                Some(Order::Stop) | None => {
+                Some(Command::Stop) | None => {
                     let unclean = node.stop().await;
                     self.note(format!("has stopped, {} logs not in order", unclean.len()));
                     return;
@@ -184,13 +197,12 @@ impl Host {
         };
         let at = |port| SocketAddr::new(address(self.number), port);
         let voter = |v: u8| format!("{v}@{}:{PEER_PORT}", address(v));
-        let certificates = Certificates::get().dir.path().join(self.number.to_string());
         let builder = Node::builder()
             .disk(Arc::new(self.disk.clone()), Path::new(DATA))
             .configure(|c| {
                 c.node.id = self.number.into();
                 (c.listeners.quic, c.listeners.peer) = (at(QUIC_PORT), at(PEER_PORT));
-                c.cluster.certificates = certificates.display().to_string();
+                c.cluster.certificates = self.certificates.display().to_string();
                 c.cluster.voters = (1..=NODES).map(voter).collect();
             });
         let network = Network::simulated(Arc::new(self.network.clone()));

@@ -16,7 +16,7 @@ mod scene;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs;
 use std::io::BufReader;
 use std::path::Path;
 use std::rc::Rc;
@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use callboard_client::protocol::topics::NewTopic;
 use callboard_client::{Client, ClientConfig, Trust};
+use callboard_common::kafka::Text;
 use callboard_common::transport::network::Network;
 use futures::FutureExt as _;
 use futures::future::{LocalBoxFuture, join_all};
@@ -57,6 +58,8 @@ const FEW_GAP_MAX_MS: u64 = 25_000;
 /// Shorter than usual, and longer than any wait that is right.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const ACKNOWLEDGED_MIN: u64 = 20;
+/// Until a majority that is there again has a leader.
+const GRACE: Duration = Duration::from_secs(5);
 /// Between two records of a producer.
 const PACE: Duration = Duration::from_millis(25);
 const GROUP: &str = "own";
@@ -79,9 +82,14 @@ impl Load {
         }
     }
 
+    /// Whether there are always three replicas, of which two are to be in sync.
+    fn is_full(self) -> bool {
+        self.factor == 3 && !self.shrinks
+    }
+
     /// With fewer than three replicas one that is down is one too many.
     fn gap_max_ms(self) -> u64 {
-        match self.factor == 3 && !self.shrinks {
+        match self.is_full() {
             true => GAP_MAX_MS,
             false => FEW_GAP_MAX_MS,
         }
@@ -115,7 +123,6 @@ pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
     let said = Said::new(shows_all);
     let least = if shows_all { Level::Debug } else { Level::Info };
     let path = dir.join("history.jsonl");
-    let mut scene = Scene::new(seed, (said.clone(), least));
     let slot: Rc<OnceCell<Arc<Shared>>> = Rc::default();
     let load = Load::draw(seed);
     let about = About {
@@ -126,14 +133,13 @@ pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
         acknowledged_min: ACKNOWLEDGED_MIN,
         ..About::default()
     };
+    let certificates = host::Certificates::make(dir);
+    let mut scene = Scene::new(seed, (said.clone(), least), &certificates);
     let client = ClientConfig {
         network: Network::simulated(Arc::new(OfHost(scene.clients_network(seed)))),
         request_timeout: REQUEST_TIMEOUT,
         connect_timeout: Duration::from_secs(3),
-        ..ClientConfig::new(
-            host::servers(),
-            Trust::Ca(host::Certificates::get().ca.clone()),
-        )
+        ..ClientConfig::new(host::servers(), Trust::Ca(certificates.ca.clone()))
     };
     let (fill, at) = (slot.clone(), path.clone());
     scene.sim.client(scene::CLIENTS, async move {
@@ -145,18 +151,30 @@ pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
     });
     let plan = faults::draw(seed, BREAKS);
     let mut findings = Findings::default();
-    if let Err(error) = play(&mut scene, &plan, &slot) {
-        findings.note(Anomaly::Stalled, || error);
+    let played = play(&mut scene, &plan, &slot);
+    if let Some(shared) = slot.get() {
+        shared.recorder.finish();
     }
     for panic in scene.panics() {
         findings.note(Anomaly::Panicked, || panic);
     }
-    let compared = scene.compare(dir, &mut findings);
-    if let Some(shared) = slot.get() {
-        shared.recorder.finish();
+    let compared = match played {
+        Ok(()) => scene.compare(dir, &mut findings),
+        Err(error) => {
+            findings.note(Anomaly::Stalled, || error);
+            0
+        }
+    };
+    let text = fs::read(&path).unwrap_or_default();
+    let history = History::read(BufReader::new(&text[..])).unwrap_or_else(|error| {
+        findings.note(Anomaly::Stalled, || format!("there is no history: {error}"));
+        History::default()
+    });
+    if load.is_full() {
+        find_late(&history, &plan, &mut findings);
     }
-    let history = File::open(&path).and_then(|file| History::read(BufReader::new(file)));
-    let verdict = check::check_with(&history.unwrap_or_default(), findings);
+    let verdict = check::check_with(&history, findings);
+    said.add(&text);
     let (said, digest) = said.end();
     Outcome {
         verdict,
@@ -208,9 +226,29 @@ fn note(slot: &OnceCell<Arc<Shared>>, fault: &Fault) {
     });
 }
 
+/// Each producer's records are answered in time, not only some of somebody's.
+fn find_late(history: &History, plan: &[Fault], findings: &mut Findings) {
+    let ms = |d: Duration| d.as_nanos() as u64;
+    let stops = |send: &crate::history::Send| {
+        let nobody_was_there = plan.iter().filter(|f| !f.what.leaves_quorum());
+        nobody_was_there
+            .into_iter()
+            .any(|f| send.span.invoke < ms(f.until + GRACE) && send.span.complete > ms(f.at))
+    };
+    for send in &history.sends {
+        let took = send.span.complete.saturating_sub(send.span.invoke) / 1_000_000;
+        if took > GAP_MAX_MS && !stops(send) {
+            let (process, key) = (send.process, history.keys.text(send.key));
+            findings.note(Anomaly::Stalled, || {
+                format!("process {process} waited {took} ms for an answer, or for one before it, of {key}")
+            });
+        }
+    }
+}
+
 /// What all clients do.
 async fn work(shared: Arc<Shared>, seed: u64, load: Load) {
-    create_topic(&shared, load.factor).await;
+    create_topic(&shared, load).await;
     let mut clients: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
     for process in 0..2 {
         clients.push(own::produce(shared.clone(), process).boxed_local());
@@ -223,17 +261,20 @@ async fn work(shared: Arc<Shared>, seed: u64, load: Load) {
     clients.push(own::administer(shared.clone(), 801).boxed_local());
     clients.push(operator::operate(shared.clone(), seed, load.shrinks).boxed_local());
     let _done: Vec<()> = join_all(clients).await;
+    operator::make_whole(&shared).await;
     own::drain(shared, 900).await;
 }
 
-async fn create_topic(shared: &Shared, factor: i16) {
+async fn create_topic(shared: &Shared, load: Load) {
+    let min_isr = load.is_full().then_some("2");
     loop {
         let made = async {
             let client = Client::connect(shared.client.clone()).await?;
             // Before all nodes are there, there cannot be that many replicas.
             let topic = NewTopic {
                 partitions: Some(PARTITIONS as i32),
-                replication_factor: Some(factor),
+                replication_factor: Some(load.factor),
+                configs: vec![("min.insync.replicas".into(), min_isr.map(Text::from_static))],
                 ..NewTopic::named(TOPIC)
             };
             client.admin().create_topic_with(topic, false).await

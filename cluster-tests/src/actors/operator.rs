@@ -6,13 +6,13 @@ use std::time::Duration;
 use callboard_client::protocol::cluster::Destination;
 use callboard_client::{BrokerId, Client, TopicPartition};
 
-use crate::chaos::{PARTITIONS, Shared, topic};
+use crate::chaos::{PARTITIONS, Shared, TOPIC, topic};
 use crate::sim::random::Random;
 
 /// What one order may take; then another one is given.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Gives orders until the load is over, and then has every partition on all nodes again.
+/// Gives orders until the load is over.
 pub(super) async fn operate(shared: Arc<Shared>, seed: u64, shrinks: bool) {
     let mut random = Random::new(seed, "operator");
     while !shared.is_over() {
@@ -21,10 +21,32 @@ pub(super) async fn operate(shared: Arc<Shared>, seed: u64, shrinks: bool) {
         // Refused, cut off or done: the cluster is to be whole whatever comes of it.
         let _done = tokio::time::timeout(PATIENCE, order).await;
     }
-    for partition in 0..PARTITIONS as i32 {
-        let to = Destination::Factor(3);
-        let _done = tokio::time::timeout(PATIENCE, reassign(&shared, partition, to)).await;
+}
+
+/// Has every partition on all nodes again and waits until all of them are in sync, however long that takes.
+pub(super) async fn make_whole(shared: &Shared) {
+    loop {
+        match tokio::time::timeout(PATIENCE, replicas(shared)).await {
+            Ok(Some((_, in_sync))) if in_sync.iter().all(|n| *n == 3) => return,
+            Ok(Some((all, _))) => {
+                for (partition, _) in all.iter().enumerate().filter(|(_, n)| **n != 3) {
+                    let moving = reassign(shared, partition as i32, Destination::Factor(3));
+                    let _asked = tokio::time::timeout(PATIENCE, moving).await;
+                }
+            }
+            Ok(None) | Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// How many replicas each partition has, and how many of them are in sync.
+async fn replicas(shared: &Shared) -> Option<(Vec<usize>, Vec<usize>)> {
+    let client = Client::connect(shared.client.clone()).await.ok()?;
+    let described = client.admin().describe_topics(&[TOPIC]).await.ok()?;
+    let partitions = &described.first()?.partitions;
+    let all = partitions.iter().map(|p| p.replicas.len()).collect();
+    Some((all, partitions.iter().map(|p| p.isr.len()).collect()))
 }
 
 async fn order(shared: &Shared, random: &mut Random, shrinks: bool) -> Option<()> {

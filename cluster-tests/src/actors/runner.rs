@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -18,6 +18,8 @@ use crate::check::Judgement;
 
 /// The program that runs one seed: an example, because `cargo run` is to know which program is meant.
 pub const PROGRAM: &str = "callboard-actors";
+/// The exit code of that program which says that nothing was run.
+pub const NOT_RUN: i32 = 2;
 /// Written below a seed's directory.
 const SAID: &str = "said.log";
 const SUMMARY: &str = "summary.json";
@@ -172,6 +174,10 @@ pub struct Report {
     pub seeds: u64,
     /// In how many enough happened.
     pub counted: u64,
+    /// Those in which too little happened.
+    pub void: Vec<u64>,
+    /// Why no seed could be run.
+    pub broken: Option<String>,
     /// Records that were acknowledged.
     pub acknowledged: usize,
     /// Batches that were compared between replicas.
@@ -188,6 +194,9 @@ impl Report {
     fn add(&mut self, summary: Summary) {
         self.seeds += 1;
         self.counted += u64::from(summary.has_passed());
+        if !summary.has_passed() && !summary.has_failed() {
+            self.void.push(summary.seed);
+        }
         self.acknowledged += summary.acknowledged;
         self.compared += summary.compared;
         self.longest_gap = self.longest_gap.max((summary.longest_gap_ms, summary.seed));
@@ -224,7 +233,13 @@ pub fn run_many(order: &Order, tell: impl Fn(u64, usize) + Sync) -> Report {
                     }
                     let summary = one(order, seed);
                     let mut report = report.lock().expect("no thread panics");
-                    report.add(summary);
+                    match summary {
+                        Ok(summary) => report.add(summary),
+                        Err(error) => {
+                            report.broken = Some(error.to_string());
+                            break;
+                        }
+                    }
                     tell(report.seeds, report.failures.len());
                 }
             });
@@ -236,22 +251,21 @@ pub fn run_many(order: &Order, tell: impl Fn(u64, usize) + Sync) -> Report {
     report
 }
 
-fn one(order: &Order, seed: u64) -> Summary {
-    let summary = start_and_wait(order, seed);
-    let mut summary = summary.unwrap_or_else(|e| Summary::broken(seed, e.to_string()));
+/// One seed, or twice the same. An error says that it could not be run at all.
+fn one(order: &Order, seed: u64) -> io::Result<Summary> {
+    let mut summary = start_and_wait(order, seed)?;
     if order.twice && !summary.has_failed() {
-        let again = start_and_wait(order, seed);
-        let again = again.map(|s| s.digest).unwrap_or_default();
-        if again != summary.digest {
-            let why = format!("it went another way the second time: {again:016x}");
+        let again = start_and_wait(order, seed)?;
+        if again.digest != summary.digest {
+            let why = format!("it went another way the second time: {:016x}", again.digest);
             summary = Summary::broken(seed, why);
         }
     }
-    if !summary.has_failed() {
+    if summary.has_passed() {
         // What passed is not looked at.
         drop(fs::remove_dir_all(order.out.join(seed.to_string())));
     }
-    summary
+    Ok(summary)
 }
 
 fn start_and_wait(order: &Order, seed: u64) -> io::Result<Summary> {
@@ -264,21 +278,35 @@ fn start_and_wait(order: &Order, seed: u64) -> io::Result<Summary> {
         let _same = command.arg("--plant").arg(bug);
     }
     let mut child = command.stdout(Stdio::null()).spawn()?;
-    wait(&mut child)?;
-    let summary = fs::read(dir.join(SUMMARY))?;
-    Ok(serde_json::from_slice(&summary)?)
+    let Some(status) = wait(&mut child)? else {
+        let why = format!("it was ended after {} s", PATIENCE.as_secs());
+        return Ok(Summary::broken(seed, why));
+    };
+    match fs::read(dir.join(SUMMARY)) {
+        Ok(summary) => Ok(serde_json::from_slice(&summary)?),
+        Err(_) if status.code() == Some(NOT_RUN) => {
+            Err(io::Error::other("a seed cannot be run; see above"))
+        }
+        Err(_) => Ok(Summary::broken(
+            seed,
+            format!("it ended without a word: {status}"),
+        )),
+    }
 }
 
-fn wait(child: &mut Child) -> io::Result<()> {
+/// How it ended; `None` if it had to be ended.
+fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let clock = Clock::machine();
     let began = clock.now().monotonic;
-    while child.try_wait()?.is_none() {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
         if clock.now().monotonic.since(began) > PATIENCE {
             child.kill()?;
             let _gone = child.wait()?;
-            return Err(io::Error::other("it hangs: something waits for real time"));
+            return Ok(None);
         }
         thread::sleep(LOOK_EVERY);
     }
-    Ok(())
 }

@@ -44,6 +44,12 @@ impl Said {
         lines.last.push_back(text);
     }
 
+    /// Adds to the digest what is no line.
+    pub fn add(&self, bytes: &[u8]) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.hash(&mut lines.hasher);
+    }
+
     /// What is kept, and a digest of all there was.
     #[must_use]
     pub fn end(&self) -> (Vec<String>, u64) {

@@ -12,17 +12,16 @@ use slog::Level;
 use turmoil::Sim;
 
 use super::faults::What;
-use super::host::{DATA, Host, Order, address};
+use super::host::{Certificates, Command, DATA, Host, NODES, address};
 use super::network::{HostNetwork, Weather};
 use super::said::Said;
 use super::{DISK_TIME, LIMIT};
 use crate::chaos::{PARTITIONS, topic};
-use crate::check::{Findings, replicas};
+use crate::check::{Anomaly, Findings, replicas};
 use crate::sim::random::Random;
 
 /// The host of the clients.
 pub(super) const CLIENTS: &str = "clients";
-const NODES: u8 = 3;
 /// A node that has ended is started again after this, as by systemd.
 const RESTART: Duration = Duration::from_secs(1);
 /// How long the nodes may take to stop in order.
@@ -40,10 +39,14 @@ thread_local! {
 fn hear_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
             let text = panic.payload_as_str().unwrap_or_default();
             let place = panic.location().map(ToString::to_string);
             let text = format!("{text} at {}", place.unwrap_or_default());
+            if !text.contains(ON_PURPOSE) {
+                before(panic);
+            }
             PANICS.with_borrow_mut(|all| all.push(text));
         }));
     });
@@ -70,7 +73,11 @@ pub(super) struct Scene<'a> {
 
 impl Scene<'_> {
     /// Hosts with empty disks; their nodes start with the first step.
-    pub(super) fn new(seed: u64, (said, least): (Said, Level)) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        (said, least): (Said, Level),
+        certificates: &Certificates,
+    ) -> Self {
         hear_panics();
         PANICS.with_borrow_mut(Vec::clear);
         let mut random = Random::new(seed, "network");
@@ -85,7 +92,13 @@ impl Scene<'_> {
         let weather: Arc<Mutex<Weather>> = Arc::default();
         let mut hosts = Vec::new();
         for number in 1..=NODES {
-            let host = Host::new(number, seed, weather.clone(), (said.clone(), least));
+            let host = Host::new(
+                number,
+                seed,
+                weather.clone(),
+                certificates,
+                (said.clone(), least),
+            );
             hosts.push(host.clone());
             assert_eq!(sim.lookup(name(number)), address(number));
             sim.host(name(number), move || {
@@ -142,12 +155,12 @@ impl Scene<'_> {
             What::PowerLossAll => (1..=NODES).for_each(|n| self.kill(n, true)),
             What::Stop(node) => {
                 self.down[usize::from(node) - 1] = true;
-                self.host(node).order(Order::Stop);
+                self.host(node).order(Command::Stop);
             }
             What::Panic(node) => {
                 for partition in 0..PARTITIONS as i32 {
                     let partition = TopicPartition::new(topic(), partition);
-                    self.host(node).order(Order::Panic(partition));
+                    self.host(node).order(Command::Panic(partition));
                 }
             }
             What::Isolate(node) => {
@@ -187,7 +200,9 @@ impl Scene<'_> {
         self.said
             .note(self.sim.elapsed(), format!("healed {what:?}"));
         match what {
-            What::Kill(node) | What::PowerLoss(node) | What::Stop(node) => self.start(node),
+            What::Kill(node) | What::PowerLoss(node) => self.start(node),
+            // One that is still stopping is started when it has.
+            What::Stop(node) => self.down[usize::from(node) - 1] = false,
             What::KillAll | What::PowerLossAll => (1..=NODES).for_each(|n| self.start(n)),
             What::Isolate(node) | What::Deaf(node) | What::Mute(node) => {
                 for other in Self::others(node) {
@@ -204,7 +219,8 @@ impl Scene<'_> {
             What::SlowDisk(node, _) => {
                 let _before = self.host(node).disk_time.replace(DISK_TIME);
             }
-            What::Panic(_) | What::FailSyncs(..) => {}
+            What::FailSyncs(node, _) => self.host(node).disk.fail_syncs(0),
+            What::Panic(_) => {}
         }
     }
 
@@ -242,7 +258,7 @@ impl Scene<'_> {
             }
             let at = *self.restart_at[index].get_or_insert(now + RESTART);
             if now >= at {
-                self.count("ended by themselves");
+                self.count("started again");
                 self.start(node);
             }
         }
@@ -255,7 +271,10 @@ impl Scene<'_> {
     /// Says which does not stop.
     pub(super) fn stop_all(&mut self) -> Result<(), String> {
         for node in 1..=NODES {
-            self.host(node).order(Order::Stop);
+            if !self.sim.is_host_running(name(node)) {
+                return Err(format!("node {node} does not run in the end"));
+            }
+            self.host(node).order(Command::Stop);
             let until = self.sim.elapsed() + STOP_LIMIT;
             while self.sim.is_host_running(name(node)) {
                 if self.sim.elapsed() >= until {
@@ -267,8 +286,10 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Panics that nobody asked for.
-    pub(super) fn panics(&self) -> Vec<String> {
+    /// Panics that nobody asked for; those that were asked for are counted.
+    pub(super) fn panics(&mut self) -> Vec<String> {
+        let asked: u64 = self.hosts.iter().map(Host::panics).sum();
+        let _none = self.counts.insert("leaders panicked", asked);
         let all = PANICS.with_borrow_mut(std::mem::take);
         all.into_iter()
             .filter(|text| !text.contains(ON_PURPOSE))
@@ -287,8 +308,14 @@ impl Scene<'_> {
             to
         };
         let dirs: Vec<PathBuf> = self.hosts.iter().map(copy).collect();
-        let compared = replicas::compare(&dirs, findings);
-        compared.expect("files that were just written").batches
+        match replicas::compare(&dirs, findings) {
+            Ok(compared) if compared.batches > 0 => return compared.batches,
+            Ok(_) => findings.note(Anomaly::ReplicaBytes, || {
+                "nothing can be compared".to_owned()
+            }),
+            Err(error) => findings.note(Anomaly::ReplicaBytes, || error.to_string()),
+        }
+        0
     }
 }
 

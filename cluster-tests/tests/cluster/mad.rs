@@ -10,6 +10,7 @@ use callboard_broker::controller::{Endpoint, Member, raft_id};
 use callboard_broker::peer::protocol::{
     self, ASK, PartitionPosition, PeerRequest, PeerResponse, Positions, REPLICATE,
 };
+use callboard_client::protocol::cluster::DescribedQuorum;
 use callboard_client::{BrokerId, Client, Offset};
 use callboard_cluster_tests::cluster::Cluster;
 use callboard_cluster_tests::load::block_on;
@@ -80,9 +81,9 @@ impl Mad {
     /// Says bytes on a lane of a new connection; the answer, if there is one.
     async fn say(&self, cluster: &Cluster, to: u8, bytes: Bytes) -> Option<PeerResponse> {
         let name = self.identity.name_of(BrokerId(to.into()));
+        let connecting = self.endpoint.connect(cluster.address(to, 9392), &name);
+        let connection = connecting.expect("a name").await.expect("let in");
         let saying = async {
-            let to = cluster.address(to, 9392);
-            let connection = self.endpoint.connect(to, &name).ok()?.await.ok()?;
             let (mut send, receive) = connection.open_bi().await.ok()?;
             send.write_all(&bytes).await.ok()?;
             let mut reader = FrameReader::new(receive);
@@ -124,7 +125,7 @@ impl Mad {
     }
 
     /// Row 47.
-    fn messages(&self, to: u64) -> Vec<(&'static str, Vec<RaftMessage>)> {
+    fn messages(&self, to: u64, term: u64) -> Vec<(&'static str, Vec<RaftMessage>)> {
         let entry = |index, term| RaftEntry {
             term,
             index,
@@ -139,32 +140,39 @@ impl Mad {
         let image = |quorum| {
             Some(RaftSnapshot {
                 index: u64::MAX - 1,
-                term: 1,
+                term,
                 quorum,
                 image: b"no image".to_vec(),
             })
         };
-        let one = |kind, change: fn(&mut RaftMessage)| vec![self.message(to, kind, change)];
+        // In the term that the others are in, or it would be old.
+        let now = |kind, change: &dyn Fn(&mut RaftMessage)| {
+            vec![self.message(to, kind, |m| {
+                m.term = term;
+                change(m);
+            })]
+        };
+        let one = |kind, change: fn(&mut RaftMessage)| now(kind, &change);
         vec![
             ("the last term", one(HEARTBEAT, |m| m.term = u64::MAX)),
             ("a vote of the last term", one(VOTE, |m| m.term = u64::MAX)),
             ("the last index", one(APPEND, |m| m.index = u64::MAX)),
             (
                 "a gap",
-                vec![self.message(to, APPEND, |m| m.entries = vec![entry(2, 1), entry(9, 1)])],
+                now(APPEND, &|m| m.entries = vec![entry(2, 1), entry(9, 1)]),
             ),
             (
                 "entries of the future",
-                vec![self.message(to, APPEND, |m| m.entries = vec![entry(2, 1 << 50)])],
+                now(APPEND, &|m| m.entries = vec![entry(2, 1 << 50)]),
             ),
             ("all is committed", one(HEARTBEAT, |m| m.commit = u64::MAX)),
             (
                 "an image for a quorum without anybody",
-                vec![self.message(to, SNAPSHOT, |m| m.snapshot = image(quorum(vec![])))],
+                now(SNAPSHOT, &|m| m.snapshot = image(quorum(vec![]))),
             ),
             (
-                "an image for a quorum of one, twice",
-                vec![self.message(to, SNAPSHOT, |m| m.snapshot = image(quorum(vec![5, 5])))],
+                "an image for a quorum of others",
+                now(SNAPSHOT, &|m| m.snapshot = image(quorum(vec![5, 5]))),
             ),
             ("no image at all", one(SNAPSHOT, |_| ())),
             ("lead now", one(TIMEOUT_NOW, |_| ())),
@@ -181,10 +189,10 @@ impl Mad {
 }
 
 /// Rows 46 and 48, and what is no frame at all.
-fn frames() -> Vec<(&'static str, Bytes)> {
+fn frames(topic_id: Uuid) -> Vec<(&'static str, Bytes)> {
     let position = |change: fn(&mut PartitionPosition)| {
         let mut position = PartitionPosition {
-            topic_id: Uuid([3; 16]),
+            topic_id,
             partition: 0,
             broker_epoch: i64::MAX,
             epoch: LeaderEpoch(i32::MAX),
@@ -206,15 +214,23 @@ fn frames() -> Vec<(&'static str, Bytes)> {
     (version.header.api, version.header.version) = (ASK, 77);
     let chunks =
         |frame: callboard_common::wire::frame::Frame| Bytes::from(frame.into_chunks().concat());
-    // 100 GiB in bincode's largest number.
+    // The sizes of so many logs, in bincode's largest number.
     let mut announced = frame(&PeerRequest::Probe).to_vec();
     announced.truncate(20);
-    announced.extend([1, 253, 0, 0, 0, 0, 25, 0, 0, 0]);
+    announced.extend([4, 253, 0, 0, 0, 0, 25, 0, 0, 0]);
     let body = (announced.len() - 20) as u32;
     announced[..4].copy_from_slice(&(16 + body).to_be_bytes());
     announced[16..20].copy_from_slice(&body.to_be_bytes());
     vec![
-        ("a topic that nobody knows", position(|_| ())),
+        (
+            "a topic that nobody knows",
+            position(|p| p.topic_id = Uuid([3; 16])),
+        ),
+        ("further than the log, in a reign to come", position(|_| ())),
+        (
+            "further than the log",
+            position(|p| (p.epoch, p.broker_epoch) = (LeaderEpoch(0), 1)),
+        ),
         ("a partition below 0", position(|p| p.partition = -1)),
         ("no incarnation", position(|p| p.broker_epoch = -1)),
         ("a reign below 0", position(|p| p.epoch = LeaderEpoch(-1))),
@@ -226,20 +242,33 @@ fn frames() -> Vec<(&'static str, Bytes)> {
     ]
 }
 
+async fn quorum(cluster: &Cluster) -> DescribedQuorum {
+    let client = Client::connect(cluster.client()).await.expect("connects");
+    client.admin().describe_quorum().await.expect("described")
+}
+
+/// The identifier of the topic that is written to.
+async fn topic(cluster: &Cluster) -> Uuid {
+    let client = Client::connect(cluster.client()).await.expect("connects");
+    let described = client.admin().describe_topics(&["t"]).await;
+    described.expect("described")[0].id
+}
+
 #[test]
 fn rows_46_to_48_a_node_that_has_gone_mad_ends_no_other() {
     let _turn = turn();
     let (cluster, load) = scene();
+    let topic = block_on(topic(&cluster));
     block_on(async {
         let mad = Mad::with_key_of(&cluster);
         for node in [1, 3] {
             let id = mad.raft_id_of(&cluster, node).await;
-            for (what, messages) in mad.messages(id) {
+            for (what, messages) in mad.messages(id, quorum(&cluster).await.term) {
                 let said = raft(BrokerId(2), mad.directory, messages);
                 let answer = mad.say(&cluster, node, said).await;
                 assert_eq!(answer, Some(PeerResponse::Taken), "{what}");
             }
-            for (what, bytes) in frames() {
+            for (what, bytes) in frames(topic) {
                 let answer = mad.say(&cluster, node, bytes).await;
                 assert_eq!(answer, None, "{what}");
             }
@@ -251,10 +280,7 @@ fn rows_46_to_48_a_node_that_has_gone_mad_ends_no_other() {
     // The metadata still change, and everybody is where it was.
     create(&cluster, 0, "afterwards");
     cluster.wait_in_sync(2, "afterwards", 3, PATIENCE);
-    let quorum = block_on(async {
-        let client = Client::connect(cluster.client()).await.expect("connects");
-        client.admin().describe_quorum().await.expect("described")
-    });
+    let quorum = block_on(quorum(&cluster));
     assert!(quorum.term < 1_000, "{quorum:?}");
     check(load);
 }

@@ -281,9 +281,7 @@ impl Log {
         if self.active().size_bytes == 0 {
             return Ok(());
         }
-        if !self.active().sealed {
-            self.active_mut().seal()?;
-        }
+        self.active_mut().seal()?;
         let segment = Segment::new(SegmentFiles::new(
             self.dir.clone(),
             base,

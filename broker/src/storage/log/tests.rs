@@ -454,6 +454,10 @@ fn a_refused_segment_costs_the_last_one_nothing() {
         }
         sealed_first += usize::from(log.active().sealed);
         disk.set_capacity(u64::MAX);
+        let end = log.log_end();
+        let _snapshot = log
+            .checkpoint(end, &ProducerTable::default())
+            .expect("noted");
         append(&mut log, 1, 2000);
         assert!(!Arc::ptr_eq(&log.active().files, &full), "{space}");
         let index = disk.open(&full.path("index")).expect("there");
