@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use super::{Api, Caller, Operation, or_timeout, timeout};
+use super::{Api, Caller, Door, Operation, or_timeout, timeout};
 use crate::controller::MetadataImage;
 use crate::directory::Replica;
 use crate::leader::{Ends, FetchError, actor};
@@ -107,7 +107,10 @@ pub(super) async fn fetch(api: &Api, caller: &Caller, fetch: Fetch) -> Fetched {
         }
     }
     Fetched {
-        topics: topics.into_iter().map(answer).collect(),
+        topics: topics
+            .into_iter()
+            .map(|topic| answer(topic, caller.door))
+            .collect(),
     }
 }
 
@@ -294,7 +297,9 @@ pub(super) fn error_code(error: &FetchError) -> ErrorCode {
     }
 }
 
-fn answer((topic, parts): (TopicRef, Vec<Part>)) -> FetchedTopic {
+fn answer((topic, parts): (TopicRef, Vec<Part>), door: Door) -> FetchedTopic {
+    // A new leader may know less of what is committed than was told before it. Kafka's clients are told that, as by Kafka.
+    let tells = |ends: &Ends| door != Door::Quic || ends.have_caught_up();
     let known = |ends: Option<Ends>, end: fn(&Ends) -> Offset| ends.as_ref().map(end);
     let partition = |part: Part| {
         let (error, batches, ends, preferred_replica) = match part.result {
@@ -309,7 +314,7 @@ fn answer((topic, parts): (TopicRef, Vec<Part>)) -> FetchedTopic {
         FetchedPartition {
             partition: part.wanted.partition,
             error,
-            high_watermark: known(ends, |e| e.high_watermark),
+            high_watermark: known(ends.filter(tells), |e| e.high_watermark),
             log_start: known(ends, |e| e.log_start),
             preferred_replica,
             records: batches.into(),
