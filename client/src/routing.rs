@@ -218,7 +218,6 @@ impl Client {
             );
             // One node may have several names.
             if is_silent && self.known().brokers().len() > 1 {
-                self.known().avoid(server);
                 self.drop_node(server).await;
                 return Error::Connection {
                     server: server.to_owned(),

@@ -51,7 +51,7 @@ pub struct RaftSnapshot {
 }
 
 /// One message of Raft.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct RaftMessage {
     /// raft-rs' number of its kind.
     pub kind: u8,
@@ -386,12 +386,7 @@ mod tests {
             entries: vec![entry(11), entry(12)],
             commit: 11,
             commit_term: 3,
-            snapshot: None,
-            request_snapshot: 0,
-            reject: false,
-            reject_hint: 0,
-            context: Vec::new(),
-            priority: 0,
+            ..RaftMessage::default()
         }
     }
 

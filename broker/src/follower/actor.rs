@@ -312,12 +312,10 @@ impl FollowerActor {
         });
         let incarnation = self.incarnation;
         let after = move |removed, actor: &mut Self, ctx: &mut Context<Self>| match removed {
-            Ok(Err(error)) if actor.incarnation == incarnation => match error {
-                StorageError::Full { .. } => actor.remove_later(ctx),
-                StorageError::Io { .. }
-                | StorageError::Damaged { .. }
-                | StorageError::Content { .. }
-                | StorageError::Contradiction { .. } => actor.fail(&error, ctx),
+            Ok(removed) if actor.incarnation == incarnation => match unless_full(removed) {
+                Ok(Some(())) => {}
+                Ok(None) => actor.remove_later(ctx),
+                Err(error) => actor.fail(&error, ctx),
             },
             Ok(_) | Err(_) => {}
         };

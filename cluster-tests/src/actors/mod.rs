@@ -33,9 +33,8 @@ use slog::Level;
 
 use crate::chaos::{PARTITIONS, Shared, TOPIC, Workload, own};
 use crate::check::{self, Anomaly, Findings, Verdict};
-use crate::history::line::{Kind, Line};
 use crate::history::recorder::Recorder;
-use crate::history::{About, History};
+use crate::history::{About, History, Span};
 use crate::sim::random::Random;
 use faults::Fault;
 use network::OfHost;
@@ -215,24 +214,20 @@ fn play(scene: &mut Scene<'_>, plan: &[Fault], slot: &OnceCell<Arc<Shared>>) -> 
 
 fn note(slot: &OnceCell<Arc<Shared>>, fault: &Fault) {
     let Some(shared) = slot.get() else { return };
-    shared.recorder.record(&Line {
-        f: Kind::Fault,
+    let span = Span {
         invoke: fault.at.as_nanos() as u64,
         complete: fault.until.as_nanos() as u64,
-        row: Some(fault.what.row()),
-        what: Some(format!("{:?}", fault.what)),
-        stops: !fault.what.leaves_quorum(),
-        ..Line::default()
-    });
+    };
+    let (row, what) = (fault.what.row(), format!("{:?}", fault.what));
+    shared.note_fault(row, what, (span, !fault.what.leaves_quorum()));
 }
 
 /// Each producer's records are answered in time, not only some of somebody's.
 fn find_late(history: &History, plan: &[Fault], findings: &mut Findings) {
     let ms = |d: Duration| d.as_nanos() as u64;
     let stops = |send: &crate::history::Send| {
-        let nobody_was_there = plan.iter().filter(|f| !f.what.leaves_quorum());
+        let mut nobody_was_there = plan.iter().filter(|f| !f.what.leaves_quorum());
         nobody_was_there
-            .into_iter()
             .any(|f| send.span.invoke < ms(f.until + GRACE) && send.span.complete > ms(f.at))
     };
     for send in &history.sends {

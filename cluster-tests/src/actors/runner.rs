@@ -33,7 +33,7 @@ pub struct Summary {
     /// The seed.
     pub seed: u64,
     /// Whether it passed, failed, or too little happened to say.
-    pub judgement: String,
+    pub judgement: Judgement,
     /// What is wrong.
     pub findings: Vec<String>,
     /// What went wrong, in its time.
@@ -58,7 +58,7 @@ impl Summary {
         };
         Self {
             seed,
-            judgement: verdict.judgement.word().to_owned(),
+            judgement: verdict.judgement,
             findings: verdict.findings.iter().map(finding).collect(),
             faults: outcome.faults.iter().map(ToString::to_string).collect(),
             acknowledged: verdict.acknowledged,
@@ -76,7 +76,7 @@ impl Summary {
     fn broken(seed: u64, why: String) -> Self {
         Self {
             seed,
-            judgement: Judgement::Failed.word().to_owned(),
+            judgement: Judgement::Failed,
             findings: vec![why],
             faults: Vec::new(),
             acknowledged: 0,
@@ -90,13 +90,7 @@ impl Summary {
     /// Whether something is wrong.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.judgement == Judgement::Failed.word()
-    }
-
-    /// Whether nothing is wrong, and enough happened.
-    #[must_use]
-    pub fn has_passed(&self) -> bool {
-        self.judgement == Judgement::Passed.word()
+        self.judgement == Judgement::Failed
     }
 }
 
@@ -193,18 +187,16 @@ pub struct Report {
 impl Report {
     fn add(&mut self, summary: Summary) {
         self.seeds += 1;
-        self.counted += u64::from(summary.has_passed());
-        if !summary.has_passed() && !summary.has_failed() {
-            self.void.push(summary.seed);
-        }
         self.acknowledged += summary.acknowledged;
         self.compared += summary.compared;
         self.longest_gap = self.longest_gap.max((summary.longest_gap_ms, summary.seed));
         for (kind, n) in &summary.counts {
             *self.counts.entry(kind.clone()).or_default() += n;
         }
-        if summary.has_failed() {
-            self.failures.push(summary);
+        match summary.judgement {
+            Judgement::Passed => self.counted += 1,
+            Judgement::Void => self.void.push(summary.seed),
+            Judgement::Failed => self.failures.push(summary),
         }
     }
 }
@@ -261,7 +253,7 @@ fn one(order: &Order, seed: u64) -> io::Result<Summary> {
             summary = Summary::broken(seed, why);
         }
     }
-    if summary.has_passed() {
+    if summary.judgement == Judgement::Passed {
         // What passed is not looked at.
         drop(fs::remove_dir_all(order.out.join(seed.to_string())));
     }

@@ -27,7 +27,7 @@ use clap::ValueEnum;
 use crate::check::{self, Anomaly, Findings, Judgement, Verdict, page, replicas};
 use crate::history::line::{Kind, Line};
 use crate::history::recorder::Recorder;
-use crate::history::{About, History};
+use crate::history::{About, History, Span};
 use crate::hosts::Hosts;
 use crate::load::block_on;
 use crate::sim::random::Random;
@@ -110,6 +110,19 @@ impl Shared {
 
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Notes a fault of a row and when it was there.
+    pub(crate) fn note_fault(&self, row: &str, what: String, (span, stops): (Span, bool)) {
+        self.recorder.record(&Line {
+            f: Kind::Fault,
+            invoke: span.invoke,
+            complete: span.complete,
+            row: Some(row),
+            what: Some(what),
+            stops,
+            ..Line::default()
+        });
     }
 
     /// Clients finish what they have begun and end.
@@ -250,15 +263,9 @@ fn break_it(order: Order, scene: &mut Scene, shared: &Shared) {
     loop {
         let invoke = shared.recorder.now();
         let what = faults::round(order.fault, scene, &mut random);
-        shared.recorder.record(&Line {
-            f: Kind::Fault,
-            invoke,
-            complete: shared.recorder.now(),
-            row: Some(&row),
-            what: Some(what),
-            stops: !order.fault.leaves_quorum(),
-            ..Line::default()
-        });
+        let complete = shared.recorder.now();
+        let span = Span { invoke, complete };
+        shared.note_fault(&row, what, (span, !order.fault.leaves_quorum()));
         if shared.recorder.now() >= until {
             break;
         }

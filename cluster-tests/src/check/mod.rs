@@ -22,6 +22,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::history::{History, Outcome};
 use versions::Versions;
 
@@ -141,7 +143,7 @@ impl Findings {
 }
 
 /// What is to be said of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Judgement {
     /// Nothing is wrong, and enough happened.
     Passed,

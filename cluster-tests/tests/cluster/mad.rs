@@ -14,7 +14,7 @@ use callboard_client::protocol::cluster::DescribedQuorum;
 use callboard_client::{BrokerId, Client, Offset};
 use callboard_cluster_tests::cluster::Cluster;
 use callboard_cluster_tests::load::block_on;
-use callboard_common::transport::endpoint;
+use callboard_common::transport::network::Network;
 use callboard_common::transport::peer::PeerIdentity;
 use callboard_common::transport::stream::FrameReader;
 use callboard_common::transport::tls::Identity;
@@ -70,9 +70,10 @@ impl Mad {
             clients_pem: None,
         });
         let identity = identity.expect("a node's");
-        let socket = endpoint::bind(cluster.address(9, 0), false).expect("an address");
+        let socket = Network::default().bind(cluster.address(9, 0), false);
+        let socket = socket.expect("an address");
         Self {
-            endpoint: identity.open(socket.into()).expect("opened"),
+            endpoint: identity.open(socket).expect("opened"),
             identity,
             directory: Uuid([9; 16]),
         }
@@ -110,15 +111,7 @@ impl Mad {
             term: 1,
             log_term: 1,
             index: 1,
-            entries: Vec::new(),
-            commit: 0,
-            commit_term: 0,
-            snapshot: None,
-            request_snapshot: 0,
-            reject: false,
-            reject_hint: 0,
-            context: Vec::new(),
-            priority: 0,
+            ..RaftMessage::default()
         };
         change(&mut message);
         message

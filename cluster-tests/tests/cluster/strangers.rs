@@ -9,7 +9,7 @@ use callboard_cluster_tests::cluster::Cluster;
 use callboard_cluster_tests::load::block_on;
 use callboard_common::FeatureLevel;
 use callboard_common::transport::authority::Authority;
-use callboard_common::transport::endpoint;
+use callboard_common::transport::network::Network;
 use callboard_common::transport::peer::{PeerIdentity, peer_name};
 use callboard_common::transport::stream::{FrameReader, write};
 use callboard_common::transport::tls::Identity;
@@ -34,8 +34,8 @@ async fn is_answered(
         newest: FeatureLevel::NEWEST,
     };
     let any = cluster.address(9, 0);
-    let socket = endpoint::bind(any, false).expect("an address");
-    let endpoint = caller.open(socket.into()).expect("opened");
+    let socket = Network::default().bind(any, false).expect("an address");
+    let endpoint = caller.open(socket).expect("opened");
     let to = (cluster.address(1, 9392), peer_name(BrokerId(1), cluster_id));
     let asking = async {
         let connection = endpoint.connect(to.0, &to.1).ok()?.await.ok()?;

@@ -89,7 +89,7 @@ pub(super) fn endpoint_config(secret: Option<&str>) -> EndpointConfig {
 /// # Errors
 ///
 /// What the operating system says.
-pub fn bind(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+pub(super) fn bind(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,

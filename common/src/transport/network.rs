@@ -53,12 +53,6 @@ pub enum Socket {
     Simulated(SimulatedSocket),
 }
 
-impl From<UdpSocket> for Socket {
-    fn from(socket: UdpSocket) -> Self {
-        Self::Machine(socket)
-    }
-}
-
 impl Network {
     /// A network in the program.
     #[must_use]
