@@ -13,6 +13,8 @@
 #   hosts.sh mute DIR NODE [OTHER ...]     nothing of what it says reaches the others
 #   hosts.sh lossy DIR NODE PERCENT    so many of a hundred packets that come to it are lost; needs nft
 #   hosts.sh narrow DIR NODE KBIT      it sends no more than so many kilobits in a second
+#   hosts.sh wire DIR NODE POLICY [SEED]   what passes to and from it is late, lost, doubled, reordered or damaged, as wire.py
+#                                      says it: delay=50,jitter=50,loss=5,twice=10,early=25,rot=0.5
 #   hosts.sh heal DIR                  everything passes again
 #   hosts.sh disk DIR NODE MIB         gives a node that does not run a disk of its own of this size
 #   hosts.sh run DIR COMMAND ...       runs something on the client's host, like: callboard cluster status
@@ -26,7 +28,7 @@ BINARY=${BINARY:-$here/../target/release/callboard}
 NOBODY=02:00:00:00:00:99
 
 fail() { echo "hosts.sh: $*" >&2; exit 1; }
-usage() { sed -n '2,26p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
+usage() { sed -n '2,28p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
 [ $# -ge 1 ] || usage
 action=$1; shift
 
@@ -72,7 +74,8 @@ case $action in
 up)
   ip netns add "$(space client)"
   ip -n "$(space client)" link set lo up
-  ip -n "$(space client)" link add bridge type bridge
+  # An address of its own: it would change with the ports.
+  ip -n "$(space client)" link add bridge address 02:00:00:00:01:00 type bridge
   ip -n "$(space client)" addr add 10.77.77.100/24 dev bridge
   ip -n "$(space client)" link set bridge up
   for n in $(seq 1 "${1:-3}"); do add_host "$n"; done
@@ -121,7 +124,26 @@ table ip faults {
 RULES
   ;;
 narrow) within "$1" tc qdisc replace dev eth0 root tbf rate "${2}kbit" burst 16kb latency 400ms ;;
+wire)
+  n=$1
+  within "$n" python3 "$here/wire.py" plain eth0
+  said=$DIR/wire-$n.log
+  ip netns exec "$(space client)" python3 "$here/wire.py" carry "v$n" "w$n" "${3:-1}" "$2" >"$said" 2>&1 </dev/null &
+  echo $! >"$DIR/wire-$n.pid"
+  for _ in $(seq 100); do
+    if grep -q carries "$said"; then exit 0; fi
+    sleep 0.05
+  done
+  fail "no wire: $(cat "$said")"
+  ;;
 heal)
+  for wire in "$DIR"/wire-*.pid; do
+    if [ ! -e "$wire" ]; then continue; fi
+    carries=$(cat "$wire")
+    kill "$carries" 2>/dev/null || true
+    while grep -qs '^State:.[^Z]' "/proc/$carries/status"; do sleep 0.02; done
+    rm -f "$wire"
+  done
   for n in $(nodes); do
     ip -n "$(space "$n")" neigh flush dev eth0 nud permanent
     within "$n" nft delete table ip faults 2>/dev/null || true
@@ -142,7 +164,7 @@ down)
     ip netns del "$(space "$n")"
     if mountpoint -q "$DIR/node-$n"; then umount -l "$DIR/node-$n"; fi
   done
-  rm -f "$DIR/hosts.id" "$DIR"/node-*.pid
+  rm -f "$DIR/hosts.id" "$DIR"/node-*.pid "$DIR"/wire-*.pid
   ;;
 *) usage ;;
 esac

@@ -20,4 +20,4 @@ pub mod supervision;
 pub mod topic_config;
 
 pub use config::BrokerConfig;
-pub use node::{Node, NodeBuilder, StartError};
+pub use node::{Node, NodeBuilder, OUTDATED_REASON, StartError};

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Three nodes of Callboard beside three of Apache Kafka 4.4, on one machine.
 
-  cluster.py [--faults 20] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover (or kill stop follower) hang produce latency partitions ten
+  cluster.py [--faults 20] [--ours] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover (or kill stop follower) hang produce latency partitions ten
 
 A steady producer writes 1,000 records/s, acks=all, idempotent, while nodes are killed, hung, stopped in order; the longest
 time between two acknowledgements of each fault counts. The same producer settings for both: librdkafka, linger 1 ms,
 retry.backoff 20-200 ms, reconnect.backoff 20-200 ms, metadata refreshed every 50 ms while a leader is wanted. What was
 acknowledged is read back and checked for loss, order and duplicates. `hang` uses Callboard's own client. The row
-`table` measures nothing: it writes the table of what was measured before."""
+`table` measures nothing: it writes the table of what was measured before. `--ours` keeps Kafka's last figures (rows
+failover and partitions)."""
 import argparse, atexit, json, os, re, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -17,10 +18,10 @@ from systems import BINARY, HOME, OUT, ROOT, free_port, install, java, payloads,
 
 P = argparse.ArgumentParser()
 P.add_argument("--faults", type=int, default=20); P.add_argument("--kafka-faults", type=int, default=5)
-P.add_argument("--runs", type=int, default=3); P.add_argument("--table"); P.add_argument("rows", nargs="*")
+P.add_argument("--ours", action="store_true"); P.add_argument("--runs", type=int, default=3); P.add_argument("--mtu", type=int); P.add_argument("--table"); P.add_argument("rows", nargs="*")
 A = P.parse_args()
 PYTHON = f"{HOME}/python/bin/python"
-RESULTS, ALIVE = [], []
+RESULTS, ALIVE, BEFORE = [], [], {}
 
 
 @atexit.register
@@ -139,13 +140,20 @@ group.initial.rebalance.delay.ms=0
         return [c[0], "-Xms768m", "-Xmx768m", "-XX:MaxGCPauseMillis=20", *c[2:]]
 
 
+KINDS = (Callboard,) if A.ours else (Callboard, Kafka)
+
+
 def rdk(cluster, *arguments):
     said = sh([PYTHON, f"{HERE}/rdk.py", cluster.boot, *map(str, arguments)])
     return json.loads(next(l for l in said.splitlines() if l.startswith("{")))
 
 
 def note(row, what, unit, ours, theirs, target, **more):
+    if theirs is None:
+        theirs = BEFORE.get(what)
     line = {"row": row, "what": what, "unit": unit, "callboard": ours, "kafka": theirs, "target": target, **more}
+    if A.mtu:
+        return print(json.dumps(line), flush=True)
     RESULTS.append(line)
     print(f"{row:10} {what:50} callboard {ours} kafka {theirs} {unit} target {target} {more or ''}", flush=True)
     json.dump(RESULTS, open(f"{OUT}/cluster.json", "w"), indent=1)
@@ -170,8 +178,8 @@ class Steady:
                     self.last = said
 
     def longest(self, begin_ms, end_ms):
-        """The longest gap that had not ended when the fault came; what is shorter than 10 ms is not told."""
-        return max([g for at, g in self.gaps if begin_ms <= at <= end_ms], default=10.0)
+        """The longest gap of which a part lies in this time, also if it ends later; what is shorter than 10 ms is not told."""
+        return max([g for at, g in self.gaps if begin_ms <= at and at - g <= end_ms], default=10.0)
 
     def finish(self):
         self.process.stdin.close()
@@ -199,7 +207,7 @@ def settle(cluster, topic):
 
 
 def inject(cluster, steady, topic, fault, after):
-    """One fault; the longest gap that it makes."""
+    """One fault; when it began and ended."""
     seen = settle(cluster, topic)
     leader = seen["leader"]
     victim = leader if fault != "follower" else next(n for n in seen["replicas"] if n != leader)
@@ -210,12 +218,12 @@ def inject(cluster, steady, topic, fault, after):
     else:
         cluster.signal(victim, signal.SIGTERM if fault == "stop" else signal.SIGKILL)
     time.sleep(after)
-    longest = steady.longest(began, time.time() * 1e3)
+    ended = time.time() * 1e3
     if fault == "hang":
         cluster.signal(victim, signal.SIGCONT)
     else:
         cluster.start(victim); cluster.wait(victim)
-    return longest
+    return began, ended
 
 
 def quantiles(gaps):
@@ -231,8 +239,8 @@ FAULTS = {"kill": ("kill -9 of the leader", "300 / 700 / 2,000"), "stop": ("clea
 def failover(faults):
     for fault in faults:
         figures, verdicts = {}, {}
-        for kind, count, after in ((Callboard, A.faults, 3), (Kafka, A.kafka_faults, 16)):
-            if fault == "hang" and kind is Kafka:
+        for kind, count, after in ((Callboard, A.faults, 2), (Kafka, A.kafka_faults, 16)):
+            if kind not in KINDS or (fault == "hang" and kind is Kafka):
                 continue
             cluster, topic = kind(), f"steady-{fault}"
             rdk(cluster, "create3", topic)
@@ -242,7 +250,7 @@ def failover(faults):
                 command = [PYTHON, f"{HERE}/rdk.py", cluster.boot, "steady", topic, "1000"]
             steady = Steady(command)
             time.sleep(4)
-            gaps = [inject(cluster, steady, topic, fault, 5 if fault == "hang" else after) for _ in range(count)]
+            times = [inject(cluster, steady, topic, fault, 5 if fault == "hang" else after) for _ in range(count)]
             settle(cluster, topic)
             if fault == "hang":
                 steady.process.kill()
@@ -251,7 +259,9 @@ def failover(faults):
                 wrong = [k for k in ("lost", "duplicated", "disorder", "failed") if not verdicts[kind] or verdicts[kind][k]]
                 if wrong:
                     print(f"WRONG: {cluster.name} {fault}: {verdicts[kind]}", flush=True)
+            gaps = [steady.longest(*time) for time in times]
             figures[kind] = quantiles(gaps)
+            print(cluster.name, fault, "gaps, ms:", *sorted(map(round, gaps)), flush=True)
             cluster.remove()
         what, target = FAULTS[fault]
         note("failover", what, "ms", figures[Callboard], figures.get(Kafka), target, verdict=verdicts.get(Callboard), kafka_verdict=verdicts.get(Kafka))
@@ -283,7 +293,32 @@ def both(measure):
     return median(seen["callboard"]), median(seen["kafka"])
 
 
+def apart(measure):
+    """As `both`, but for what two idle clusters would slow down on two cores: one after the other is there."""
+    medians = {}
+    for kind in KINDS:
+        cluster, seen = kind(), []
+        for n in range(A.runs + 1):
+            seen.append(measure(cluster, n))
+        cluster.remove()
+        medians[kind] = {k: statistics.median(f[k] for f in seen[1:]) for k in seen[0]}
+    return medians[Callboard], medians.get(Kafka)
+
+
 def row_produce():
+    """Each of the two MTUs on a loopback of its own: the same program once more in a network namespace."""
+    for mtu in (1500, 6500):
+        script = f'ip link set lo mtu {mtu} up && exec "$0" "$@"'
+        command = ["unshare", "--net", "sh", "-c", script, sys.executable, __file__, "--runs", A.runs, "--mtu", mtu, "produce"]
+        for line in sh([str(c) for c in command]).splitlines():
+            print(line, flush=True)
+            if line.startswith("{"):
+                said = json.loads(line)
+                line = [said.pop(k) for k in ("row", "what", "unit", "callboard", "kafka", "target")]
+                note(*line, **said)
+
+
+def produce_here():
     for size, records in ((100, 1500000), (1024, 300000)):
         def measure(cluster, n):
             topic = f"p-{size}"
@@ -291,7 +326,7 @@ def row_produce():
                 rdk(cluster, "create3", topic)
             return produce(cluster, topic, size, records)
         ours, theirs = both(measure)
-        what = f"RF 3, {size} B, batches of 256 KiB, ours synced"
+        what = f"RF 3, {size} B, batches of 256 KiB, ours synced, MTU {A.mtu:,}"
         others = round(max(ours["others"], theirs["others"]), 3)
         ratio = lambda k: round(ours[k] / theirs[k], 2)
         note("produce", what, "CPU-s/M, all nodes", round(ours["cpu_s_per_M"], 2), round(theirs["cpu_s_per_M"], 2), "<= 0.6", ratio=ratio("cpu_s_per_M"), others=others)
@@ -301,13 +336,13 @@ def row_produce():
 def row_latency():
     def measure(cluster, n):
         return rdk(cluster, "latency", f"l{n}-{time.time()}", 2000, 3)
-    ours, theirs = both(measure)
+    ours, theirs = apart(measure)
     for q, target in (("p50", "<= 1 ms"), ("p99", "<= Kafka")):
-        note("latency", f"RF 3, one record in flight, produce to consume, {q}", "ms", round(ours[q], 3), round(theirs[q], 3), target)
+        note("latency", f"RF 3, one record in flight, produce to consume, {q}", "ms", round(ours[q], 3), theirs and round(theirs[q], 3), target)
 
 
 def row_partitions():
-    for kind in (Callboard, Kafka):
+    for kind in KINDS:
         cluster = kind()
         created = rdk(cluster, "partitions", "many", 1000, 0, 3)["led_s"]
         time.sleep(5)
@@ -335,7 +370,7 @@ def row_partitions():
             ours = figures
     targets = {"created_s": "<= 1", "led_again_s": "<= 2", "in_every_isr_s": "<= 10", "all_killed_serving_s": "<= 5"}
     for key in ours:
-        note("partitions", f"1,000 partitions RF 3: {key}", "", round(ours[key], 2), round(figures[key], 2), targets.get(key))
+        note("partitions", f"1,000 partitions RF 3: {key}", "", round(ours[key], 2), None if A.ours else round(figures[key], 2), targets.get(key))
 
 
 def row_ten():
@@ -370,13 +405,15 @@ def table(path):
 
 install()
 wanted = A.rows or ["failover", "hang", "produce", "latency", "partitions", "ten"]
-if A.rows and os.path.exists(f"{OUT}/cluster.json"):
+if A.rows and not A.mtu and os.path.exists(f"{OUT}/cluster.json"):
     # Rows that are not measured now keep their last figures.
     measured = {"failover": lambda r: r["row"] == "failover" and "SIGSTOP" not in r["what"], "hang": lambda r: "SIGSTOP" in r["what"]}
     measured |= {f: lambda r, f=f: r["what"] == FAULTS[f][0] for f in ("kill", "stop", "follower")}
     again = lambda r: any(measured.get(w, lambda r: r["row"] == ("10,000" if w == "ten" else w))(r) for w in wanted)
-    RESULTS += [r for r in json.load(open(f"{OUT}/cluster.json")) if not again(r)]
+    seen = json.load(open(f"{OUT}/cluster.json"))
+    RESULTS += [r for r in seen if not again(r)]
+    BEFORE |= {r["what"]: r["kafka"] for r in seen}
 for row in wanted:
-    {"failover": lambda: failover(["kill", "stop", "follower"]), **{f: lambda f=f: failover([f]) for f in ("kill", "stop", "follower")}, "hang": lambda: failover(["hang"]), "produce": row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten, "table": lambda: None}[row]()
+    {"failover": lambda: failover(["kill", "stop", "follower"]), **{f: lambda f=f: failover([f]) for f in ("kill", "stop", "follower")}, "hang": lambda: failover(["hang"]), "produce": produce_here if A.mtu else row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten, "table": lambda: None}[row]()
 if A.table:
     table(A.table)

@@ -1,7 +1,7 @@
 //! Clusters of node processes on one machine, each node on a loopback address of its own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -328,5 +328,58 @@ impl Cluster {
     pub fn wipe(&mut self, at: usize) {
         self.nodes[at].kill();
         std::fs::remove_dir_all(self.nodes[at].data()).expect("it can go");
+    }
+
+    /// Copies a node's data directory while it runs, as a careless backup does; where the copy is.
+    ///
+    /// # Panics
+    ///
+    /// Panics if nothing is copied.
+    #[must_use]
+    pub fn back_up(&self, at: usize) -> PathBuf {
+        let data = self.nodes[at].data().to_owned();
+        let copy = data.with_extension("copy");
+        let _none = std::fs::remove_dir_all(&copy);
+        copy_all(&data, &copy);
+        // One that is replaced meanwhile is not to be older than the log that follows it.
+        let image = "metadata.image";
+        let _none = std::fs::copy(data.join(image), copy.join(image));
+        assert!(copy.join("meta.properties").exists(), "it is copied");
+        copy
+    }
+
+    /// Kills a node, and its data directory is again what it was.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the directory cannot be emptied.
+    pub fn put_back(&mut self, at: usize, copy: &Path) {
+        self.nodes[at].kill();
+        let data = self.nodes[at].data().to_owned();
+        empty(&data);
+        copy_all(copy, &data);
+    }
+}
+
+/// Copies what is in a directory; a file that is renamed or removed meanwhile is left out.
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    let mut copy = Command::new("cp");
+    let _same = copy.arg("-a").arg(from.join(".")).arg(to);
+    let _left_out = copy.stderr(Stdio::null()).status();
+}
+
+/// Removes all that is in a directory, which may be a mount point.
+///
+/// # Panics
+///
+/// Panics if something cannot be removed.
+pub fn empty(dir: &Path) {
+    for entry in std::fs::read_dir(dir).expect("it is there") {
+        let path = entry.expect("readable").path();
+        match path.is_dir() {
+            true => std::fs::remove_dir_all(path).expect("removed"),
+            false => std::fs::remove_file(path).expect("removed"),
+        }
     }
 }

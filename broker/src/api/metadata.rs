@@ -10,12 +10,12 @@ use callboard_common::protocol::metadata::{
 use callboard_common::protocol::{Response, TopicRef};
 use callboard_common::{BrokerId, ErrorCode, TopicName, TopicPartition, Uuid};
 
-use super::{Api, Caller, Operation, Resource, or_timeout, topics};
+use super::{Api, Caller, Door, Operation, Resource, advertised_on, or_timeout, topics};
 use crate::controller::{MetadataImage, TopicImage};
 
-/// So long an answer in a cluster waits at least: a process that is killed closes its sockets one after the other, those of
-/// clients first (measured: with 3 ms the longest gap of librdkafka was 0.5 s in the middle, with 10 ms 0.09 s).
-const SETTLE_TIME: Duration = Duration::from_millis(15);
+/// So long an answer in a cluster waits at least: a process that is killed closes its sockets one after the other, wires
+/// before those of clients (see `peer::tripwire`), but for some that have higher numbers.
+const SETTLE_TIME: Duration = Duration::from_millis(3);
 /// So long it waits for the verdict on a node whose tripwire broke.
 const SUSPECT_WAIT: Duration = Duration::from_millis(500);
 /// How long an answer waits for the leaders of a topic that it created.
@@ -53,21 +53,34 @@ pub(super) async fn answer(api: &Api, caller: &Caller, metadata: Metadata) -> Re
                 .collect()
         }
     };
+    Response::Metadata(MetadataAnswer {
+        cluster_id: api.shared().cluster_id.as_str().into(),
+        controller: api.controller(),
+        brokers: brokers(api, caller.door, &image),
+        topics,
+    })
+}
+
+/// The nodes that are alive; with those of Kafka's clients also the nodes that were until a moment ago.
+fn brokers(api: &Api, door: Door, image: &MetadataImage) -> Vec<BrokerAddress> {
+    let mut nodes = api.nodes(door, image);
+    if door != Door::Quic {
+        let now = api.shared().clock.now().monotonic;
+        for id in api.0.published.departed(now) {
+            let endpoints = image.brokers.get(&id).and_then(|b| b.endpoints.as_ref());
+            if let Some(endpoints) = endpoints {
+                let _alive = nodes
+                    .entry(id)
+                    .or_insert_with(|| advertised_on(door, endpoints).into());
+            }
+        }
+    }
     let broker = |(id, at): (BrokerId, super::Advertised)| BrokerAddress {
         id,
         host: at.host,
         port: at.port,
     };
-    Response::Metadata(MetadataAnswer {
-        cluster_id: api.shared().cluster_id.as_str().into(),
-        controller: api.controller(),
-        brokers: api
-            .nodes(caller.door, &image)
-            .into_iter()
-            .map(broker)
-            .collect(),
-        topics,
-    })
+    nodes.into_iter().map(broker).collect()
 }
 
 /// Waits while the metadata is about to change. A client whose leader has just died asks within a millisecond, before

@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use callboard_broker::{BrokerConfig, Node, StartError};
+use callboard_broker::{BrokerConfig, Node, OUTDATED_REASON, StartError};
 use callboard_client::Profile;
 use callboard_common::config::load;
 use callboard_common::{logging, transport::tls::TlsError};
@@ -145,7 +147,7 @@ pub(crate) fn run(start: &Start) -> Result<(), Failure> {
         output::note("the settings are valid");
         return Ok(());
     }
-    let (logger, _guard) =
+    let (logger, guard) =
         logging::start(config.logging.format, config.level().map_err(Failure::new)?);
     callboard_broker::supervision::report_panics(logger.clone());
     if !config.security.authenticate {
@@ -155,7 +157,14 @@ pub(crate) fn run(start: &Start) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config, logger))
+    match runtime.block_on(serve(config, logger))? {
+        Ended::InOrder => Ok(()),
+        Ended::Outdated => {
+            // What is left of the log is written first.
+            drop(guard);
+            Err(start_again())
+        }
+    }
 }
 
 /// Log files and connections are many: a process may open as many files as its hard limit says, if it asks for them.
@@ -191,33 +200,58 @@ fn warn_about_open_doors(config: &BrokerConfig, logger: &slog::Logger) {
     }
 }
 
-async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<(), Failure> {
+/// How a node has ended that did not fail.
+enum Ended {
+    InOrder,
+    /// It goes on as another member when it is started again.
+    Outdated,
+}
+
+async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<Ended, Failure> {
     let data = config.node.data.clone();
     let node = Node::builder()
         .config(config)
         .logger(logger.clone())
         .start()
         .await;
-    let node = node.map_err(|error: StartError| Failure::new(error))?;
+    let node = match node {
+        Ok(node) => node,
+        Err(StartError::Outdated) => return Ok(Ended::Outdated),
+        Err(error) => return Err(Failure::new(error)),
+    };
     let profile = write_profile(&node, &data)?;
     announce(&node, &data, &profile)?;
     let reason = tokio::select! {
         reason = node.failed() => Some(reason),
         () = told_to_stop() => None,
     };
+    if reason.as_deref() == Some(OUTDATED_REASON) {
+        return Ok(Ended::Outdated);
+    }
     if let Some(reason) = reason {
         // A worker that hangs would hang the stop as well: the process supervisor starts the node again.
         return Err(Failure::new(format!("the node cannot go on: {reason}")));
     }
     let unclean = node.stop().await;
     if unclean.is_empty() {
-        return Ok(());
+        return Ok(Ended::InOrder);
     }
     let names: Vec<String> = unclean.iter().map(ToString::to_string).collect();
     Err(Failure::new(format!(
         "not closed in order, recovered at the next start: {}",
         names.join(", ")
     )))
+}
+
+/// Becomes the same command anew; why it cannot.
+fn start_again() -> Failure {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "callboard".into());
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let error = Command::new(program).arg0(name).args(arguments).exec();
+    Failure::new(format!(
+        "{OUTDATED_REASON}; it could not by itself: {error}"
+    ))
 }
 
 /// The profile with which commands find this node.

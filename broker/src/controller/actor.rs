@@ -276,6 +276,7 @@ impl ControllerActor {
 
     fn perform_all(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
+        let now = self.start.clock.now().monotonic;
         let (mut outgoing, mut forwards) = (Vec::new(), Vec::new());
         while let Some(effect) = open.effects.pop_front() {
             match effect {
@@ -286,13 +287,19 @@ impl ControllerActor {
                     }
                 }
                 Effect::Publish(image) => {
-                    let _newer: bool = self.start.published.show(image);
+                    let _newer: bool = self.start.published.show(image, now);
                 }
                 Effect::Led(led) => {
                     let _before = self.start.published.led.send_replace(led);
                 }
                 Effect::Send(to, message) => outgoing.push((to, *message)),
                 Effect::Forward(ticket, to, proposal) => forwards.push((ticket, to, proposal)),
+                Effect::Outdated => {
+                    let _before = self.start.published.outdated.send_replace(true);
+                    // Who waits, or asks from now on, is told that it has stopped.
+                    self.state = None;
+                    return;
+                }
                 Effect::TooNew(index) => {
                     error!(self.start.logger, "the cluster has moved on to what this release does not know: start a newer one";
                         "metadata_index" => index, "newest_feature_level" => %FeatureLevel::NEWEST);

@@ -268,7 +268,8 @@ impl MetadataLog {
             | Effect::Led(_)
             | Effect::Send(..)
             | Effect::Forward(..)
-            | Effect::TooNew(_) => (None, Ok(())),
+            | Effect::TooNew(_)
+            | Effect::Outdated => (None, Ok(())),
         }
     }
 

@@ -1,12 +1,13 @@
 //! Where the node reads what the quorum has agreed on, without asking it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use callboard_common::{BrokerId, Monotonic};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::image::MetadataImage;
@@ -29,8 +30,15 @@ pub struct Published {
     has_peers: bool,
     /// Nodes whose tripwire broke.
     pub suspects: Suspects,
+    /// Whether the data directory is older than what the node has acknowledged.
+    pub outdated: watch::Sender<bool>,
+    /// Nodes that were alive when this one saw it, and since when they are not; see [`Published::departed`]. A node that starts sees
+    /// once more what was decided since its image, and takes that for news: it tells of a few nodes too many for a while.
+    departed: Arc<Mutex<BTreeMap<BrokerId, Monotonic>>>,
 }
 
+/// As long as Kafka shows a node that has died, because it waits for it (`broker.session.timeout.ms`).
+const DEPARTED: Duration = Duration::from_secs(9);
 /// So long a node serves what it leads and coordinates without hearing of the quorum. It is longer than others wait before
 /// they take its place, and bounds how old an answer can be.
 const LEASE: Duration = Duration::from_secs(3);
@@ -77,14 +85,37 @@ impl Published {
 
     /// Shows a newer image; an older one, of a controller that has just started again, is not shown: nobody acts on what
     /// was before what it has acted on already. Whether it is shown.
-    pub fn show(&self, image: Arc<MetadataImage>) -> bool {
+    pub fn show(&self, image: Arc<MetadataImage>, now: Monotonic) -> bool {
         let version = image.applied;
-        let is_newer = version > self.image.load().applied;
+        let before = self.image.load();
+        let is_newer = version > before.applied;
         if is_newer {
+            self.note_departures((&before, &image), now);
             self.image.store(image);
             let _before = self.version.send_replace(version);
         }
         is_newer
+    }
+
+    fn note_departures(&self, (before, after): (&MetadataImage, &MetadataImage), now: Monotonic) {
+        let (were, are) = (before.unfenced(), after.unfenced());
+        if were == are {
+            return;
+        }
+        let mut departed = self.departed.lock();
+        departed.extend(were.difference(&are).map(|id| (*id, now)));
+        departed.retain(|id, since| !are.contains(id) && now.since(*since) < DEPARTED);
+    }
+
+    /// Nodes that are not alive and were until a moment ago, whether they died or stopped in order. Clients are told where they were: one of librdkafka forgets a node that
+    /// is not told at once, before it has given what it had for it to the new leader, and finds that out a second later.
+    #[must_use]
+    pub fn departed(&self, now: Monotonic) -> BTreeSet<BrokerId> {
+        let departed = self.departed.lock();
+        let recent = departed
+            .iter()
+            .filter(|(_, since)| now.since(**since) < DEPARTED);
+        recent.map(|(id, _)| *id).collect()
     }
 
     /// The quorum was heard of.
@@ -102,6 +133,59 @@ impl Default for Published {
             contact_ms: Arc::default(),
             has_peers: false,
             suspects: Suspects::default(),
+            outdated: watch::Sender::new(false),
+            departed: Arc::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use callboard_common::Uuid;
+
+    use super::super::Command;
+    use super::*;
+
+    /// Who died a moment ago is told of as Kafka would, who came back or died long ago is not, nor who never lived as far as this
+    /// node knows.
+    #[test]
+    fn a_node_that_has_just_died_is_remembered_for_a_while() {
+        let published = Published::new(true);
+        let mut image = MetadataImage::default();
+        let at = |ms| Monotonic(Duration::from_millis(ms));
+        let mut index = 0;
+        let mut apply = |command, ms| {
+            index += 1;
+            image.apply(index, command).expect("applied");
+            assert!(published.show(Arc::new(image.clone()), at(ms)));
+            let epoch = |b| image.brokers.get(&b).map_or(-1, |b| b.epoch);
+            (epoch(BrokerId(1)), epoch(BrokerId(2)))
+        };
+        let register = |broker, life| Command::RegisterBroker {
+            broker: BrokerId(broker),
+            directory: Uuid([broker as u8; 16]),
+            incarnation: Uuid([life; 16]),
+        };
+        let fence = |broker, epoch| Command::FenceBroker {
+            broker: BrokerId(broker),
+            epoch,
+            stops: false,
+        };
+        let _epochs = apply(register(1, 1), 0);
+        let (first, second) = apply(register(2, 2), 0);
+        assert!(published.departed(at(0)).is_empty());
+        let _epochs = apply(fence(1, first), 1_000);
+        let _epochs = apply(fence(2, second), 9_000);
+        let both = BTreeSet::from([BrokerId(1), BrokerId(2)]);
+        assert_eq!(published.departed(at(9_000)), both);
+        assert_eq!(
+            published.departed(at(10_001)),
+            BTreeSet::from([BrokerId(2)])
+        );
+        let _epochs = apply(register(2, 3), 10_002);
+        assert!(published.departed(at(10_002)).is_empty());
+        let late = Published::new(true);
+        assert!(late.show(published.image.load_full(), at(10_003)));
+        assert!(late.departed(at(10_003)).is_empty());
     }
 }

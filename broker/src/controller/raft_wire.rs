@@ -106,6 +106,11 @@ pub enum BadMessage {
     /// It knows of entries that are not here: it was meant for this member before it started again, or it is made up.
     #[error("it knows of entries that are not here")]
     Ahead,
+    /// A leader commits, in a heartbeat, no more than its receiver has acknowledged as durable, and this is not here: the disk has
+    /// less than it had. No honest leader says so to a member whose writes are durable when they are acknowledged, however
+    /// messages are delayed: what is committed is never cut off.
+    #[error("this member has acknowledged what it does not have")]
+    Acknowledged,
 }
 
 /// Terms count elections: a member that was away for months has missed fewer.
@@ -347,6 +352,9 @@ impl RaftMessage {
         term_of: impl Fn(u64) -> Option<u64>,
     ) -> Result<(), BadMessage> {
         let commits = kind == MessageType::MsgHeartbeat && self.commit > known.last_index;
+        if commits && self.term >= known.term {
+            return Err(BadMessage::Acknowledged);
+        }
         // A refusal names where the refused append began, which this member sent.
         let answers = kind == MessageType::MsgAppendResponse && self.term == known.term;
         let furthest = self.index.max(self.reject_hint);
@@ -450,8 +458,13 @@ mod tests {
         };
         assert_eq!(
             refused(heartbeat),
-            Some(BadMessage::Ahead),
+            Some(BadMessage::Acknowledged),
             "it commits what is not there"
         );
+        let of_an_earlier_term = |m: &mut RaftMessage| {
+            heartbeat(m);
+            m.term = 2;
+        };
+        assert_eq!(refused(of_an_earlier_term), Some(BadMessage::Ahead));
     }
 }

@@ -115,6 +115,8 @@ pub enum Effect {
     Snapshot(Box<SavedImage>, Persisted),
     /// What was committed is of a newer release, from this entry on: this node must not go on without it.
     TooNew(u64),
+    /// This member has acknowledged what its disk does not have: it must go on as another one.
+    Outdated,
 }
 
 /// An image with what Raft must know of it.
@@ -224,6 +226,8 @@ pub struct Controller {
     pub(super) contradicted: u64,
     /// Whether something was committed that this release does not know.
     pub(super) is_too_old: bool,
+    /// Whether its disk has less than it has acknowledged.
+    pub(super) is_outdated: bool,
     pub(super) logger: slog::Logger,
 }
 
@@ -319,6 +323,7 @@ impl Controller {
             balloted_in: 0,
             contradicted: 0,
             is_too_old: false,
+            is_outdated: false,
             logger: logger.clone(),
         };
         let voters = controller.node.raft.prs().conf().voters().ids();
@@ -353,10 +358,10 @@ impl Controller {
         self.led
     }
 
-    /// Advances by one input and puts what must happen next into `out`, in order. After [`Effect::TooNew`] nothing happens any
-    /// more.
+    /// Advances by one input and puts what must happen next into `out`, in order. After [`Effect::TooNew`] or
+    /// [`Effect::Outdated`] nothing happens any more.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Effects) {
-        if self.is_too_old {
+        if self.is_too_old || self.is_outdated {
             return;
         }
         self.contact.pass(now.monotonic);
@@ -368,7 +373,7 @@ impl Controller {
             Input::ProposeHere(ticket, proposal) => self.begin(Some(ticket), &proposal, out),
             Input::Forwarded(ticket, index, result) => self.forwarded(ticket, index, result, out),
             Input::Persisted(number) => self.persisted(number, out),
-            Input::Message(sender, message) => self.message(now, sender, *message),
+            Input::Message(sender, message) => self.message(now, sender, *message, out),
             Input::Died(broker, epoch) => self.died(broker, epoch),
             Input::Unreachable(raft_id) => self.is_unreachable(raft_id),
             Input::HandOver => self.hand_over(),

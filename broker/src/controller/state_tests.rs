@@ -54,6 +54,8 @@ struct Machine {
 struct Cluster {
     machines: BTreeMap<i32, Machine>,
     cut: BTreeSet<i32>,
+    /// Who has a disk from some time ago.
+    rolled_back: BTreeSet<i32>,
     /// Who hears the others and is not heard.
     mute: BTreeSet<i32>,
     now: u64,
@@ -158,6 +160,10 @@ impl Cluster {
             Effect::Publish(image) => machine.shown = image.applied,
             Effect::Led(_) => {}
             Effect::TooNew(index) => panic!("entry {index} is of another release"),
+            Effect::Outdated => {
+                assert!(self.rolled_back.contains(&broker), "{broker} has all");
+                machine.controller = None;
+            }
         }
     }
 
@@ -686,4 +692,65 @@ fn one_that_votes_alone_says_nothing_before_its_vote_is_durable() {
     assert_eq!(term(&cluster), before);
     cluster.pass(3000);
     assert!(term(&cluster) > before);
+}
+
+/// A heartbeat that commits more than anybody has.
+fn lie(from: i32, to: i32, term: u64) -> Box<RaftMessage> {
+    Box::new(RaftMessage {
+        kind: raft::eraftpb::MessageType::MsgHeartbeat as u8,
+        from: identity(from, false).raft_id(),
+        to: identity(to, false).raft_id(),
+        term,
+        commit: u64::MAX,
+        ..RaftMessage::default()
+    })
+}
+
+/// D10: a copy of a voter's disk from some time ago is put back, and it has forgotten what the others count on.
+#[test]
+fn a_disk_that_lacks_what_was_acknowledged_is_found_out_by_a_heartbeat() {
+    let mut cluster = Cluster::of_three();
+    let leader = cluster.leader().expect("somebody leads");
+    let (saved, writes) = {
+        let disk = &cluster.machines[&3].disk;
+        (disk.saved.clone(), disk.writes.clone())
+    };
+    assert_ne!(leader, 3);
+    let _counted_on = cluster.propose(leader, allocate());
+    cluster.pass(200);
+    cluster.kill(3);
+    cluster.machines.get_mut(&3).expect("there").disk = Disk { saved, writes };
+    let _new = cluster.rolled_back.insert(3);
+    cluster.start(3, true);
+    cluster.pass(150);
+    assert!(
+        cluster.machines[&3].controller.is_none(),
+        "it takes no part"
+    );
+    // The others go on without it, and take it in under another number.
+    let decided = cluster.propose(leader, allocate());
+    cluster.pass(200);
+    assert!(cluster.answer(leader, decided).is_some_and(Result::is_ok));
+}
+
+#[test]
+fn a_member_is_not_talked_out_of_its_place() {
+    let mut cluster = Cluster::of_three();
+    let leader = cluster.leader().expect("somebody leads");
+    let term = |cluster: &Cluster| {
+        let controller = cluster.machines[&2].controller.as_ref();
+        controller.expect("it runs").led().term
+    };
+    for _ in 0..20 {
+        let now = term(&cluster);
+        // Somebody else leads in this term, and in none does who has no vote.
+        cluster.step(2, Input::Message(member(3), lie(3, 2, now)));
+        cluster.step(2, Input::Message(member(9), lie(9, 2, now + 1)));
+        // Who leads knows what it has.
+        cluster.step(leader, Input::Message(member(3), lie(3, leader, now + 1)));
+    }
+    assert!(cluster.machines[&2].controller.is_some());
+    let decided = cluster.propose(leader, allocate());
+    cluster.pass(200);
+    assert!(cluster.answer(leader, decided).is_some_and(Result::is_ok));
 }

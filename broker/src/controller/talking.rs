@@ -10,7 +10,13 @@ use super::state::{Controller, Effect, Effects, raft_id};
 
 impl Controller {
     /// Another member says something.
-    pub(super) fn message(&mut self, now: Now, sender: Member, message: RaftMessage) {
+    pub(super) fn message(
+        &mut self,
+        now: Now,
+        sender: Member,
+        message: RaftMessage,
+        out: &mut Effects,
+    ) {
         let raft = &self.node.raft;
         let known = Known {
             id: self.me.raft_id(),
@@ -22,7 +28,7 @@ impl Controller {
         if from != raft_id(&sender.directory) {
             return slog::warn!(self.logger, "message of the quorum is not its sender's"; "from" => from, "broker" => %sender.broker);
         }
-        let (told, stamp) = (message.told(), message.stamp());
+        let (told, stamp, term) = (message.told(), message.stamp(), message.term);
         // raft-rs says 0 of an entry that only an image has: nothing is known of it.
         let term_of = |index| raft.raft_log.term(index).ok().filter(|term| *term != 0);
         let checked = message.into_raft(known, term_of);
@@ -46,11 +52,22 @@ impl Controller {
                     self.contact.tell(stamp, committed);
                 }
             }
+            Err(BadMessage::Acknowledged) if self.may_lead(from, term) => {
+                self.is_outdated = true;
+                out.push_back(Effect::Outdated);
+            }
             Err(error) => {
                 self.contradicted += u64::from(error == BadMessage::Contradiction);
                 slog::warn!(self.logger, "message of the quorum is refused"; "from" => from, "error" => %error);
             }
         }
+    }
+
+    /// Whether a member may lead the quorum in a term that is not over, as far as is known here.
+    fn may_lead(&self, member: u64, term: u64) -> bool {
+        let raft = &self.node.raft;
+        let another_leads = term == raft.term && ![0, member].contains(&raft.leader_id);
+        self.image.voters.contains(&member) && !another_leads && !self.leads()
     }
 
     /// What may be sent at once, and what only when the write of this step is durable. A leader need not wait, as its vote is

@@ -13,6 +13,7 @@ use slog::Logger;
 
 use super::Node;
 use super::prepare::Starting;
+use super::renewal::OUTDATED_REASON;
 use crate::config::BrokerConfig;
 use crate::storage::StorageError;
 use crate::storage::disk::{Disk, MemoryDisk};
@@ -103,6 +104,9 @@ pub enum StartError {
     /// The operating system starts no more threads.
     #[error("threads cannot be started: {0}")]
     Threads(std::io::Error),
+    /// The data directory is older than what the node has acknowledged. Started again, it goes on as a new member of the quorum.
+    #[error("{OUTDATED_REASON}")]
+    Outdated,
     /// The metadata could not be restored; the log says why.
     #[error("the metadata could not be restored; the log above says why")]
     Metadata,

@@ -17,6 +17,7 @@ use super::Shared;
 use super::builder::StartError;
 use super::log_sizes::Teller;
 use super::prepare::{PeerSockets, Starting};
+use super::renewal;
 use crate::controller::actor::{ChangeQuorum, Died, HandOver, Published, propose};
 use crate::controller::{
     self, Command, ControllerActor, Endpoint, Member, Proposal, QuorumChange, Refusal, log_file,
@@ -262,6 +263,53 @@ impl Membership {
         refused
     }
 
+    /// Asks the listed voters until a member is left out.
+    pub(super) async fn have_left_out(&self, me: BrokerId, raft_id: u64) {
+        let (mut told, mut reason) = (None, None);
+        loop {
+            for (broker, at) in self.voters.iter().filter(|(b, _)| **b != me) {
+                let request = PeerRequest::Propose {
+                    proposal: Proposal::Quorum(QuorumChange::Remove(raft_id)),
+                    relay: true,
+                };
+                let link = self.link(*broker, at);
+                let asking = tokio::time::timeout(JOIN_PATIENCE, link.ask(Lane::Control, request));
+                match asking.await {
+                    Ok(Ok(PeerResponse::Proposed { result: Ok(_), .. })) => return,
+                    Ok(Ok(PeerResponse::Proposed {
+                        result: Err(refusal),
+                        ..
+                    })) => reason = Some(refusal.to_string()),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            if told.is_none_or(|at: tokio::time::Instant| at.elapsed() >= TELL_EVERY) {
+                told = Some(tokio::time::Instant::now());
+                info!(self.logger, "waits until the quorum does without the member that this directory was"; "raft_id" => raft_id, "reason" => &reason);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Whether a listed voter, as whoever leads the quorum knows it, has this node under another number only.
+    pub(super) async fn is_replaced(&self, me: controller::Identity) -> bool {
+        for (broker, at) in self.voters.iter().filter(|(b, _)| **b != me.broker) {
+            let link = self.link(*broker, at);
+            let asking = link.ask(Lane::Control, PeerRequest::Quorum);
+            let Ok(Ok(PeerResponse::Quorum(view))) =
+                tokio::time::timeout(JOIN_PATIENCE, asking).await
+            else {
+                continue;
+            };
+            let mut own = view.members.iter().map(|m| &m.member);
+            let mut own = own.by_ref().filter(|m| m.broker == me.broker);
+            if view.leads && own.next().is_some_and(|m| m.directory != me.directory) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Opens the door for other nodes and holds their tripwires.
     pub(super) fn open_door(
         &self,
@@ -288,9 +336,12 @@ impl Membership {
             published.clone(),
             stop.clone(),
         );
+        let (membership, published) = (self.clone(), published.clone());
+        let looking = renewal::look_for_successor(membership, identity, published, stop.clone());
         let _alive: bool = self.peers.worker().run(move || {
             drop(actix_rt::spawn(tripwire::hold(tripwire, stop, logger)));
             drop(actix_rt::spawn(watching));
+            drop(actix_rt::spawn(looking));
         });
     }
 

@@ -20,11 +20,14 @@ pub mod offline;
 mod prepare;
 mod readiness;
 mod registration;
+mod renewal;
+mod strays;
 
 pub use adoption::AdoptError;
 pub use builder::{NodeBuilder, StartError};
 use prepare::Starting;
 pub use prepare::{CA_FILE, NODE_FILE, NODE_KEY_FILE};
+pub use renewal::OUTDATED_REASON;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -176,6 +179,7 @@ impl Starting {
         let peers = self.open_peers().await?;
         let membership = peers.as_ref().map(|(membership, ..)| membership.clone());
         let published = Published::new(membership.is_some());
+        self.renew(membership.as_ref()).await?;
         let identity = self.identity_in(membership.as_ref()).await?;
         let own = membership
             .as_ref()
@@ -198,7 +202,7 @@ impl Starting {
             .await?;
         self.make_first_user(&controller, &published).await?;
         let first_user = self.first_user();
-        remove_deleted(&shared);
+        clear_away(&shared, &published, membership.is_some());
         let fetchers = membership
             .as_ref()
             .map(|m| Fetchers::new(m.peers.clone(), published.clone(), shared.logger.clone()));
@@ -296,6 +300,7 @@ fn start_controller(
         published: published.clone(),
         logger: shared.logger.clone(),
     };
+    renewal::watch_for_it(shared, published, fatal.clone());
     let on_exit = Box::new(move |exit| {
         if let Exit::GaveUp(error) = exit {
             let _before = fatal.send_replace(Some(format!("the controller gave up: {error}")));
@@ -314,11 +319,18 @@ async fn unless_fatal(
 ) -> Result<(), StartError> {
     tokio::select! {
         () = work => Ok(()),
-        _ = fatal.wait_for(Option::is_some) => Err(StartError::Metadata),
+        ended = renewal::ended(&mut fatal) => Err(ended),
     }
 }
 
-/// What a crash left of deleted topics goes now.
+/// What a crash left of deleted topics goes now; what others decided meanwhile not to keep here is set aside.
+fn clear_away(shared: &Shared, published: &Published, is_in_a_cluster: bool) {
+    remove_deleted(shared);
+    if is_in_a_cluster {
+        strays::set_aside(shared, &published.image.load());
+    }
+}
+
 fn remove_deleted(shared: &Shared) {
     let disk = shared.open.disk().clone();
     let names = disk.list(&shared.dir).unwrap_or_default();

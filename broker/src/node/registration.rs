@@ -10,6 +10,7 @@ use super::Addresses;
 use super::builder::StartError;
 use super::cluster::Membership;
 use super::prepare::Starting;
+use super::renewal;
 use crate::controller::actor::{Published, propose};
 use crate::controller::{self, Command, ControllerActor, Outcome};
 
@@ -62,7 +63,7 @@ impl Starting {
                     Ok(_) => {}
                     Err(refusal) => info!(logger, "registers with the controller"; "waits_for" => %refusal),
                 },
-                _ = fatal.wait_for(Option::is_some) => return Err(StartError::Metadata),
+                ended = renewal::ended(&mut fatal) => return Err(ended),
             }
             // The controller restarts with growing waits and gives up at last.
             tokio::time::sleep(REGISTER_PAUSE).await;

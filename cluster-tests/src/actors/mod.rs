@@ -154,6 +154,9 @@ pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
     if let Some(shared) = slot.get() {
         shared.recorder.finish();
     }
+    for wrong in said.alarms() {
+        findings.note(Anomaly::Panicked, || wrong);
+    }
     for panic in scene.panics() {
         findings.note(Anomaly::Panicked, || panic);
     }

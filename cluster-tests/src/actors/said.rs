@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use callboard_broker::OUTDATED_REASON;
 use slog::{Drain, KV as _, Key, Level, Logger, Never, OwnedKVList, Record, Serializer, o};
 
 /// So many of the last lines are kept.
@@ -19,6 +20,8 @@ pub struct Said(Arc<Mutex<Lines>>);
 struct Lines {
     last: VecDeque<String>,
     keeps_all: bool,
+    /// Lines that no run has in which disks keep what they said was durable.
+    alarms: Vec<String>,
     hasher: DefaultHasher,
 }
 
@@ -38,10 +41,20 @@ impl Said {
         let text = format!("{:>9.3} {line}", at.as_secs_f64());
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         text.hash(&mut lines.hasher);
+        if text.contains(OUTDATED_REASON) {
+            lines.alarms.push(text.clone());
+        }
         if !lines.keeps_all && lines.last.len() >= KEPT {
             drop(lines.last.pop_front());
         }
         lines.last.push_back(text);
+    }
+
+    /// What must not have been said.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.alarms.clone()
     }
 
     /// Adds to the digest what is no line.

@@ -31,7 +31,9 @@ pub enum Row {
     N1,
     /// A node's network comes and goes twice a second
     N2,
-    /// A node loses 1, 5 or 20 of a hundred packets that come to it
+    /// What passes to and from a node is late: 50 to 100 ms, or 200 to 300
+    N3,
+    /// A node loses 1, 5 or 20 of a hundred packets that come to it, or they come twice, out of order, or damaged
     N4,
     /// A node sends no more than a megabyte in a second
     N5,
@@ -55,6 +57,8 @@ pub enum Row {
     D8,
     /// A node starts with an empty disk
     D9,
+    /// A node starts with a copy of its disk from some seconds ago
+    D10,
     /// The wall clocks of nodes jump, each on its own
     C1,
     /// The nodes' monotonic clocks began at different times; a node is killed
@@ -105,13 +109,21 @@ pub fn round(row: Row, scene: &mut Scene, random: &mut Random) -> String {
         Row::K1 | Row::K2 | Row::K3 | Row::K4 | Row::S1 | Row::S2 | Row::R1 | Row::C2 => {
             processes(row, scene, random)
         }
-        Row::N1 | Row::N2 | Row::N4 | Row::N5 | Row::N6 | Row::N7 => network(row, scene, random),
+        Row::N1 | Row::N2 | Row::N3 | Row::N4 | Row::N5 | Row::N6 | Row::N7 => {
+            network(row, scene, random)
+        }
         Row::C1 => clocks(scene, random),
         Row::M1 | Row::M2 => limits(row, scene, random),
         Row::R2 => voters(scene, random),
-        Row::D1 | Row::D2 | Row::D3 | Row::D5 | Row::D6 | Row::D7 | Row::D8 | Row::D9 => {
-            disks(row, scene, random)
-        }
+        Row::D1
+        | Row::D2
+        | Row::D3
+        | Row::D5
+        | Row::D6
+        | Row::D7
+        | Row::D8
+        | Row::D9
+        | Row::D10 => disks(row, scene, random),
     }
 }
 
@@ -174,10 +186,24 @@ fn network(row: Row, scene: &mut Scene, random: &mut Random) -> String {
         }
         return format!("node {}", node + 1);
     }
-    if let Row::N4 | Row::N5 = row {
-        let (how, much) = match row == Row::N4 {
-            true => ("lossy", *random.pick(&["1", "5", "20"])),
-            false => ("narrow", "8000"),
+    if let Row::N3 | Row::N4 | Row::N5 = row {
+        let late = [
+            ("wire", "delay=50,jitter=50"),
+            ("wire", "delay=200,jitter=100"),
+        ];
+        let unreliable = [
+            ("lossy", "1"),
+            ("lossy", "5"),
+            ("lossy", "20"),
+            ("wire", "delay=1,jitter=1,twice=10,early=25"),
+            ("wire", "rot=0.5"),
+        ];
+        let (how, much) = if row == Row::N3 {
+            *random.pick(&late)
+        } else if row == Row::N4 {
+            *random.pick(&unreliable)
+        } else {
+            ("narrow", "8000")
         };
         scene.weaken(how, node, much);
         pause(random, 4_000, 8_000);
@@ -318,6 +344,10 @@ fn disks(row: Row, scene: &mut Scene, random: &mut Random) -> String {
         scene.disk(node).lag(0);
     } else if row == Row::D9 {
         scene.wipe(node);
+        scene.start(&[node]);
+    } else if row == Row::D10 {
+        let ago = Duration::from_millis(random.between(3_000, 8_000));
+        scene.put_back_what_was(node, ago);
         scene.start(&[node]);
     } else {
         return rot(scene, random);

@@ -223,7 +223,7 @@ pub fn run(order: Order, hosts: Hosts, out: &Path) -> io::Result<Report> {
     block_on(own::drain(shared.clone(), DRAINER));
     shared.recorder.finish();
     let mut findings = Findings::default();
-    let compared = end(&mut scene, &out, &mut findings)?;
+    let compared = end(order.fault, &mut scene, &out, &mut findings)?;
     let history = History::read(BufReader::new(fs::File::open(&path)?))?;
     let verdict = check::check_with(&history, findings);
     if verdict.judgement == Judgement::Failed {
@@ -276,13 +276,18 @@ fn break_it(order: Order, scene: &mut Scene, shared: &Shared) {
 }
 
 /// Stops the nodes in order, looks at what they said and compares what they have.
-fn end(scene: &mut Scene, out: &Path, findings: &mut Findings) -> io::Result<usize> {
+fn end(row: Row, scene: &mut Scene, out: &Path, findings: &mut Findings) -> io::Result<usize> {
     for node in scene.all() {
         scene.stop(node);
     }
     for (node, said) in scene.said().into_iter().enumerate() {
         let name = format!("node-{}.log", node + 1);
         if let Some(line) = said.lines().find(|l| l.contains("panicked at")) {
+            findings.note(Anomaly::Panicked, || format!("{name}: {line}"));
+        }
+        // A disk that keeps what it said was durable is never outdated.
+        let gave_up = said.lines().find(|l| l.contains("goes on as a new member"));
+        if let Some(line) = gave_up.filter(|_| row != Row::D10) {
             findings.note(Anomaly::Panicked, || format!("{name}: {line}"));
         }
         fs::write(out.join(name), said)?;

@@ -10,7 +10,7 @@ use super::clocks::Clocks;
 use super::disks::CrashDisk;
 use super::faults::Row;
 use super::{PARTITIONS, TOPIC};
-use crate::cluster::{Cluster, wait_until};
+use crate::cluster::{Cluster, empty, wait_until};
 use crate::hosts::Hosts;
 use crate::sim::random::Random;
 
@@ -133,10 +133,15 @@ impl Scene {
     }
 
     /// Who leads the quorum.
+    ///
+    /// # Panics
+    ///
+    /// Panics if nobody does for long.
     #[must_use]
     pub fn quorum_leader(&self) -> usize {
-        let status = self.cluster.status(0);
-        status["leader"].as_u64().map_or(0, |l| l as usize - 1)
+        let controller = || self.cluster.status(0)["controller"].clone();
+        wait_until(PATIENCE, controller, |c| c.is_u64());
+        controller().as_u64().map_or(0, |c| c as usize - 1)
     }
 
     /// Kills nodes within milliseconds.
@@ -228,14 +233,18 @@ impl Scene {
     /// Panics if something cannot be removed.
     pub fn wipe(&mut self, node: usize) {
         self.kill(&[node]);
-        let dir = self.cluster.data(node as u8 + 1);
-        for entry in fs::read_dir(dir).expect("it is there") {
-            let path = entry.expect("readable").path();
-            match path.is_dir() {
-                true => fs::remove_dir_all(path).expect("removed"),
-                false => fs::remove_file(path).expect("removed"),
-            }
-        }
+        empty(&self.cluster.data(node as u8 + 1));
+    }
+
+    /// A node's disk is again what it was a few seconds ago, and the node does not run.
+    ///
+    /// # Panics
+    ///
+    /// Panics if that cannot be done.
+    pub fn put_back_what_was(&mut self, node: usize, ago: Duration) {
+        let copy = self.cluster.back_up(node);
+        thread::sleep(ago);
+        self.cluster.put_back(node, &copy);
     }
 
     /// Waits until all replicas are in sync.

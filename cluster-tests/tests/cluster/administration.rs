@@ -279,3 +279,28 @@ fn a_record_that_nobody_takes_fails_in_time() {
         }
     });
 }
+
+/// A node that was down while a topic was deleted keeps its records aside, as Kafka does, and a topic of that name begins anew.
+#[test]
+fn what_was_deleted_while_a_node_was_down_is_set_aside() {
+    let _turn = turn();
+    let mut cluster = Cluster::start(3);
+    create(&cluster, 0, "gone");
+    cluster.wait_in_sync(0, "gone", 3, PATIENCE);
+    cluster.nodes[2].kill();
+    run(&cluster, 0, &["topic", "delete", "gone"]);
+    cluster.nodes[2].restart();
+    let directories = || {
+        let entries = std::fs::read_dir(cluster.data(3)).expect("there");
+        let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+        let mut ours: Vec<String> = names.filter(|n| n.starts_with("gone-")).collect();
+        ours.sort();
+        ours
+    };
+    let aside = directories();
+    assert_eq!(aside.len(), 3, "{aside:?}");
+    assert!(aside.iter().all(|n| n.ends_with("-stray")), "{aside:?}");
+    create(&cluster, 0, "gone");
+    cluster.wait_in_sync(0, "gone", 3, PATIENCE);
+    assert_eq!(directories().len(), 6);
+}

@@ -2,9 +2,11 @@
 //! doubled or out of order. One test at a time: each has three nodes.
 
 mod administration;
+mod dying;
 mod linked;
 mod mad;
 mod network;
+mod outdated;
 mod racks;
 mod strangers;
 mod upgrading;

@@ -61,7 +61,10 @@ impl Running {
             Effect::Answer(ticket, index, result) => self.answered(hub, ticket, index, result),
             Effect::Publish(image) => {
                 hub.truth.image(self.node, &image);
-                if self.published.show(image.clone()) {
+                if self
+                    .published
+                    .show(image.clone(), hub.clock(self.skew_ms).monotonic)
+                {
                     hub.coverage.isr_shrinks += keeping::shrinks(&self.image, &image);
                     self.image = image;
                     self.image_changed = true;
@@ -83,6 +86,7 @@ impl Running {
                 self.ask(hub, to.broker, Some(ticket), proposal, false);
             }
             Effect::TooNew(index) => panic!("entry {index} is of another release"),
+            Effect::Outdated => panic!("a disk has less than was acknowledged"),
         }
     }
 
