@@ -147,12 +147,14 @@ async fn changed(api: &Api, broker: BrokerId, change: NodeChange) -> Result<(), 
     }
 }
 
-/// Whether the other nodes can take what a node keeps.
+/// Whether the other nodes can take what a node keeps. The broker's own topics have fewer replicas then.
 fn check_room(image: &MetadataImage, broker: BrokerId) -> Result<(), Refused> {
     let takes = |id: &BrokerId| *id != broker && image.takes_partitions(*id);
     let others = image.brokers.keys().filter(|id| takes(id)).count();
-    let kept = image.partitions().filter(|p| p.replicas.contains(&broker));
-    let needed = kept.map(|p| p.goal().len());
+    let topics = image.topics.iter().filter(|(name, _)| !name.is_internal());
+    let partitions = topics.flat_map(|(_, topic)| topic.numbered());
+    let kept = partitions.filter(|(_, p)| p.replicas.contains(&broker));
+    let needed = kept.map(|(_, p)| p.goal().len());
     match needed.max().filter(|needed| *needed > others) {
         None => Ok(()),
         Some(needed) => Err(refused(

@@ -198,9 +198,16 @@ fn is_whole(image: &MetadataImage) -> bool {
     all_alive && partitions(image).all(|(.., p)| p.isr.len() == p.replicas.len())
 }
 
-/// Moves partitions away from nodes that are drained, as far as others can take them.
+/// Moves partitions away from nodes that are drained, as far as others can take them. The broker's own topics have no more
+/// replicas than there are nodes that stay, and then need one.
 fn drained(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<Command> {
     let mut plan = Vec::new();
+    let own = image.topics.iter().filter(|(name, _)| name.is_internal());
+    let mut own: BTreeMap<Uuid, bool> = own
+        .map(|(_, topic)| (topic.id, topic.configs.contains_key(MIN_ISR)))
+        .collect();
+    let stays = |b: &BrokerId| !image.draining.contains(b);
+    let staying = image.brokers.keys().filter(|b| stays(b)).count();
     let concerned = partitions(image)
         .filter(|(.., p)| p.target.is_none())
         .filter(|(.., p)| p.replicas.iter().any(|b| image.draining.contains(b)));
@@ -214,6 +221,17 @@ fn drained(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Ve
                 && let Some(other) = loads.instead(&replicas, i)
             {
                 replicas[i] = other;
+            }
+        }
+        if let Some(needs_two) = own.get_mut(&placed.0.id)
+            && replicas.len() > staying.max(1)
+        {
+            replicas.retain(stays);
+            if std::mem::take(needs_two) {
+                plan.push(Command::AlterTopicConfigs {
+                    id: placed.0.id,
+                    changes: [(MIN_ISR.to_owned(), None)].into(),
+                });
             }
         }
         if replicas != partition.replicas {

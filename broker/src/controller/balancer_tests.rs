@@ -294,3 +294,31 @@ fn no_more_moves_for_bytes_than_may_be_at_once() {
         }
     }
 }
+
+/// Three nodes become one again; nothing of users hinders that here.
+#[test]
+fn the_brokers_own_topics_shrink_with_the_cluster() {
+    let mut scene = Scene::new(3);
+    scene.topic("__consumer_offsets", &[&[1, 2, 3], &[2, 3, 1]]);
+    scene.settle();
+    let needs = |scene: &Scene| {
+        let offsets = &scene.image.topics[&TopicName::consumer_offsets()];
+        offsets.configs.get(MIN_ISR).cloned()
+    };
+    assert_eq!(needs(&scene).as_deref(), Some("2"));
+    for (leaves, left) in [(3, 2), (2, 1)] {
+        scene.drain(leaves);
+        scene.settle();
+        assert_eq!(scene.keeps(leaves), (0, 0));
+        let replicas = scene.replicas("__consumer_offsets");
+        assert!(replicas.iter().all(|r| r.len() == left), "{replicas:?}");
+        assert_eq!(needs(&scene), None, "one that is left must be enough");
+    }
+    let (broker, drains) = (BrokerId(2), false);
+    scene.apply(Command::DrainBroker { broker, drains });
+    scene.join(4, None);
+    scene.settle();
+    let replicas = scene.replicas("__consumer_offsets");
+    assert!(replicas.iter().all(|r| r.len() == 3), "{replicas:?}");
+    assert_eq!(needs(&scene).as_deref(), Some("2"));
+}

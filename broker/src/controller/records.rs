@@ -368,3 +368,53 @@ pub fn bincode_config() -> impl bincode::config::Config {
 pub(super) fn encode(value: &impl Encode) -> Vec<u8> {
     bincode::encode_to_vec(value, bincode_config()).expect("it encodes into memory")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// What these bytes are must not change: they are in metadata logs, and nodes of the next release read them.
+    #[test]
+    fn golden_bytes() {
+        let (topic_id, partition) = (Uuid([1; 16]), 3);
+        let isr = Command::AlterIsr {
+            topic_id,
+            partition,
+            leader: BrokerId(2),
+            epoch: LeaderEpoch(5),
+            version: 300,
+            isr: vec![(BrokerId(2), 9), (BrokerId(1), 7)],
+        };
+        assert_eq!(
+            hex(&encode(&isr)),
+            "0f0101010101010101010101010101010106040afb5802020412020e"
+        );
+        let fence = Command::FenceBroker {
+            broker: BrokerId(1),
+            epoch: 70_000,
+            stops: true,
+        };
+        assert_eq!(hex(&encode(&fence)), "0a02fce022020001");
+        let name = TopicName::new("orders").expect("valid");
+        let placed = Command::PlaceTopic {
+            name,
+            id: topic_id,
+            replicas: vec![vec![BrokerId(1), BrokerId(3)]],
+            configs: [("cleanup.policy".to_owned(), "delete".to_owned())].into(),
+        };
+        assert_eq!(
+            hex(&encode(&placed)),
+            "0d066f72646572730101010101010101010101010101010101020206010e636c65616e75702e706f6c6963790664656c657465"
+        );
+        let level = Command::SetFeatureLevel {
+            level: FeatureLevel::LOWEST,
+            brokers: [(BrokerId(1), 4)].into(),
+            members: [8].into(),
+        };
+        assert_eq!(hex(&encode(&level)), "16030102080108");
+    }
+}

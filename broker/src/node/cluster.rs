@@ -291,8 +291,8 @@ impl Membership {
         }
     }
 
-    /// Whether a listed voter, as whoever leads the quorum knows it, has this node under another number only.
-    pub(super) async fn is_replaced(&self, me: controller::Identity) -> bool {
+    /// Whether whoever leads the quorum, if that is a listed voter, does not know this member.
+    pub(super) async fn is_left_out(&self, me: controller::Identity) -> bool {
         for (broker, at) in self.voters.iter().filter(|(b, _)| **b != me.broker) {
             let link = self.link(*broker, at);
             let asking = link.ask(Lane::Control, PeerRequest::Quorum);
@@ -301,9 +301,8 @@ impl Membership {
             else {
                 continue;
             };
-            let mut own = view.members.iter().map(|m| &m.member);
-            let mut own = own.by_ref().filter(|m| m.broker == me.broker);
-            if view.leads && own.next().is_some_and(|m| m.directory != me.directory) {
+            let mut members = view.members.iter().map(|m| &m.member);
+            if view.leads && members.all(|m| m.directory != me.directory) {
                 return true;
             }
         }
@@ -337,7 +336,12 @@ impl Membership {
             stop.clone(),
         );
         let (membership, published) = (self.clone(), published.clone());
-        let looking = renewal::look_for_successor(membership, identity, published, stop.clone());
+        let looking = renewal::look_whether_left_out(
+            membership,
+            (identity, shared.incarnation),
+            published,
+            stop.clone(),
+        );
         let _alive: bool = self.peers.worker().run(move || {
             drop(actix_rt::spawn(tripwire::hold(tripwire, stop, logger)));
             drop(actix_rt::spawn(watching));

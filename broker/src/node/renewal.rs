@@ -24,7 +24,7 @@ use crate::storage::disk::replace_whole;
 const OUTDATED: &str = "metadata.outdated";
 /// The others are there, or nobody would have said what a node has acknowledged; if they cannot do without it, waiting does not help.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks for another member that has taken this one's place.
+/// Between two looks whether the quorum still knows this member.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Why a node ends that has found out; started again, it goes on.
 pub const OUTDATED_REASON: &str = "the data directory is older than what this node has acknowledged (was a copy put back?): started again, it goes on as a new member and fetches what it lacks";
@@ -65,11 +65,11 @@ pub(super) fn watch_for_it(
     let _alive: bool = control.run(move || drop(actix_rt::spawn(noting)));
 }
 
-/// Looks now and then, while nobody leads this member, whether the quorum knows its node under another number: then its directory
-/// is from the time before that, and nobody will ever speak to it.
-pub(super) async fn look_for_successor(
+/// Looks now and then, until this start is registered and while nobody leads this member, whether the quorum knows it at all: if
+/// not, its directory is from the time before it was left out, and nobody will ever speak to it.
+pub(super) async fn look_whether_left_out(
     membership: Membership,
-    identity: Identity,
+    (identity, incarnation): (Identity, Uuid),
     published: Published,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -78,13 +78,14 @@ pub(super) async fn look_for_successor(
             () = tokio::time::sleep(LOOK_EVERY) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        let image = published.image.load_full();
+        let own = image.brokers.get(&identity.broker);
+        if own.is_some_and(|b| b.incarnation == incarnation) {
+            return;
+        }
         let is_led = published.led.borrow().leader.is_some();
-        let believes = published
-            .image
-            .load()
-            .members
-            .contains_key(&identity.raft_id());
-        if !is_led && believes && membership.is_replaced(identity).await {
+        let believes = image.members.contains_key(&identity.raft_id());
+        if !is_led && believes && membership.is_left_out(identity).await {
             let _before = published.outdated.send_replace(true);
             return;
         }

@@ -279,6 +279,9 @@ pub fn parts(body: &[u8], mut records: Bytes) -> Result<Parts, PeerCodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::raft_wire::{Quorum, RaftEntry, RaftMessage, RaftSnapshot};
+    use crate::controller::{Endpoint, QuorumChange};
+    use callboard_common::BrokerId;
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|b| format!("{b:02x}")).collect()
@@ -363,6 +366,73 @@ mod tests {
         assert_eq!(
             body,
             "0107070707070707070707070707070707040afb580202fbf401020810"
+        );
+    }
+
+    /// As above, for what members of the quorum say.
+    #[test]
+    fn golden_bytes_of_the_quorum() {
+        let member = Member {
+            broker: BrokerId(2),
+            directory: Uuid([2; 16]),
+            peer: Endpoint {
+                host: "two".into(),
+                port: 9392,
+            },
+        };
+        let entry = RaftEntry {
+            term: 3,
+            index: 11,
+            kind: 0,
+            data: vec![7, 8],
+            context: vec![9],
+        };
+        let append = RaftMessage {
+            kind: 3,
+            to: 1,
+            from: 2,
+            term: 3,
+            log_term: 2,
+            index: 10,
+            entries: vec![entry],
+            commit: 300,
+            commit_term: 3,
+            snapshot: None,
+            request_snapshot: 4,
+            reject: true,
+            reject_hint: 5,
+            context: vec![6],
+            priority: -1,
+        };
+        let raft = PeerRequest::Raft {
+            from: member.clone(),
+            messages: vec![append],
+        };
+        assert_eq!(
+            hex(&encode(&raft).expect("it is small")),
+            "0104020202020202020202020202020202020374776ffbb0240103010203020a01030b000207080109fb2c010300040105010601"
+        );
+        let learn = PeerRequest::Propose {
+            proposal: Proposal::Quorum(QuorumChange::Learn(77, member)),
+            relay: true,
+        };
+        assert_eq!(
+            hex(&encode(&learn).expect("it is small")),
+            "0201004d04020202020202020202020202020202020374776ffbb02401"
+        );
+        let image = RaftSnapshot {
+            index: 12,
+            term: 3,
+            quorum: Quorum {
+                voters: vec![1, 2],
+                learners: vec![3],
+                ..Quorum::default()
+            },
+            image: vec![5],
+        };
+        assert_eq!(
+            hex(&encode(&image).expect("it is small")),
+            "0c0302010201030000000105"
         );
     }
 }

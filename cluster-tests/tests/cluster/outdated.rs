@@ -45,5 +45,16 @@ fn a_copy_that_is_put_back_goes_on_as_a_new_member() {
     cluster.wait_in_sync(asked, "last", 2, PATIENCE);
     cluster.nodes[other].restart();
     cluster.wait_in_sync(asked, "t", 3, PATIENCE);
+    // Once more the same copy: by now it is of a member that nobody speaks to.
+    cluster.put_back(at, &copy);
+    cluster.nodes[at].restart();
+    for topic in ["t", "later", "last"] {
+        let replicas = if topic == "last" { 2 } else { 3 };
+        cluster.wait_in_sync(asked, topic, replicas, PATIENCE);
+    }
+    let all = || voters(&cluster, asked);
+    wait_until(PATIENCE, all, |voters| {
+        voters.as_array().is_some_and(|v| v.len() == 3)
+    });
     check(load);
 }

@@ -657,4 +657,6 @@ fn remove_all(segments: &[Arc<SegmentFiles>], leaving: &Leaving) -> Result<(), S
 }
 
 #[cfg(test)]
+mod replicating_tests;
+#[cfg(test)]
 mod tests;
