@@ -141,7 +141,13 @@ heal)
     if [ ! -e "$wire" ]; then continue; fi
     carries=$(cat "$wire")
     kill "$carries" 2>/dev/null || true
-    while grep -qs '^State:.[^Z]' "/proc/$carries/status"; do sleep 0.02; done
+    for _ in $(seq 250); do
+      if ! grep -qs '^State:.[^Z]' "/proc/$carries/status"; then break; fi
+      sleep 0.02
+    done
+    # However it ended, its port is the bridge's again.
+    n=${wire##*wire-}
+    ip -n "$(space client)" link set "v${n%.pid}" master bridge
     rm -f "$wire"
   done
   for n in $(nodes); do

@@ -147,14 +147,23 @@ async fn changed(api: &Api, broker: BrokerId, change: NodeChange) -> Result<(), 
     }
 }
 
-/// Whether the other nodes can take what a node keeps. The broker's own topics have fewer replicas then.
+/// Whether the other nodes can take what a node keeps.
 fn check_room(image: &MetadataImage, broker: BrokerId) -> Result<(), Refused> {
     let takes = |id: &BrokerId| *id != broker && image.takes_partitions(*id);
     let others = image.brokers.keys().filter(|id| takes(id)).count();
-    let topics = image.topics.iter().filter(|(name, _)| !name.is_internal());
-    let partitions = topics.flat_map(|(_, topic)| topic.numbered());
-    let kept = partitions.filter(|(_, p)| p.replicas.contains(&broker));
-    let needed = kept.map(|(_, p)| p.goal().len());
+    let needed = image.topics.iter().filter_map(|(name, topic)| {
+        let kept = topic.numbered().map(|(_, p)| p);
+        let kept = kept.filter(|p| p.replicas.contains(&broker));
+        // The broker's own topics have as many replicas as there are nodes, at least one.
+        let needed = kept.map(|p| {
+            if name.is_internal() {
+                1
+            } else {
+                p.goal().len()
+            }
+        });
+        needed.max()
+    });
     match needed.max().filter(|needed| *needed > others) {
         None => Ok(()),
         Some(needed) => Err(refused(

@@ -203,9 +203,7 @@ fn is_whole(image: &MetadataImage) -> bool {
 fn drained(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<Command> {
     let mut plan = Vec::new();
     let own = image.topics.iter().filter(|(name, _)| name.is_internal());
-    let mut own: BTreeMap<Uuid, bool> = own
-        .map(|(_, topic)| (topic.id, topic.configs.contains_key(MIN_ISR)))
-        .collect();
+    let mut needs: BTreeMap<Uuid, usize> = own.map(|(_, t)| (t.id, t.min_isr())).collect();
     let stays = |b: &BrokerId| !image.draining.contains(b);
     let staying = image.brokers.keys().filter(|b| stays(b)).count();
     let concerned = partitions(image)
@@ -223,11 +221,14 @@ fn drained(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Ve
                 replicas[i] = other;
             }
         }
-        if let Some(needs_two) = own.get_mut(&placed.0.id)
-            && replicas.len() > staying.max(1)
+        if let Some(needs) = needs.get_mut(&placed.0.id)
+            && replicas.len() > staying
+            && replicas.iter().any(stays)
         {
             replicas.retain(stays);
-            if std::mem::take(needs_two) {
+            // What is left must be enough.
+            if *needs > 1 && *needs >= replicas.len() {
+                *needs = 1;
                 plan.push(Command::AlterTopicConfigs {
                     id: placed.0.id,
                     changes: [(MIN_ISR.to_owned(), None)].into(),
@@ -261,7 +262,10 @@ fn grown(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<
                 *left -= 1;
             }
         }
-        let is_grown = |p: &PartitionImage| p.isr.len() >= INTERNAL_FACTOR && p.target.is_none();
+        let shrinks = |p: &PartitionImage| p.replicas.iter().any(|b| image.draining.contains(b));
+        let is_grown = |p: &PartitionImage| {
+            p.isr.len() >= INTERNAL_FACTOR && p.target.is_none() && !shrinks(p)
+        };
         if topic.partitions.iter().all(|p| is_grown(p)) && !topic.configs.contains_key(MIN_ISR) {
             plan.push(Command::AlterTopicConfigs {
                 id: topic.id,

@@ -322,3 +322,28 @@ fn the_brokers_own_topics_shrink_with_the_cluster() {
     assert!(replicas.iter().all(|r| r.len() == 3), "{replicas:?}");
     assert_eq!(needs(&scene).as_deref(), Some("2"));
 }
+
+/// More replicas than three are nobody's plan, but may be: then two are enough as before while one of five nodes goes.
+#[test]
+fn a_setting_that_is_still_right_stays_while_own_topics_shrink() {
+    let mut scene = Scene::new(5);
+    scene.topic("__consumer_offsets", &[&[1, 2, 3, 4, 5], &[2, 3, 4, 5, 1]]);
+    scene.settle();
+    scene.drain(5);
+    for _ in 0..40 {
+        for command in scene.plan() {
+            let changes = matches!(command, Command::AlterTopicConfigs { .. });
+            assert!(!changes, "{command:?}");
+            scene.apply(command);
+        }
+        scene.catch_up();
+    }
+    assert_eq!(scene.keeps(5), (0, 0));
+    // Nobody who could take it stays: it is kept.
+    for node in 1..=4 {
+        scene.drain(node);
+    }
+    scene.settle();
+    let kept = scene.replicas("__consumer_offsets");
+    assert!(kept.iter().all(|r| !r.is_empty()), "{kept:?}");
+}

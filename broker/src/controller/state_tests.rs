@@ -737,6 +737,7 @@ fn a_disk_that_lacks_what_was_acknowledged_is_found_out_by_a_heartbeat() {
 fn a_member_is_not_talked_out_of_its_place() {
     let mut cluster = Cluster::of_three();
     let leader = cluster.leader().expect("somebody leads");
+    assert_ne!(leader, 3, "who leads would not lie");
     let term = |cluster: &Cluster| {
         let controller = cluster.machines[&2].controller.as_ref();
         controller.expect("it runs").led().term

@@ -291,8 +291,9 @@ impl Membership {
         }
     }
 
-    /// Whether whoever leads the quorum, if that is a listed voter, does not know this member.
-    pub(super) async fn is_left_out(&self, me: controller::Identity) -> bool {
+    /// Whether whoever leads the quorum, if that is a listed voter, does not know this member. It must know at least as much of the
+    /// metadata: a new leader may not have applied yet that this member was taken in.
+    pub(super) async fn is_left_out(&self, me: controller::Identity, applied: u64) -> bool {
         for (broker, at) in self.voters.iter().filter(|(b, _)| **b != me.broker) {
             let link = self.link(*broker, at);
             let asking = link.ask(Lane::Control, PeerRequest::Quorum);
@@ -302,7 +303,8 @@ impl Membership {
                 continue;
             };
             let mut members = view.members.iter().map(|m| &m.member);
-            if view.leads && members.all(|m| m.directory != me.directory) {
+            let knows = view.leads && view.committed >= applied;
+            if knows && members.all(|m| m.directory != me.directory) {
                 return true;
             }
         }

@@ -85,7 +85,7 @@ pub(super) async fn look_whether_left_out(
         }
         let is_led = published.led.borrow().leader.is_some();
         let believes = image.members.contains_key(&identity.raft_id());
-        if !is_led && believes && membership.is_left_out(identity).await {
+        if !is_led && believes && membership.is_left_out(identity, image.applied).await {
             let _before = published.outdated.send_replace(true);
             return;
         }
@@ -114,12 +114,12 @@ impl Starting {
                 .map_err(StorageError::io("removing", &mark))?;
             return Ok(());
         }
-        // Whatever is done of this when the power goes is done once more.
+        // Whatever is done of this when the power goes is done once more; without metadata it must not form a cluster.
+        let joins = dir.join(JOINS);
+        replace_whole(&*disk, &joins, b"").map_err(StorageError::io("writing", &joins))?;
         log_file::forget(&*disk, &dir)?;
         self.meta.directory_id = Uuid::random();
         self.meta.write(&*disk, &dir)?;
-        let mark = dir.join(JOINS);
-        replace_whole(&*disk, &mark, b"").map_err(StorageError::io("writing", &mark))?;
         for name in [FORMS, OUTDATED] {
             let path = dir.join(name);
             disk.remove(&path)

@@ -31,7 +31,10 @@ fn a_copy_that_is_put_back_goes_on_as_a_new_member() {
         cluster.wait_in_sync(asked, topic, 3, PATIENCE);
     }
     let said = cluster.nodes[at].said();
-    assert!(said.contains("it goes on as a new member"), "{said}");
+    assert!(
+        said.contains("acknowledged: it goes on as a new member"),
+        "{said}"
+    );
     let all = || voters(&cluster, asked);
     wait_until(PATIENCE, all, |voters| {
         voters.as_array().is_some_and(|v| v.len() == 3)
