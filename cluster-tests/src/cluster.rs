@@ -327,7 +327,7 @@ impl Cluster {
     /// Panics if it cannot be done.
     pub fn wipe(&mut self, at: usize) {
         self.nodes[at].kill();
-        std::fs::remove_dir_all(self.nodes[at].data()).expect("it can go");
+        empty(self.nodes[at].data());
     }
 
     /// Copies a node's data directory while it runs, as a careless backup does; where the copy is.
@@ -354,10 +354,8 @@ impl Cluster {
     ///
     /// Panics if the directory cannot be emptied.
     pub fn put_back(&mut self, at: usize, copy: &Path) {
-        self.nodes[at].kill();
-        let data = self.nodes[at].data().to_owned();
-        empty(&data);
-        copy_all(copy, &data);
+        self.wipe(at);
+        copy_all(copy, self.nodes[at].data());
     }
 }
 
@@ -370,11 +368,7 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 /// Removes all that is in a directory, which may be a mount point.
-///
-/// # Panics
-///
-/// Panics if something cannot be removed.
-pub fn empty(dir: &Path) {
+fn empty(dir: &Path) {
     for entry in std::fs::read_dir(dir).expect("it is there") {
         let path = entry.expect("readable").path();
         match path.is_dir() {

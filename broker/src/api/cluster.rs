@@ -151,18 +151,14 @@ async fn changed(api: &Api, broker: BrokerId, change: NodeChange) -> Result<(), 
 fn check_room(image: &MetadataImage, broker: BrokerId) -> Result<(), Refused> {
     let takes = |id: &BrokerId| *id != broker && image.takes_partitions(*id);
     let others = image.brokers.keys().filter(|id| takes(id)).count();
-    let needed = image.topics.iter().filter_map(|(name, topic)| {
+    let needed = image.topics.iter().flat_map(|(name, topic)| {
         let kept = topic.numbered().map(|(_, p)| p);
         let kept = kept.filter(|p| p.replicas.contains(&broker));
         // The broker's own topics have as many replicas as there are nodes, at least one.
-        let needed = kept.map(|p| {
-            if name.is_internal() {
-                1
-            } else {
-                p.goal().len()
-            }
-        });
-        needed.max()
+        kept.map(|p| match name.is_internal() {
+            true => 1,
+            false => p.goal().len(),
+        })
     });
     match needed.max().filter(|needed| *needed > others) {
         None => Ok(()),

@@ -276,7 +276,6 @@ impl ControllerActor {
 
     fn perform_all(&mut self, ctx: &mut Context<Self>) {
         let Some(open) = &mut self.state else { return };
-        let now = self.start.clock.now().monotonic;
         let (mut outgoing, mut forwards) = (Vec::new(), Vec::new());
         while let Some(effect) = open.effects.pop_front() {
             match effect {
@@ -287,6 +286,7 @@ impl ControllerActor {
                     }
                 }
                 Effect::Publish(image) => {
+                    let now = self.start.clock.now().monotonic;
                     let _newer: bool = self.start.published.show(image, now);
                 }
                 Effect::Led(led) => {

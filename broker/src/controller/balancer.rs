@@ -198,6 +198,12 @@ fn is_whole(image: &MetadataImage) -> bool {
     all_alive && partitions(image).all(|(.., p)| p.isr.len() == p.replicas.len())
 }
 
+/// Whether a node that keeps a partition is drained.
+fn is_draining(image: &MetadataImage, partition: &PartitionImage) -> bool {
+    let mut replicas = partition.replicas.iter();
+    replicas.any(|b| image.draining.contains(b))
+}
+
 /// Moves partitions away from nodes that are drained, as far as others can take them. The broker's own topics have no more
 /// replicas than there are nodes that stay, and then need one.
 fn drained(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<Command> {
@@ -208,7 +214,7 @@ fn drained(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Ve
     let staying = image.brokers.keys().filter(|b| stays(b)).count();
     let concerned = partitions(image)
         .filter(|(.., p)| p.target.is_none())
-        .filter(|(.., p)| p.replicas.iter().any(|b| image.draining.contains(b)));
+        .filter(|(.., p)| is_draining(image, p));
     for placed @ (.., partition) in concerned {
         if *left == 0 {
             break;
@@ -262,9 +268,8 @@ fn grown(image: &MetadataImage, loads: &mut Loads<'_>, left: &mut usize) -> Vec<
                 *left -= 1;
             }
         }
-        let shrinks = |p: &PartitionImage| p.replicas.iter().any(|b| image.draining.contains(b));
         let is_grown = |p: &PartitionImage| {
-            p.isr.len() >= INTERNAL_FACTOR && p.target.is_none() && !shrinks(p)
+            p.isr.len() >= INTERNAL_FACTOR && p.target.is_none() && !is_draining(image, p)
         };
         if topic.partitions.iter().all(|p| is_grown(p)) && !topic.configs.contains_key(MIN_ISR) {
             plan.push(Command::AlterTopicConfigs {

@@ -107,8 +107,9 @@ impl Published {
         departed.retain(|id, since| !are.contains(id) && now.since(*since) < DEPARTED);
     }
 
-    /// Nodes that are not alive and were until a moment ago, whether they died or stopped in order. Clients are told where they were: one of librdkafka forgets a node that
-    /// is not told at once, before it has given what it had for it to the new leader, and finds that out a second later.
+    /// Nodes that are not alive and were until a moment ago, whether they died or stopped in order. Clients are told where they
+    /// were: one of librdkafka forgets a node that is not told at once, before it has given what it had for it to the new
+    /// leader, and finds that out a second later.
     #[must_use]
     pub fn departed(&self, now: Monotonic) -> BTreeSet<BrokerId> {
         let departed = self.departed.lock();

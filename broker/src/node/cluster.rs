@@ -20,7 +20,8 @@ use super::prepare::{PeerSockets, Starting};
 use super::renewal;
 use crate::controller::actor::{ChangeQuorum, Died, HandOver, Published, propose};
 use crate::controller::{
-    self, Command, ControllerActor, Endpoint, Member, Proposal, QuorumChange, Refusal, log_file,
+    self, Command, ControllerActor, Endpoint, Member, Outcome, Proposal, QuorumChange, Refusal,
+    log_file,
 };
 use crate::net::peer::{self, PeerDoor, Refusals};
 use crate::peer::link::Lane;
@@ -230,34 +231,18 @@ impl Membership {
     /// the same node goes first.
     async fn ask_to_learn(&self, id: u64, member: &Member) -> Option<Refusal> {
         let mut refused = None;
-        for (broker, at) in self.voters.iter().filter(|(b, _)| **b != member.broker) {
-            let request = PeerRequest::Propose {
-                proposal: Proposal::Quorum(QuorumChange::Learn(id, member.clone())),
-                relay: true,
-            };
-            let link = self.link(*broker, at);
-            let asking = tokio::time::timeout(JOIN_PATIENCE, link.ask(Lane::Control, request));
+        for voter in self.others(member.broker) {
+            let learn = QuorumChange::Learn(id, member.clone());
             // One that knows no leader either would look for one for longer.
-            let Ok(answer) = asking.await else { continue };
-            match answer {
-                Ok(PeerResponse::Proposed { result: Ok(_), .. }) => return None,
-                Ok(PeerResponse::Proposed {
-                    result: Err(Refusal::Replaces(old)),
-                    ..
-                }) => {
+            match tokio::time::timeout(JOIN_PATIENCE, self.ask_for(voter, learn)).await {
+                Ok(Some(Ok(_))) => return None,
+                Ok(Some(Err(Refusal::Replaces(old)))) => {
                     warn!(self.logger, "another data directory had this node's number: it goes"; "raft_id" => old);
-                    let request = PeerRequest::Propose {
-                        proposal: Proposal::Quorum(QuorumChange::Remove(old)),
-                        relay: true,
-                    };
-                    let _next_time = self.link(*broker, at).ask(Lane::Control, request).await;
+                    let _next_time = self.ask_for(voter, QuorumChange::Remove(old)).await;
                     return None;
                 }
-                Ok(PeerResponse::Proposed {
-                    result: Err(refusal),
-                    ..
-                }) => refused = Some(refusal),
-                Ok(_) | Err(_) => {}
+                Ok(Some(Err(refusal))) => refused = Some(refusal),
+                Ok(None) | Err(_) => {}
             }
         }
         refused
@@ -267,20 +252,12 @@ impl Membership {
     pub(super) async fn have_left_out(&self, me: BrokerId, raft_id: u64) {
         let (mut told, mut reason) = (None, None);
         loop {
-            for (broker, at) in self.voters.iter().filter(|(b, _)| **b != me) {
-                let request = PeerRequest::Propose {
-                    proposal: Proposal::Quorum(QuorumChange::Remove(raft_id)),
-                    relay: true,
-                };
-                let link = self.link(*broker, at);
-                let asking = tokio::time::timeout(JOIN_PATIENCE, link.ask(Lane::Control, request));
-                match asking.await {
-                    Ok(Ok(PeerResponse::Proposed { result: Ok(_), .. })) => return,
-                    Ok(Ok(PeerResponse::Proposed {
-                        result: Err(refusal),
-                        ..
-                    })) => reason = Some(refusal.to_string()),
-                    Ok(_) | Err(_) => {}
+            for voter in self.others(me) {
+                let asking = self.ask_for(voter, QuorumChange::Remove(raft_id));
+                match tokio::time::timeout(JOIN_PATIENCE, asking).await {
+                    Ok(Some(Ok(_))) => return,
+                    Ok(Some(Err(refusal))) => reason = Some(refusal.to_string()),
+                    Ok(None) | Err(_) => {}
                 }
             }
             if told.is_none_or(|at: tokio::time::Instant| at.elapsed() >= TELL_EVERY) {
@@ -291,11 +268,33 @@ impl Membership {
         }
     }
 
+    /// The listed voters on other nodes, and where they are.
+    fn others(&self, me: BrokerId) -> impl Iterator<Item = (BrokerId, &Endpoint)> {
+        let others = self.voters.iter().filter(move |(b, _)| **b != me);
+        others.map(|(broker, at)| (*broker, at))
+    }
+
+    /// Asks a voter, and through it who leads the quorum, for a change; `None` if nothing comes back.
+    async fn ask_for(
+        &self,
+        (broker, at): (BrokerId, &Endpoint),
+        change: QuorumChange,
+    ) -> Option<Result<Outcome, Refusal>> {
+        let request = PeerRequest::Propose {
+            proposal: Proposal::Quorum(change),
+            relay: true,
+        };
+        match self.link(broker, at).ask(Lane::Control, request).await {
+            Ok(PeerResponse::Proposed { result, .. }) => Some(result),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// Whether whoever leads the quorum, if that is a listed voter, does not know this member. It must know at least as much of the
     /// metadata: a new leader may not have applied yet that this member was taken in.
     pub(super) async fn is_left_out(&self, me: controller::Identity, applied: u64) -> bool {
-        for (broker, at) in self.voters.iter().filter(|(b, _)| **b != me.broker) {
-            let link = self.link(*broker, at);
+        for (broker, at) in self.others(me.broker) {
+            let link = self.link(broker, at);
             let asking = link.ask(Lane::Control, PeerRequest::Quorum);
             let Ok(Ok(PeerResponse::Quorum(view))) =
                 tokio::time::timeout(JOIN_PATIENCE, asking).await

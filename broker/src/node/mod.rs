@@ -325,18 +325,17 @@ async fn unless_fatal(
 
 /// What a crash left of deleted topics goes now; what others decided meanwhile not to keep here is set aside.
 fn clear_away(shared: &Shared, published: &Published, is_in_a_cluster: bool) {
-    remove_deleted(shared);
+    let names = shared.open.disk().list(&shared.dir).unwrap_or_default();
+    remove_deleted(shared, &names);
     if is_in_a_cluster {
-        strays::set_aside(shared, &published.image.load());
+        strays::set_aside(shared, &names, &published.image.load());
     }
 }
 
-fn remove_deleted(shared: &Shared) {
-    let disk = shared.open.disk().clone();
-    let names = disk.list(&shared.dir).unwrap_or_default();
-    for name in names.into_iter().filter(|n| n.ends_with("-delete")) {
-        let dir = shared.dir.join(&name);
-        if let Err(error) = disk.remove_dir(&dir) {
+fn remove_deleted(shared: &Shared, names: &[String]) {
+    for name in names.iter().filter(|n| n.ends_with("-delete")) {
+        let dir = shared.dir.join(name);
+        if let Err(error) = shared.open.disk().remove_dir(&dir) {
             warn!(shared.logger, "deleted topic's log was not removed"; "path" => %dir.display(), "error" => %error);
         }
     }

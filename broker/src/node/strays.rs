@@ -8,19 +8,19 @@ use super::Shared;
 use crate::controller::MetadataImage;
 use crate::storage::meta_properties;
 
-/// Renames the directories of partitions that the metadata does not want here. What is no partition's is left alone. Blocks.
-pub(super) fn set_aside(shared: &Shared, image: &MetadataImage) {
+/// Renames, of the names in the data directory, those of partitions that the metadata does not want here. What is no partition's is left alone. Blocks.
+pub(super) fn set_aside(shared: &Shared, names: &[String], image: &MetadataImage) {
     let disk = &**shared.open.disk();
     let is_wanted = |partition: &TopicPartition| {
         let kept = image.partition(partition);
         kept.is_some_and(|p| p.replicas.contains(&shared.broker))
     };
     let mut renamed = false;
-    for name in disk.list(&shared.dir).unwrap_or_default() {
-        if TopicPartition::parse(&name).is_none_or(|p| is_wanted(&p)) {
+    for name in names {
+        if TopicPartition::parse(name).is_none_or(|p| is_wanted(&p)) {
             continue;
         }
-        let dir = shared.dir.join(&name);
+        let dir = shared.dir.join(name);
         let Ok(Some(topic_id)) = meta_properties::read_topic_id(disk, &dir) else {
             continue;
         };

@@ -10,7 +10,7 @@ use super::clocks::Clocks;
 use super::disks::CrashDisk;
 use super::faults::Row;
 use super::{PARTITIONS, TOPIC};
-use crate::cluster::{Cluster, empty, wait_until};
+use crate::cluster::{Cluster, wait_until};
 use crate::hosts::Hosts;
 use crate::sim::random::Random;
 
@@ -232,8 +232,7 @@ impl Scene {
     ///
     /// Panics if something cannot be removed.
     pub fn wipe(&mut self, node: usize) {
-        self.kill(&[node]);
-        empty(&self.cluster.data(node as u8 + 1));
+        self.cluster.wipe(node);
     }
 
     /// A node's disk is again what it was a few seconds ago, and the node does not run.
