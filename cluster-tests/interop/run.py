@@ -316,9 +316,9 @@ def clustered():
         out = tool("MetadataQuorumCommand", "describe", "--replication")
         holds("... --replication", len([l for l in out.splitlines() if "Leader" in l or "Follower" in l]) >= 3, out)
         out = tool("FeatureCommand", "describe")
-        holds("kafka-features describe", "callboard.version" in out and "FinalizedVersionLevel: 4" in out, out)
-        out = tool("FeatureCommand", "upgrade", "--feature", "callboard.version=5", fails=True)
-        holds("... upgrade beyond what the nodes speak", "speaks 4 at most" in out, out)
+        holds("kafka-features describe", "callboard.version" in out and "FinalizedVersionLevel: 5" in out, out)
+        out = tool("FeatureCommand", "upgrade", "--feature", "callboard.version=6", fails=True)
+        holds("... upgrade beyond what the nodes speak", "speaks 5 at most" in out, out)
         plan = f"{home}/plan.json"
         json.dump({"version": 1, "partitions": [{"topic": "t", "partition": 0, "replicas": [3, 1]}]}, open(plan, "w"))
         tool("reassign.ReassignPartitionsCommand", "--reassignment-json-file", plan, "--execute")

@@ -18,8 +18,10 @@ impl FeatureLevel {
     pub const LOWEST: Self = Self::BEFORE_LEVELS;
     /// From here on nodes tell the controller how large their logs are, and metadata logs name levels.
     pub const LOG_SIZES: Self = Self(4);
+    /// From here on nodes say when they did not stop in order, and replicas that may lack something for that do not lead.
+    pub const UNCLEAN_STARTS: Self = Self(5);
     /// The highest level that this release speaks; new clusters begin at it.
-    pub const NEWEST: Self = Self::LOG_SIZES;
+    pub const NEWEST: Self = Self::UNCLEAN_STARTS;
 
     /// The levels from this one down to the lowest that is spoken.
     pub fn down(self) -> impl Iterator<Item = Self> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use callboard_common::{BrokerId, Uuid};
 
 use super::image::{BrokerImage, MetadataImage, Standing};
-use super::partition::Electorate;
+use super::partition::{Electorate, PartitionImage};
 use super::records::{Endpoints, Outcome, Refusal};
 use crate::planted::{self, Bug};
 
@@ -48,8 +48,7 @@ impl MetadataImage {
             self.change_all(|p| p.isr.contains(&broker), |p, of| p.fence(broker, of));
         let is_new_disk = before.is_some_and(|b| b.directory != directory);
         if is_new_disk && !planted::is(Bug::WipedStaysInSync) {
-            let known =
-                |p: &super::PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
+            let known = |p: &PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
             let _changed: bool = self.change_all(known, |p, of| p.forget(broker, of));
         }
         let registered = BrokerImage {
@@ -61,10 +60,27 @@ impl MetadataImage {
             standing: Standing::Alive,
         };
         let _none = self.brokers.insert(broker, registered);
-        let _changed: bool = self.change_all(|p| p.leader.is_none(), super::PartitionImage::elect);
+        let _changed: bool = self.change_all(|p| p.leader.is_none(), PartitionImage::elect);
         Outcome::Registered {
             broker_epoch: epoch,
         }
+    }
+
+    /// What a node may have lost by ending as it did counts no more.
+    pub(super) fn start_uncleanly(
+        &mut self,
+        broker: BrokerId,
+        incarnation: Uuid,
+        by_default: bool,
+    ) {
+        // An order that was held up: what this start has acknowledged since, it has.
+        let registered = self.brokers.get(&broker);
+        if registered.is_some_and(|b| b.incarnation == incarnation) {
+            return;
+        }
+        let late = |topic: &super::TopicImage| topic.syncs_late(by_default);
+        let whole = |p: &PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
+        let _changed: bool = self.change_all_of(late, whole, |p, of| p.doubt(broker, of));
     }
 
     pub(super) fn stand(
@@ -81,9 +97,7 @@ impl MetadataImage {
         }
         found.standing = standing;
         let _changed: bool = match standing {
-            Standing::Alive => {
-                self.change_all(|p| p.leader.is_none(), super::PartitionImage::elect)
-            }
+            Standing::Alive => self.change_all(|p| p.leader.is_none(), PartitionImage::elect),
             Standing::Silent | Standing::Stopped => {
                 self.change_all(|p| p.isr.contains(&broker), |p, of| p.fence(broker, of))
             }
@@ -159,5 +173,60 @@ impl MetadataImage {
             true => Ok(Outcome::Done),
             false => Err(Refusal::NotElected),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use callboard_common::TopicName;
+
+    use super::*;
+    use crate::controller::Command;
+
+    const BOTH: [BrokerId; 2] = [BrokerId(1), BrokerId(2)];
+
+    /// Two nodes that keep a topic with this `flush.messages`.
+    fn image(flush_messages: Option<&str>) -> MetadataImage {
+        let mut image = MetadataImage::default();
+        for broker in BOTH {
+            let _outcome = image.register(broker, Uuid::ZERO, Uuid([1; 16]), None, None);
+        }
+        let chosen = flush_messages.map(|v| ("flush.messages".to_owned(), v.to_owned()));
+        let place = Command::PlaceTopic {
+            name: TopicName::new("t").expect("valid"),
+            id: Uuid([7; 16]),
+            replicas: vec![BOTH.to_vec()],
+            configs: chosen.into_iter().collect(),
+        };
+        let _outcome = image.apply(3, place).expect("placed");
+        image
+    }
+
+    fn in_sync(image: &MetadataImage) -> Vec<BrokerId> {
+        let partition = image.partitions().next().expect("one");
+        partition.isr.clone()
+    }
+
+    /// Who is in sync after node 1 has started uncleanly.
+    fn left(flush_messages: Option<&str>, by_default: bool) -> Vec<BrokerId> {
+        let mut image = image(flush_messages);
+        image.start_uncleanly(BOTH[0], Uuid([2; 16]), by_default);
+        in_sync(&image)
+    }
+
+    /// KIP-966, where a sync comes after the acknowledgement.
+    #[test]
+    fn kip_966_an_unclean_start_matters_where_syncs_come_late() {
+        assert_eq!(left(None, false), BOTH);
+        assert_eq!(left(None, true), BOTH[1..]);
+        assert_eq!(left(Some("1"), true), BOTH);
+        assert_eq!(left(Some("1000"), false), BOTH[1..]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_start_that_is_registered_means_nothing_any_more() {
+        let mut image = image(None);
+        image.start_uncleanly(BOTH[0], Uuid([1; 16]), true);
+        assert_eq!(in_sync(&image), BOTH);
     }
 }

@@ -17,6 +17,8 @@ use crate::security::image::SecurityImage;
 
 /// Kafka's name of the setting that elections must know.
 pub const MIN_ISR: &str = "min.insync.replicas";
+/// And of the one that says whether what is acknowledged is synced; 1 if it is.
+const FLUSH_MESSAGES: &str = "flush.messages";
 
 /// A registered node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -278,6 +280,14 @@ impl MetadataImage {
                 brokers,
                 members,
             } => self.set_level(level, &brokers, &members),
+            Command::StartUncleanly {
+                broker,
+                incarnation,
+                by_default,
+            } => {
+                self.start_uncleanly(broker, incarnation, by_default);
+                Ok(Outcome::Done)
+            }
         }
     }
 
@@ -384,11 +394,21 @@ impl MetadataImage {
     pub(super) fn change_all(
         &mut self,
         concerns: impl Fn(&PartitionImage) -> bool,
+        change: impl FnMut(&mut PartitionImage, Electorate<'_>) -> bool,
+    ) -> bool {
+        self.change_all_of(|_| true, concerns, change)
+    }
+
+    /// The same of some topics.
+    pub(super) fn change_all_of(
+        &mut self,
+        topics: impl Fn(&TopicImage) -> bool,
+        concerns: impl Fn(&PartitionImage) -> bool,
         mut change: impl FnMut(&mut PartitionImage, Electorate<'_>) -> bool,
     ) -> bool {
         let unfenced = self.unfenced();
         let mut changed = false;
-        for topic in self.topics.values_mut() {
+        for topic in self.topics.values_mut().filter(|t| topics(t)) {
             if !topic.partitions.iter().any(|p| concerns(p)) {
                 continue;
             }
@@ -421,6 +441,13 @@ impl TopicImage {
     pub fn min_isr(&self) -> usize {
         let chosen = self.configs.get(MIN_ISR).and_then(|v| v.parse().ok());
         chosen.unwrap_or(1).max(1)
+    }
+
+    /// Whether it acknowledges what is not synced yet; `by_default` if it does not choose.
+    #[must_use]
+    pub fn syncs_late(&self, by_default: bool) -> bool {
+        let chosen = self.configs.get(FLUSH_MESSAGES);
+        chosen.map_or(by_default, |v| v.parse() != Ok(1_u64))
     }
 }
 

@@ -196,6 +196,13 @@ impl PartitionImage {
         true
     }
 
+    /// A node did not stop in order and its log may lack what was acknowledged. It is whole no more, unless nobody else is: one
+    /// that is gone for now may come back with more, but the last one has the most that there is.
+    pub fn doubt(&mut self, broker: BrokerId, of: Electorate<'_>) -> bool {
+        let mut whole = self.isr.iter().chain(&self.elr);
+        whole.any(|b| *b != broker) && self.forget(broker, of)
+    }
+
     /// Whether a replica other than this one is whole and alive.
     fn has_another(&self, broker: BrokerId, of: Electorate<'_>) -> bool {
         let mut whole = self.isr.iter().chain(&self.elr);

@@ -111,6 +111,36 @@ fn kip_966_a_wiped_disk_is_not_eligible() {
     assert_eq!(scene.partition.leader, Some(B1));
 }
 
+/// KIP-966: who did not stop in order may lack something; one that comes later may not. Of several that did not, the last one
+/// leads: nobody is left who could have more.
+#[test]
+fn kip_966_who_starts_uncleanly_is_eligible_only_as_the_last_one() {
+    let mut scene = Scene::new(2);
+    scene.fence(B3);
+    scene.fence(B1);
+    scene.fence(B2);
+    assert_eq!(scene.partition.elr, [B1, B2]);
+    assert!(scene.act(|p, of| p.doubt(B2, of)));
+    scene.unfence(B2);
+    assert_eq!(scene.partition.leader, None, "B1 may come back with more");
+    scene.unfence(B3);
+    assert_eq!(scene.partition.leader, None, "B3 was not in sync");
+    assert!(!scene.act(|p, of| p.doubt(B1, of)), "it is the last one");
+    scene.unfence(B1);
+    assert_eq!(scene.partition.leader, Some(B1));
+    assert_eq!(scene.partition.isr, [B1]);
+}
+
+/// KIP-966: one that led is followed by one that is whole, in a new reign.
+#[test]
+fn kip_966_who_leads_and_starts_uncleanly_is_followed_by_another() {
+    let mut scene = Scene::new(2);
+    assert!(scene.act(|p, of| p.doubt(B1, of)));
+    assert_eq!(scene.partition.leader, Some(B2));
+    assert_eq!(scene.partition.epoch, LeaderEpoch(1));
+    assert_eq!(scene.partition.isr, [B2, B3]);
+}
+
 /// KIP-497: a leader that knows an older state changes nothing.
 #[test]
 fn kip_497_changes_compare_and_set() {

@@ -210,6 +210,16 @@ pub enum Command {
         /// Who of the members of the quorum is known to speak it: all of them.
         members: BTreeSet<u64>,
     },
+    /// A node that did not stop in order is about to register: of topics that acknowledge before they sync, its replicas may
+    /// lack what was acknowledged (KIP-966).
+    StartUncleanly {
+        /// Its number.
+        broker: BrokerId,
+        /// This start; nothing is meant once it is registered.
+        incarnation: Uuid,
+        /// Whether a topic that does not choose `flush.messages` is one of them.
+        by_default: bool,
+    },
 }
 
 /// A data directory that follows the metadata log, as a voter or a learner.
@@ -416,5 +426,14 @@ mod tests {
             members: [8].into(),
         };
         assert_eq!(hex(&encode(&level)), "16030102080108");
+        let unclean = Command::StartUncleanly {
+            broker: BrokerId(3),
+            incarnation: Uuid([2; 16]),
+            by_default: true,
+        };
+        assert_eq!(
+            hex(&encode(&unclean)),
+            "17060202020202020202020202020202020201"
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use callboard_broker::Node;
 use callboard_broker::storage::disk::SimulatedDisk;
+use callboard_client::protocol::topics::NewTopic;
 use callboard_client::{BrokerId, Client, ClientConfig, Trust};
 use callboard_cluster_tests::cluster::Cluster;
 use callboard_cluster_tests::load::Load;
@@ -78,13 +79,16 @@ impl Linked {
         ClientConfig::new(servers.join(","), Trust::Ca(self.ca.clone()))
     }
 
-    async fn create(&self, topic: &str) {
+    async fn create(&self, configs: &[(&str, &str)]) {
         let client = Client::connect(self.client()).await.expect("connects");
-        let _topic = client
-            .admin()
-            .create_topic(topic, 3)
-            .await
-            .expect("created");
+        let chosen = |(name, value): &(&str, &str)| ((*name).into(), Some((*value).into()));
+        let topic = NewTopic {
+            partitions: Some(3),
+            configs: configs.iter().map(chosen).collect(),
+            ..NewTopic::named("t")
+        };
+        let created = client.admin().create_topic_with(topic, false).await;
+        assert_eq!(created.expect("created").partitions, 3);
         client.close().await;
     }
 }
@@ -117,7 +121,7 @@ fn all_lose_power_at_once() {
 async fn lose_power() {
     let linked = Linked::prepare();
     let mut nodes = linked.start_all().await;
-    linked.create("t").await;
+    linked.create(&[]).await;
     let load = Load::start(linked.client(), "t");
     for _ in 0..2 {
         pass(1500).await;
@@ -132,6 +136,45 @@ async fn lose_power() {
     checked(load).await;
 }
 
+/// A topic acknowledges before it syncs. Of the two that have everything one loses its power, and nobody has more while the other
+/// one is away: nobody leads until that is back, whose process was only killed (KIP-966).
+#[test]
+fn who_may_have_lost_something_waits_for_who_has_not() {
+    run(lose_power_where_syncs_come_late());
+}
+
+async fn lose_power_where_syncs_come_late() {
+    let linked = Linked::prepare();
+    let mut nodes = linked.start_all().await;
+    linked.create(&[("flush.messages", "1000000")]).await;
+    let load = Load::start(linked.client(), "t");
+    pass(1000).await;
+    // What follows is acknowledged by the other two.
+    assert_eq!(nodes.remove(2).stop().await, []);
+    pass(2000).await;
+    let cut = &linked.disks[1];
+    cut.power_off_after(cut.operations());
+    nodes.clear();
+    cut.crash();
+    let here = join_all([2, 3].map(|n| linked.start(n))).await;
+    let client = Client::connect(linked.client()).await.expect("connects");
+    // Until everybody knows that node 1 is silent, and for longer.
+    let mut without_leader = 0;
+    for _ in 0..20 {
+        pass(1000).await;
+        let described = client.admin().describe_topics(&["t"]).await;
+        let leaders = described.expect("described").remove(0).partitions;
+        let leaders: Vec<_> = leaders.iter().filter_map(|p| p.leader).collect();
+        assert!(!leaders.contains(&BrokerId(2)), "it may lack something");
+        without_leader += usize::from(leaders.is_empty());
+    }
+    assert!(without_leader >= 5, "{without_leader}");
+    client.close().await;
+    let first = linked.start(1).await;
+    checked(load).await;
+    drop((here, first));
+}
+
 /// Syncs fail on one node after the other, of what it leads and of what it follows.
 #[test]
 fn failed_syncs_lose_nothing() {
@@ -141,7 +184,7 @@ fn failed_syncs_lose_nothing() {
 async fn fail_syncs() {
     let linked = Linked::prepare();
     let nodes = linked.start_all().await;
-    linked.create("t").await;
+    linked.create(&[]).await;
     let load = Load::start(linked.client(), "t");
     for round in 0..6 {
         pass(700).await;

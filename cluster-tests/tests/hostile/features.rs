@@ -2,11 +2,12 @@
 
 use callboard_cluster_tests::process::NodeProcess;
 use callboard_cluster_tests::wire::Raw;
-use callboard_common::ErrorCode;
 use callboard_common::kafka::messages as m;
 use callboard_common::kafka::messages::update_features_request::FeatureUpdateKey;
+use callboard_common::{ErrorCode, FeatureLevel};
 
 const FEATURE: &str = "callboard.version";
+const NEWEST: i16 = FeatureLevel::NEWEST.0.cast_signed();
 const UPGRADE: i8 = 1;
 const SAFE_DOWNGRADE: i8 = 2;
 
@@ -51,12 +52,12 @@ fn kip_584_the_level_is_raised_by_kafkas_request_and_never_lowered() {
     let c = &mut connection;
     assert_eq!(level(c), 3);
     let wrong = [
-        update("metadata.version", 4, UPGRADE),
-        update(FEATURE, 5, UPGRADE),
+        update("metadata.version", NEWEST, UPGRADE),
+        update(FEATURE, NEWEST + 1, UPGRADE),
         update(FEATURE, 2, UPGRADE),
         update(FEATURE, -1, UPGRADE),
         // What is called a downgrade must not raise it for good.
-        update(FEATURE, 4, SAFE_DOWNGRADE),
+        update(FEATURE, NEWEST, SAFE_DOWNGRADE),
     ];
     for version in [1, 2] {
         for request in &wrong {
@@ -65,16 +66,19 @@ fn kip_584_the_level_is_raised_by_kafkas_request_and_never_lowered() {
         }
         let validated = m::UpdateFeaturesRequest {
             validate_only: true,
-            ..update(FEATURE, 4, UPGRADE)
+            ..update(FEATURE, NEWEST, UPGRADE)
         };
         assert_eq!(asked(c, &validated, version), ErrorCode::None);
         assert_eq!(level(c), 3, "nothing was done");
     }
-    assert_eq!(asked(c, &update(FEATURE, 4, UPGRADE), 0), ErrorCode::None);
-    assert_eq!(level(c), 4);
+    assert_eq!(
+        asked(c, &update(FEATURE, NEWEST, UPGRADE), 0),
+        ErrorCode::None
+    );
+    assert_eq!(level(c), NEWEST);
     let lower = asked(c, &update(FEATURE, 3, UPGRADE), 2);
     assert_eq!(lower, ErrorCode::InvalidUpdateVersion);
     node.kill();
     node.restart();
-    assert_eq!(level(&mut Raw::connect(node.kafka)), 4);
+    assert_eq!(level(&mut Raw::connect(node.kafka)), NEWEST);
 }
