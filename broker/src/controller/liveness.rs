@@ -41,6 +41,12 @@ impl Liveness {
         self.heard.get(&raft_id).copied()
     }
 
+    /// Whether a member was heard of lately.
+    pub(super) fn is_heard(&self, raft_id: u64, now: Monotonic) -> bool {
+        let last = self.last(raft_id);
+        last.is_some_and(|at| now.since(at) < FRESH)
+    }
+
     /// The node's process has ended; the next start is another incarnation.
     pub(super) fn died(&mut self, broker: BrokerId, epoch: i64) {
         let _before = self.dead.insert(broker, epoch);

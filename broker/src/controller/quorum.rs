@@ -5,7 +5,7 @@ use std::time::Duration;
 use bincode::{Decode, Encode};
 use callboard_common::{BrokerId, Monotonic};
 use raft::StateRole;
-use raft::eraftpb::ConfChangeV2;
+use raft::eraftpb::{ConfChangeType, ConfChangeV2};
 
 use super::image::Standing;
 use super::records::{Member, Outcome, Refusal, encode};
@@ -39,86 +39,120 @@ pub struct MemberView {
     pub silent_ms: Option<u64>,
 }
 
+impl QuorumChange {
+    /// Whom it concerns, by number in Raft.
+    fn raft_id(&self) -> u64 {
+        match self {
+            Self::Learn(id, _) | Self::Promote(id) | Self::Demote(id) | Self::Remove(id) => *id,
+        }
+    }
+}
+
 impl Controller {
+    /// Begins a change of who follows or votes, as the leader, or answers why not.
     pub(super) fn change_quorum(
         &mut self,
-        ticket: Option<Ticket>,
+        now: Monotonic,
+        ticket: Ticket,
         change: &QuorumChange,
         out: &mut Effects,
     ) {
-        let mut answer = |result| out.extend(ticket.map(|t| Effect::Answer(t, 0, result)));
-        let refused = |why: &str| Err(Refusal::Quorum(why.to_owned()));
-        let busy = |why: &str| Err(Refusal::QuorumBusy(why.to_owned()));
-        if !self.leads() {
-            return answer(Err(Refusal::NoQuorum));
-        }
-        if self.node.raft.has_pending_conf() {
-            return answer(busy("another change of the quorum is under way"));
-        }
-        let voters = self.node.raft.prs().conf().voters().ids();
-        let (id, kind) = match change {
-            QuorumChange::Learn(id, _) => (*id, raft::eraftpb::ConfChangeType::AddLearnerNode),
-            QuorumChange::Promote(id) => (*id, raft::eraftpb::ConfChangeType::AddNode),
-            QuorumChange::Demote(id) => (*id, raft::eraftpb::ConfChangeType::AddLearnerNode),
-            QuorumChange::Remove(id) => (*id, raft::eraftpb::ConfChangeType::RemoveNode),
+        let change_type = match self.judge_change(now, change) {
+            Ok(Some(change_type)) => change_type,
+            Ok(None) => return out.push_back(Effect::Answer(ticket, 0, Ok(Outcome::Done))),
+            Err(refusal) => return out.push_back(Effect::Answer(ticket, 0, Err(refusal))),
         };
-        let votes = voters.contains(id);
-        if let QuorumChange::Learn(id, member) = change
-            && let Some(old) = self.replaced_by(*id, member)
-        {
-            return answer(match self.is_alive(old, member.broker) {
-                // Somebody started it twice: what is there is not to be thrown out for that.
-                true => Err(Refusal::QuorumBusy(format!(
-                    "node {} runs already, on another data directory: stop it there first",
-                    member.broker
-                ))),
-                false => Err(Refusal::Replaces(old)),
-            });
-        }
-        match change {
-            QuorumChange::Promote(_) if !self.image.members.contains_key(&id) => {
-                return answer(refused("this node does not follow the metadata yet"));
-            }
-            QuorumChange::Promote(_) if !self.has_caught_up(id) => {
-                return answer(busy("this node has not caught up yet"));
-            }
-            // It would come in anew as a learner.
-            QuorumChange::Demote(_) if !self.image.members.contains_key(&id) => {
-                return answer(refused("this node does not follow the metadata"));
-            }
-            QuorumChange::Learn(..) if votes => {
-                return answer(Ok(Outcome::Done));
-            }
-            QuorumChange::Demote(_) | QuorumChange::Remove(_) if votes && voters.len() == 1 => {
-                return answer(refused("it is the last voter"));
-            }
-            QuorumChange::Demote(_) | QuorumChange::Remove(_) if id == self.me.raft_id() => {
-                self.hand_over();
-                return answer(busy(
-                    "it leads the quorum and hands that over now; try again",
-                ));
-            }
-            QuorumChange::Promote(_)
-            | QuorumChange::Learn(..)
-            | QuorumChange::Demote(_)
-            | QuorumChange::Remove(_) => {}
-        }
         let single = raft::eraftpb::ConfChangeSingle {
-            node_id: id,
-            change_type: kind,
+            node_id: change.raft_id(),
+            change_type,
             ..Default::default()
         };
         let mut conf_change = ConfChangeV2::default();
         conf_change.changes.push(single);
         let index = self.node.raft.raft_log.last_index() + 1;
         let proposed = self.node.propose_conf_change(encode(change), conf_change);
-        self.wait_for(ticket, index, proposed, out);
+        self.wait_for(Some(ticket), index, proposed, out);
+    }
+
+    /// What a change is for Raft, if it may be made now; nothing if it is made already.
+    fn judge_change(
+        &mut self,
+        now: Monotonic,
+        change: &QuorumChange,
+    ) -> Result<Option<ConfChangeType>, Refusal> {
+        let refused = |why: &str| Err(Refusal::Quorum(why.to_owned()));
+        let busy = |why: &str| Err(Refusal::QuorumBusy(why.to_owned()));
+        if !self.leads() {
+            return Err(Refusal::NoQuorum);
+        }
+        if self.node.raft.has_pending_conf() {
+            return busy("another change of the quorum is under way");
+        }
+        let id = change.raft_id();
+        let voters = self.node.raft.prs().conf().voters().ids();
+        let (votes, is_last) = (voters.contains(id), voters.len() == 1);
+        let is_known = self.image.members.contains_key(&id);
+        match change {
+            QuorumChange::Learn(_, member) => {
+                self.check_place(id, member)?;
+                Ok((!votes).then_some(ConfChangeType::AddLearnerNode))
+            }
+            QuorumChange::Promote(_) if !is_known => {
+                refused("this node does not follow the metadata yet")
+            }
+            QuorumChange::Promote(_) if !self.has_caught_up(id) => {
+                busy("this node has not caught up yet")
+            }
+            QuorumChange::Promote(_) => Ok(Some(ConfChangeType::AddNode)),
+            // It would come in anew as a learner.
+            QuorumChange::Demote(_) if !is_known => {
+                refused("this node does not follow the metadata")
+            }
+            QuorumChange::Demote(_) | QuorumChange::Remove(_) if votes && is_last => {
+                refused("it is the last voter")
+            }
+            QuorumChange::Demote(_) | QuorumChange::Remove(_) if id == self.me.raft_id() => {
+                self.hand_over();
+                busy("it leads the quorum and hands that over now; try again")
+            }
+            QuorumChange::Demote(_) | QuorumChange::Remove(_)
+                if votes && !self.may_do_without(id, now) =>
+            {
+                busy(
+                    "too few of the other voters are heard of: without it there would be no quorum",
+                )
+            }
+            QuorumChange::Demote(_) => Ok(Some(ConfChangeType::AddLearnerNode)),
+            QuorumChange::Remove(_) => Ok(Some(ConfChangeType::RemoveNode)),
+        }
+    }
+
+    /// Whether a member may come in: no other data directory of its node is one.
+    fn check_place(&self, id: u64, member: &Member) -> Result<(), Refusal> {
+        match self.replaced_by(id, member) {
+            None => Ok(()),
+            // Somebody started it twice: what is there is not to be thrown out for that.
+            Some(old) if self.is_alive(old, member.broker) => Err(Refusal::QuorumBusy(format!(
+                "node {} runs already, on another data directory: stop it there first",
+                member.broker
+            ))),
+            Some(old) => Err(Refusal::Replaces(old)),
+        }
     }
 
     /// Whether a member is the data directory of a node that counts as alive.
     fn is_alive(&self, member: u64, broker: BrokerId) -> bool {
         let node = self.image.brokers.get(&broker);
         node.is_some_and(|b| b.standing == Standing::Alive && raft_id(&b.directory) == member)
+    }
+
+    /// Whether those who vote once this one does not are a quorum now. Its own vote, and nobody's after that, could commit that it
+    /// has none.
+    fn may_do_without(&self, id: u64, now: Monotonic) -> bool {
+        let voters = self.node.raft.prs().conf().voters().ids();
+        let stay: Vec<u64> = voters.iter().filter(|v| *v != id).collect();
+        let is_there = |v: &&u64| **v == self.me.raft_id() || self.liveness.is_heard(**v, now);
+        stay.iter().filter(is_there).count() * 2 > stay.len()
     }
 
     fn replaced_by(&self, id: u64, member: &Member) -> Option<u64> {

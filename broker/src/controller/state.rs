@@ -368,9 +368,9 @@ impl Controller {
         match input {
             Input::Propose(ticket, proposal) => {
                 let until = now.monotonic.after(LEADER_PATIENCE);
-                self.propose(until, ticket, proposal, out);
+                self.propose(now, (until, ticket, proposal), out);
             }
-            Input::ProposeHere(ticket, proposal) => self.begin(Some(ticket), &proposal, out),
+            Input::ProposeHere(ticket, proposal) => self.begin(now, ticket, &proposal, out),
             Input::Forwarded(ticket, index, result) => self.forwarded(ticket, index, result, out),
             Input::Persisted(number) => self.persisted(number, out),
             Input::Message(sender, message) => self.message(now, sender, *message, out),
@@ -393,9 +393,15 @@ impl Controller {
         self.node.raft.state == StateRole::Leader
     }
 
-    fn propose(&mut self, until: Monotonic, ticket: Ticket, proposal: Proposal, out: &mut Effects) {
+    /// Whatever comes of it is answered, at the time that it names if nobody leads until then.
+    fn propose(
+        &mut self,
+        now: Now,
+        (until, ticket, proposal): (Monotonic, Ticket, Proposal),
+        out: &mut Effects,
+    ) {
         if self.leads() {
-            return self.begin(Some(ticket), &proposal, out);
+            return self.begin(now, ticket, &proposal, out);
         }
         match self.image.members.get(&self.node.raft.leader_id) {
             Some(leader) => {
@@ -407,10 +413,10 @@ impl Controller {
     }
 
     /// Begins what is proposed, as the leader.
-    fn begin(&mut self, ticket: Option<Ticket>, proposal: &Proposal, out: &mut Effects) {
+    fn begin(&mut self, now: Now, ticket: Ticket, proposal: &Proposal, out: &mut Effects) {
         match proposal {
-            Proposal::Command(command) => self.propose_here(ticket, command, out),
-            Proposal::Quorum(change) => self.change_quorum(ticket, change, out),
+            Proposal::Command(command) => self.propose_here(Some(ticket), command, out),
+            Proposal::Quorum(change) => self.change_quorum(now.monotonic, ticket, change, out),
         }
     }
 
@@ -496,7 +502,7 @@ impl Controller {
             if until <= now.monotonic {
                 out.push_back(Effect::Answer(ticket, 0, Err(Refusal::NoQuorum)));
             } else {
-                self.propose(until, ticket, proposal, out);
+                self.propose(now, (until, ticket, proposal), out);
             }
         }
     }
@@ -589,7 +595,7 @@ impl Controller {
         out.push_back(Effect::Led(led));
         if leader.is_some() {
             for (until, ticket, proposal) in std::mem::take(&mut self.homeless) {
-                self.propose(until, ticket, proposal, out);
+                self.propose(now, (until, ticket, proposal), out);
             }
             if here {
                 // What was proposed just now is ready too.

@@ -555,6 +555,32 @@ fn voters_leave_and_a_wiped_one_does_not_vote_again() {
     ));
 }
 
+/// The vote of who goes would be the one that commits it, and nobody could lead until the dead one is back.
+#[test]
+fn nobody_leaves_whose_vote_is_needed() {
+    let mut cluster = Cluster::of_three();
+    cluster.cut.insert(3);
+    cluster.pass(400);
+    let id = |broker| identity(broker, true).raft_id();
+    for change in [QuorumChange::Remove(id(2)), QuorumChange::Demote(id(2))] {
+        let refused = cluster.change(change);
+        assert!(
+            matches!(refused, Err(Refusal::QuorumBusy(_))),
+            "{refused:?}"
+        );
+    }
+    cluster
+        .change(QuorumChange::Demote(id(3)))
+        .expect("it is dead");
+    cluster
+        .change(QuorumChange::Remove(id(2)))
+        .expect("one is enough now");
+    assert_eq!(
+        cluster.image(1).voters,
+        [identity(1, false).raft_id()].into()
+    );
+}
+
 #[test]
 fn a_node_that_is_cut_off_is_fenced_and_comes_back() {
     let mut cluster = Cluster::of_three();
