@@ -1,4 +1,5 @@
-//! What a producer was told and what a consumer reads afterwards: nothing is lost, doubled or out of order.
+//! What a producer was told, what a consumer read meanwhile, and what one reads afterwards: nothing is lost, doubled or out of
+//! order, and nothing that was read once is anything else later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use callboard_client::{
-    Client, ClientConfig, Consumer, ConsumerConfig, PendingDelivery, Producer, ProducerConfig,
-    Record, StartAt, TopicName, TopicPartition,
+    Client, ClientConfig, ConsumedRecord, Consumer, ConsumerConfig, PendingDelivery, Producer,
+    ProducerConfig, Record, StartAt, TopicName, TopicPartition,
 };
 use callboard_common::Clock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// So many keys are written; each one's values count up.
 const KEYS: u64 = 8;
@@ -20,11 +21,20 @@ const PACE: Duration = Duration::from_millis(2);
 /// How long reading waits for the last acknowledged record.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A steady load on a topic, from a thread of its own, that goes on until it is told to stop.
+/// What was acknowledged, by key.
+type Numbers = BTreeMap<String, BTreeSet<u64>>;
+/// Key and number of what stands where, by partition and offset.
+type Records = BTreeMap<(i32, i64), (String, u64)>;
+
+/// A steady load on a topic, from a thread of its own, that goes on until it is told to stop, and a consumer that keeps up, from
+/// another.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    running: JoinHandle<Acknowledged>,
+    writing: JoinHandle<Acknowledged>,
+    reading: JoinHandle<Records>,
+    /// Tells who reads what there is to be read.
+    told: oneshot::Sender<Numbers>,
     config: ClientConfig,
 }
 
@@ -32,7 +42,9 @@ pub struct Load {
 #[derive(Debug, Default)]
 pub struct Acknowledged {
     topic: String,
-    numbers: BTreeMap<String, BTreeSet<u64>>,
+    numbers: Numbers,
+    /// What was read meanwhile.
+    seen: Records,
     /// The longest time between two acknowledgements.
     pub longest_gap: Duration,
 }
@@ -50,14 +62,21 @@ impl Acknowledged {
         self.numbers.is_empty()
     }
 
-    /// Reads everything: each acknowledged record is there, once, in its key's order.
+    /// Reads everything: each acknowledged record is there, once, in its key's order, and what was read before is where it was.
     ///
     /// # Panics
     ///
     /// Panics with what is wrong.
     pub fn check(&self, config: ClientConfig) {
         assert!(!self.is_empty(), "something was written");
-        block_on(read(config, &self.topic, self));
+        let read = block_on(async {
+            let mut reading = Reading::begin(config, &self.topic).await;
+            reading.until(&self.numbers).await;
+            reading.records
+        });
+        for (place, record) in &self.seen {
+            assert_eq!(read.get(place), Some(record), "it was read at {place:?}");
+        }
     }
 }
 
@@ -79,23 +98,35 @@ impl Load {
     pub fn start(config: ClientConfig, topic: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopping, name, to) = (stop.clone(), topic.to_owned(), config.clone());
-        let running = thread::spawn(move || block_on(write(to, &name, &stopping)));
+        let writing = thread::spawn(move || block_on(write(to, &name, &stopping)));
+        let (told, telling) = oneshot::channel();
+        let (name, from) = (topic.to_owned(), config.clone());
+        let reading = thread::spawn(move || block_on(follow(from, &name, telling)));
         Self {
             stop,
-            running,
+            writing,
+            reading,
+            told,
             config,
         }
     }
 
-    /// Stops writing; everything that was written is acknowledged then.
+    /// Stops writing; everything that was written is acknowledged then, and read.
     ///
     /// # Panics
     ///
-    /// Panics if something was not acknowledged in the end.
+    /// Panics if something was not acknowledged in the end, or not read in order.
     #[must_use]
     pub fn stop(self) -> Acknowledged {
         self.stop.store(true, Ordering::Relaxed);
-        self.running.join().expect("every record was delivered")
+        let acknowledged = self.writing.join().expect("every record was delivered");
+        let told = self.told.send(acknowledged.numbers.clone());
+        assert!(told.is_ok(), "who reads has failed");
+        let seen = self.reading.join().expect("every record was read");
+        Acknowledged {
+            seen,
+            ..acknowledged
+        }
     }
 
     /// Stops writing and checks what was written, as [`Acknowledged::check`].
@@ -153,40 +184,94 @@ async fn write(config: ClientConfig, topic: &str, stop: &AtomicBool) -> Acknowle
     acknowledged
 }
 
-async fn read(config: ClientConfig, topic: &str, acknowledged: &Acknowledged) {
-    let client = Client::connect(config).await.expect("connects");
-    let described = client.admin().describe_topics(&[topic]).await;
-    let partitions = described.expect("described")[0].partitions.len();
-    let topic = TopicName::new(topic).expect("a name");
-    let partition = |n: usize| {
-        let partition = TopicPartition::new(topic.clone(), n as i32);
-        (partition, StartAt::Beginning)
-    };
-    let all = (0..partitions).map(partition);
-    let mut consumer = Consumer::assign(&client, ConsumerConfig::default(), all);
-    let mut read: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    let mut missing = acknowledged.len();
-    while missing > 0 {
-        let received = tokio::time::timeout(PATIENCE, consumer.recv()).await;
-        let record = match received {
-            Ok(record) => record.expect("read"),
-            Err(_) => panic!(
-                "{missing} of {} acknowledged records are lost",
-                acknowledged.len()
-            ),
+/// Reads along until it is told what there is, and then all of that.
+async fn follow(
+    config: ClientConfig,
+    topic: &str,
+    mut told: oneshot::Receiver<Numbers>,
+) -> Records {
+    let mut reading = Reading::begin(config, topic).await;
+    loop {
+        tokio::select! {
+            record = reading.consumer.recv() => {
+                let _place = reading.take(record.expect("read"));
+            }
+            told = &mut told => {
+                // Nobody wants to know any more if it is not told.
+                reading.until(&told.unwrap_or_default()).await;
+                return reading.records;
+            }
+        }
+    }
+}
+
+/// A consumer of all partitions, from the beginning, and what it has read.
+struct Reading {
+    consumer: Consumer,
+    records: Records,
+    /// Where each partition goes on.
+    next: BTreeMap<i32, i64>,
+}
+
+impl Reading {
+    async fn begin(config: ClientConfig, topic: &str) -> Self {
+        let client = Client::connect(config).await.expect("connects");
+        let described = client.admin().describe_topics(&[topic]).await;
+        let partitions = described.expect("described")[0].partitions.len();
+        let topic = TopicName::new(topic).expect("a name");
+        let partition = |n: usize| {
+            let partition = TopicPartition::new(topic.clone(), n as i32);
+            (partition, StartAt::Beginning)
         };
+        let all = (0..partitions).map(partition);
+        Self {
+            consumer: Consumer::assign(&client, ConsumerConfig::default(), all),
+            records: Records::new(),
+            next: BTreeMap::new(),
+        }
+    }
+
+    /// Where it stands.
+    fn take(&mut self, record: ConsumedRecord) -> (i32, i64) {
+        let (partition, offset) = (record.partition.partition, record.offset.get());
+        let next = self.next.insert(partition, offset + 1).unwrap_or(0);
+        assert!(
+            offset >= next,
+            "{partition} is read at {offset} after {next}"
+        );
         let key = String::from_utf8(record.key.expect("a key").to_vec()).expect("text");
         let value = record.value.expect("a value");
         let number = std::str::from_utf8(&value)
             .ok()
             .and_then(|v| v.parse().ok());
-        let number: u64 = number.expect("a number");
-        let of_key = acknowledged.numbers.get(&key);
-        missing -= usize::from(of_key.is_some_and(|n| n.contains(&number)));
-        read.entry(key).or_default().push(number);
+        let read = (key, number.expect("a number"));
+        let _none = self.records.insert((partition, offset), read);
+        (partition, offset)
     }
-    for (key, numbers) in &read {
-        let ordered = numbers.windows(2).all(|w| w[0] < w[1]);
-        assert!(ordered, "{key} is doubled or out of order: {numbers:?}");
+
+    /// Reads until it has all of these, and looks at their order.
+    async fn until(&mut self, wanted: &Numbers) {
+        let is_wanted = |(key, number): &(String, u64)| {
+            let of_key = wanted.get(key);
+            of_key.is_some_and(|n| n.contains(number))
+        };
+        let all: usize = wanted.values().map(BTreeSet::len).sum();
+        let mut there = self.records.values().filter(|r| is_wanted(r)).count();
+        while there < all {
+            let received = tokio::time::timeout(PATIENCE, self.consumer.recv()).await;
+            let lost = all - there;
+            let record = received
+                .unwrap_or_else(|_| panic!("{lost} of {all} acknowledged records are lost"));
+            let place = self.take(record.expect("read"));
+            there += usize::from(is_wanted(&self.records[&place]));
+        }
+        let mut by_key: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        for (key, number) in self.records.values() {
+            by_key.entry(key).or_default().push(*number);
+        }
+        for (key, numbers) in by_key {
+            let ordered = numbers.windows(2).all(|w| w[0] < w[1]);
+            assert!(ordered, "{key} is doubled or out of order: {numbers:?}");
+        }
     }
 }

@@ -38,7 +38,15 @@ fn tour(readme: &str) -> Vec<Step> {
 
 /// The command as a user types it: the binary is in the path, the node takes free ports.
 fn shell(command: &str, dir: &Path) -> Command {
-    let mut shell = Command::new("sh");
+    let mut shell = typed(Command::new("sh"), command, dir);
+    for door in ["KAFKA", "QUIC", "HTTP"] {
+        let _same = shell.env(format!("CALLBOARD__LISTENERS__{door}"), "127.0.0.1:0");
+    }
+    shell
+}
+
+/// Has a shell run a command.
+fn typed(mut shell: Command, command: &str, dir: &Path) -> Command {
     let bin = binary().parent().expect("a directory").to_owned();
     let path = std::env::join_paths([bin].into_iter().chain(std::env::split_paths(
         &std::env::var_os("PATH").unwrap_or_default(),
@@ -48,9 +56,6 @@ fn shell(command: &str, dir: &Path) -> Command {
         .current_dir(dir)
         .env("PATH", path.expect("a path"));
     let _same = shell.env_remove("CALLBOARD_PROFILE");
-    for door in ["KAFKA", "QUIC", "HTTP"] {
-        let _same = shell.env(format!("CALLBOARD__LISTENERS__{door}"), "127.0.0.1:0");
-    }
     shell
 }
 
@@ -65,17 +70,76 @@ impl Drop for Node {
 }
 
 fn start(command: &str, dir: &Path) -> Node {
-    let mut child = shell(&format!("exec {command}"), dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a shell");
-    let mut line = String::new();
-    let out = child.stdout.take().expect("piped");
-    let _read = BufReader::new(out).read_line(&mut line).expect("a line");
-    let node = Node(child);
-    assert!(line.starts_with("ready "), "{command}: {line:?}");
+    let mut node = begin(shell(&format!("exec {command}"), dir));
+    wait_until_ready(&mut node, command);
     node
+}
+
+fn begin(mut command: Command) -> Node {
+    let (out, err) = (Stdio::piped(), Stdio::null());
+    Node(command.stdout(out).stderr(err).spawn().expect("it runs"))
+}
+
+fn wait_until_ready(node: &mut Node, command: &str) {
+    let mut line = String::new();
+    let out = node.0.stdout.take().expect("piped");
+    let _read = BufReader::new(out).read_line(&mut line).expect("a line");
+    assert!(line.starts_with("ready "), "{command}: {line:?}");
+}
+
+/// A loopback of its own, on which the usual ports are free.
+fn loopback() -> Node {
+    let mut holder = Command::new("unshare");
+    let up = "ip link set lo up && echo ready && exec sleep 600";
+    let _same = holder.args(["-n", "sh", "-c", up]);
+    let mut holder = begin(holder);
+    let mut line = String::new();
+    let out = holder.0.stdout.take().expect("piped");
+    let _read = BufReader::new(out).read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n", "unshare -n");
+    holder
+}
+
+/// The three commands, in the order of the README, and what is done there then.
+#[test]
+fn three_commands_make_a_cluster_of_three() {
+    let readme = include_str!("../../README.md");
+    let dir = tempfile::tempdir().expect("a directory");
+    let network = loopback();
+    let run = |command: &str| {
+        let mut within = Command::new("nsenter");
+        let _same = within.args(["-t", &network.0.id().to_string(), "-n", "sh"]);
+        typed(within, command, dir.path())
+    };
+    let commands = |with: &str| {
+        let indented = readme
+            .lines()
+            .filter_map(|l| l.strip_prefix("    callboard "));
+        let wanted = indented.filter(|l| l.contains(with));
+        wanted
+            .map(|l| format!("exec callboard {l}"))
+            .collect::<Vec<_>>()
+    };
+    let starts = commands("start --member");
+    assert_eq!(starts.len(), 3, "{starts:?}");
+    let mut nodes: Vec<Node> = starts.iter().map(|c| begin(run(c))).collect();
+    for (node, command) in nodes.iter_mut().zip(&starts) {
+        wait_until_ready(node, command);
+    }
+    let then = commands("--profile callboard-data-");
+    assert!(then.len() >= 2, "{then:?}");
+    for command in then {
+        let output = run(&command).output().expect("a shell");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {said}");
+    }
+    let status = "callboard cluster status --json --profile callboard-data-3/client.toml";
+    let output = run(status).output().expect("a shell");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let nodes = told["nodes"].as_array().expect("a list");
+    assert_eq!(nodes.len(), 3, "{told}");
+    assert!(nodes.iter().all(|n| n["votes"] == true), "{told}");
+    assert_eq!(told["partitions"]["all"], 6, "{told}");
 }
 
 #[test]

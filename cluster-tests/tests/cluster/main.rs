@@ -6,6 +6,7 @@ mod dying;
 mod linked;
 mod mad;
 mod network;
+mod operating;
 mod outdated;
 mod racks;
 mod strangers;

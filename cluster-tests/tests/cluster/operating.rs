@@ -1,0 +1,200 @@
+//! Each command of `callboard cluster` that other tests do not use, as an operator would.
+
+use std::process::Command;
+
+use callboard_cluster_tests::cluster::{Cluster, wait_until};
+use callboard_cluster_tests::load::Load;
+use callboard_cluster_tests::process::binary;
+use serde_json::{Value, json};
+
+use crate::{PATIENCE, create, pass, turn};
+
+/// What a command says that needs no node.
+fn offline(arguments: &[&str]) -> String {
+    let ran = Command::new(binary()).args(arguments).output();
+    let ran = ran.expect("the binary runs");
+    let said = [ran.stdout, ran.stderr].concat();
+    let said = String::from_utf8(said).expect("text");
+    assert!(ran.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+/// What a node says that refuses.
+fn refused(cluster: &Cluster, at: usize, arguments: &[&str]) -> String {
+    let ran = cluster.nodes[at].run(arguments, b"");
+    assert!(!ran.status.success(), "{arguments:?}");
+    String::from_utf8(ran.stderr).expect("text")
+}
+
+fn run(cluster: &Cluster, at: usize, arguments: &[&str]) {
+    drop(cluster.nodes[at].expect(arguments, b""));
+}
+
+fn node(cluster: &Cluster, number: usize) -> Value {
+    cluster.status(0)["nodes"][number - 1].clone()
+}
+
+/// The first node is told to form a cluster without waiting for the others; they join it when they come. Later the quorum is
+/// lost: one of the two that are left is recovered, the other one rejoins with its records.
+#[test]
+fn a_cluster_is_formed_by_hand_and_a_survivor_rejoins_a_recovered_one() {
+    let _turn = turn();
+    let mut cluster = Cluster::prepare();
+    let data = |cluster: &Cluster, node| cluster.data(node).display().to_string();
+    let said = offline(&["cluster", "init", "--data", &data(&cluster, 1)]);
+    assert!(said.contains("forms a cluster of its own"), "{said}");
+    for number in 1..=3 {
+        let launched = cluster.launch(number, &[1, 2, 3]);
+        cluster.nodes.push(launched);
+    }
+    create(&cluster, 0, "t");
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    let load = Load::start(cluster.client(), "t");
+    pass(1000);
+    let history = load.stop();
+    cluster.nodes.iter_mut().for_each(|n| n.kill());
+    cluster.wipe(2);
+    let (first, second) = (data(&cluster, 1), data(&cluster, 2));
+    let recover = ["cluster", "recover", "--accept-loss", "--data", &first];
+    let said = offline(&recover);
+    assert!(said.contains("votes alone now"), "{said}");
+    let rejoin = ["cluster", "recover", "--rejoin", "--data", &second];
+    let said = offline(&rejoin);
+    assert!(said.contains("add --accept-loss"), "{said}");
+    let said = offline(&[&rejoin[..], &["--accept-loss"]].concat());
+    assert!(said.contains("waits to be taken in"), "{said}");
+    for at in 0..3 {
+        cluster.nodes[at].restart();
+    }
+    cluster.wait_in_sync(0, "t", 3, PATIENCE);
+    history.check(cluster.client());
+    let votes = |told: &Value| (0..3).all(|n| told["nodes"][n]["votes"] == true);
+    wait_until(PATIENCE, || cluster.status(0), votes);
+}
+
+/// A node is emptied and takes partitions again; a move is looked at while it goes on, and given up.
+#[test]
+fn a_node_is_emptied_and_filled_and_a_move_is_given_up() {
+    let _turn = turn();
+    // So slow that the move is still there when it is looked at.
+    let settings = ["cluster.catch_up_rate=16KiB", "cluster.balance=false"];
+    let cluster = Cluster::start_with(3, &settings);
+    let pair = ["--replication-factor", "2", "--partitions", "3"];
+    run(
+        &cluster,
+        0,
+        &[&["topic", "create", "t"][..], &pair].concat(),
+    );
+    cluster.wait_in_sync(0, "t", 2, PATIENCE);
+    run(&cluster, 0, &["cluster", "drain", "3"]);
+    let drained = node(&cluster, 3);
+    assert_eq!(drained["state"], "drained", "{drained}");
+    assert_eq!(drained["keeps"], 0, "{drained}");
+    run(
+        &cluster,
+        0,
+        &[
+            "topic",
+            "create",
+            "without",
+            "--replication-factor",
+            "1",
+            "--partitions",
+            "6",
+        ],
+    );
+    assert_eq!(node(&cluster, 3)["keeps"], 0, "nothing new comes to it");
+    run(&cluster, 1, &["cluster", "undrain", "3"]);
+    let filled = node(&cluster, 3);
+    assert_eq!(filled["state"], "alive", "{filled}");
+    run(
+        &cluster,
+        0,
+        &[
+            "topic",
+            "create",
+            "with",
+            "--replication-factor",
+            "1",
+            "--partitions",
+            "6",
+        ],
+    );
+    assert!(
+        node(&cluster, 3)["keeps"].as_u64() > Some(0),
+        "it takes new ones"
+    );
+    give_a_move_up(&cluster);
+}
+
+/// Node 3 has nothing of t yet.
+fn give_a_move_up(cluster: &Cluster) {
+    let line = [b"x".repeat(1000), b"\n".to_vec()].concat();
+    let produce = ["produce", "t", "--partition", "0"];
+    drop(cluster.nodes[0].expect(&produce, &line.repeat(2000)));
+    let before = cluster.topic(0, "t")["partitions"][0]["replicas"].clone();
+    let other = before[0].as_u64().expect("a number").to_string();
+    let to = format!("3,{other}");
+    let reassign = ["cluster", "reassign", "t", "--partition", "0"];
+    run(
+        cluster,
+        0,
+        &[&reassign[..], &["--to", &to, "--no-wait"]].concat(),
+    );
+    let moves = cluster.nodes[1].expect(&["cluster", "moves", "--json"], b"");
+    let moves: Value = serde_json::from_slice(&moves).expect("JSON");
+    assert_eq!(moves.as_array().map(Vec::len), Some(1), "{moves}");
+    assert_eq!(moves[0]["topic"], "t");
+    assert_eq!(moves[0]["adding"], json!([3]), "{moves}");
+    run(cluster, 0, &[&reassign[..], &["--cancel"]].concat());
+    let moves = cluster.nodes[1].expect(&["cluster", "moves", "--json"], b"");
+    assert_eq!(String::from_utf8_lossy(&moves).trim(), "[]");
+    assert_eq!(cluster.topic(0, "t")["partitions"][0]["replicas"], before);
+    let said = refused(cluster, 0, &[&reassign[..], &["--cancel"]].concat());
+    assert!(said.contains("t-0"), "nothing is to be given up: {said}");
+}
+
+/// Who is left lacks what was acknowledged: it leads only when an operator says so, and what it lacks is gone then.
+#[test]
+fn an_unclean_election_is_made_on_command_only() {
+    let _turn = turn();
+    let mut cluster = Cluster::start_with(3, &["cluster.balance=false"]);
+    let of_two = [
+        "--replication-factor",
+        "2",
+        "--config",
+        "min.insync.replicas=1",
+    ];
+    run(
+        &cluster,
+        2,
+        &[&["topic", "create", "t"][..], &of_two].concat(),
+    );
+    run(&cluster, 2, &["cluster", "reassign", "t", "--to", "1,2"]);
+    run(&cluster, 2, &["cluster", "elect", "t"]);
+    assert_eq!(cluster.leader(2, "t"), 1);
+    let write =
+        |cluster: &Cluster, line: &[u8]| drop(cluster.nodes[2].expect(&["produce", "t"], line));
+    write(&cluster, b"both\n");
+    cluster.nodes[1].kill();
+    cluster.wait_in_sync(2, "t", 1, PATIENCE);
+    write(&cluster, b"one\n");
+    cluster.nodes[0].kill();
+    cluster.nodes[1].restart();
+    let leader = || cluster.topic(2, "t")["partitions"][0]["leader"].clone();
+    wait_until(PATIENCE, leader, Value::is_null);
+    let unclean = ["cluster", "elect", "t", "--unclean"];
+    let said = refused(&cluster, 2, &unclean);
+    assert!(said.contains("--accept-loss"), "{said}");
+    let said = refused(&cluster, 2, &["cluster", "elect", "t"]);
+    assert!(said.contains("t-0"), "{said}");
+    assert!(leader().is_null());
+    run(&cluster, 2, &[&unclean[..], &["--accept-loss"]].concat());
+    assert_eq!(leader(), 2);
+    write(&cluster, b"after\n");
+    // The other one follows it, whatever it had.
+    cluster.nodes[0].restart();
+    cluster.wait_in_sync(2, "t", 2, PATIENCE);
+    let read = ["consume", "t", "--max", "2"];
+    assert_eq!(cluster.nodes[2].expect(&read, b""), b"both\nafter\n");
+}
