@@ -111,6 +111,7 @@ fn a_lost_quorum_is_recovered() {
     }
     cluster.wait_in_sync(0, "t", 3, PATIENCE);
     history.check(cluster.client());
+    create(&cluster, 1, "t2");
     let load = Load::start(cluster.client(), "t2");
     pass(500);
     check(load);
