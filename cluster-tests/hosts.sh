@@ -8,7 +8,8 @@
 #   hosts.sh start DIR NODE [ARG ...]  runs a node in the background with more arguments of `callboard start`
 #   hosts.sh log DIR NODE              what it said
 #   hosts.sh kill|pause|resume|stop DIR NODE
-#   hosts.sh cut DIR NODE [OTHER ...]      nothing passes between them, both ways; all other nodes if none is named
+#   hosts.sh cut DIR NODE [OTHER ...]      nothing passes between them, both ways; all other nodes if none is named; OTHER may
+#                                      be `client`
 #   hosts.sh deafen DIR NODE [OTHER ...]   nothing of the others reaches it; what it says passes
 #   hosts.sh mute DIR NODE [OTHER ...]     nothing of what it says reaches the others
 #   hosts.sh lossy DIR NODE PERCENT    so many of a hundred packets that come to it are lost; needs nft
@@ -28,7 +29,7 @@ BINARY=${BINARY:-$here/../target/release/callboard}
 NOBODY=02:00:00:00:00:99
 
 fail() { echo "hosts.sh: $*" >&2; exit 1; }
-usage() { sed -n '2,28p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
+usage() { sed -n '2,29p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 2; }
 [ $# -ge 1 ] || usage
 action=$1; shift
 
@@ -56,8 +57,10 @@ space() { echo "callboard-$id-$1"; }
 nodes() { local n=1; while ip netns list | grep -q "^$(space $n)\b"; do echo $n; n=$((n + 1)); done; }
 within() { local n=$1; shift; ip netns exec "$(space "$n")" "$@"; }
 pid() { cat "$DIR/node-$1.pid" 2>/dev/null || fail "node $1 was not started"; }
-# Packets from one node to another go to an address that nobody has.
-drop() { ip -n "$(space "$1")" neigh replace "10.77.77.$2" lladdr $NOBODY dev eth0 nud permanent; }
+device() { if [ "$1" = client ]; then echo bridge; else echo eth0; fi; }
+address() { if [ "$1" = client ]; then echo 10.77.77.100; else echo "10.77.77.$1"; fi; }
+# Packets from one host to another go to an address that nobody has.
+drop() { ip -n "$(space "$1")" neigh replace "$(address "$2")" lladdr $NOBODY dev "$(device "$1")" nud permanent; }
 others() { local me=$1; shift; if [ $# -gt 0 ]; then echo "$@"; else nodes | grep -vx "$me"; fi; }
 
 add_host() {
@@ -150,6 +153,7 @@ heal)
     ip -n "$(space client)" link set "v${n%.pid}" master bridge
     rm -f "$wire"
   done
+  ip -n "$(space client)" neigh flush dev bridge nud permanent
   for n in $(nodes); do
     ip -n "$(space "$n")" neigh flush dev eth0 nud permanent
     within "$n" nft delete table ip faults 2>/dev/null || true

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Three nodes of Callboard beside three of Apache Kafka 4.4, on one machine.
 
-  cluster.py [--faults 20] [--ours] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover (or kill stop follower) hang produce latency partitions ten
+  cluster.py [--faults 20] [--ours] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover (or kill stop follower) hang cut produce latency partitions ten
 
 A steady producer writes 1,000 records/s, acks=all, idempotent, while nodes are killed, hung, stopped in order; the longest
 time between two acknowledgements of each fault counts. The same producer settings for both: librdkafka, linger 1 ms,
 retry.backoff 20-200 ms, reconnect.backoff 20-200 ms, metadata refreshed every 50 ms while a leader is wanted. What was
-acknowledged is read back and checked for loss, order and duplicates. `hang` uses Callboard's own client. The row
+acknowledged is read back and checked for loss, order and duplicates. `hang` and `cut` use Callboard's own client; `cut` needs root, for hosts of its own. The row
 `table` measures nothing: it writes the table of what was measured before. `--ours` keeps Kafka's last figures (rows
 failover and partitions)."""
 import argparse, atexit, json, os, re, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
@@ -138,6 +138,65 @@ group.initial.rebalance.delay.ms=0
     def command(self, n):
         c = java("kafka.Kafka", f"{self.dir}/{n}.properties")
         return [c[0], "-Xms768m", "-Xmx768m", "-XX:MaxGCPauseMillis=20", *c[2:]]
+
+
+class Hosts:
+    """Three nodes of Callboard, each on a host of its own, which can be cut off."""
+    name = "callboard"
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="bench-hosts-")
+        self.do("up", "3")
+        ALIVE.append(self)
+        for n in (1, 2, 3):
+            self.do("start", str(n))
+        while len(self.say("cluster", "status", "--json").get("nodes", [])) < 3:
+            time.sleep(0.2)
+
+    def command(self, *arguments):
+        return [f"{HERE}/../hosts.sh", arguments[0], self.dir, *arguments[1:]]
+
+    def do(self, *arguments):
+        # Nodes go on when the script has ended and would keep its output open.
+        subprocess.run(self.command(*arguments), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "BINARY": BINARY})
+
+    def say(self, *arguments):
+        done = subprocess.run(self.command("run", "callboard", *arguments), capture_output=True, text=True, env={**os.environ, "BINARY": BINARY})
+        return json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else {}
+
+    def remove(self):
+        ALIVE.remove(self)
+        self.do("down")
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def row_cut():
+    """The leader's cable is pulled; then it is cut off from the other nodes only, and clients still reach it."""
+    for what, others in (("cut of the leader from everybody, native client", ("1", "2", "3", "client")), ("cut of the leader from the other nodes only", ("1", "2", "3"))):
+        cluster, gaps = Hosts(), []
+        cluster.do("run", "callboard", "topic", "create", "steady", "--replication-factor", "3")
+        seen = lambda: (cluster.say("topic", "describe", "steady", "--json").get("partitions") or [{"isr": [], "leader": None}])[0]
+        servers = ",".join(f"10.77.77.{n}:9192" for n in (1, 2, 3))
+        command = ["callboard", "bench", "steady", "--topic", "steady", "--seconds", str(A.faults * 20 + 60), "--gap", "10", "--json"]
+        os.environ["BINARY"] = BINARY
+        steady = Steady(cluster.command("run", *command, "--server", servers, "--ca", f"{cluster.dir}/authority/ca.pem"))
+        time.sleep(4)
+        times = []
+        for _ in range(A.faults):
+            while len(seen()["isr"]) < 3:
+                time.sleep(0.2)
+            leader = str(seen()["leader"])
+            time.sleep(1)
+            began = time.time() * 1e3
+            cluster.do("cut", leader, *[o for o in others if o != leader])
+            time.sleep(5)
+            times.append((began, time.time() * 1e3))
+            cluster.do("heal")
+        steady.process.kill()
+        gaps = [steady.longest(*t) for t in times]
+        print("callboard", what, "gaps, ms:", *sorted(map(round, gaps)), flush=True)
+        cluster.remove()
+        note("failover", what, "ms", quantiles(gaps), None, "p95 <= 2,500")
 
 
 KINDS = (Callboard,) if A.ours else (Callboard, Kafka)
@@ -410,16 +469,17 @@ def table(path):
 
 
 install()
-wanted = A.rows or ["failover", "hang", "produce", "latency", "partitions", "ten"]
+wanted = A.rows or ["failover", "hang", "cut","produce", "latency", "partitions", "ten"]
 if A.rows and not A.mtu and os.path.exists(f"{OUT}/cluster.json"):
     # Rows that are not measured now keep their last figures.
-    measured = {"failover": lambda r: r["row"] == "failover" and "SIGSTOP" not in r["what"], "hang": lambda r: "SIGSTOP" in r["what"]}
+    measured = {"hang": lambda r: "SIGSTOP" in r["what"], "cut": lambda r: r["what"].startswith("cut of")}
+    measured["failover"] = lambda r: r["row"] == "failover" and not measured["hang"](r) and not measured["cut"](r)
     measured |= {f: lambda r, f=f: r["what"] == FAULTS[f][0] for f in ("kill", "stop", "follower")}
     again = lambda r: any(measured.get(w, lambda r: r["row"] == ("10,000" if w == "ten" else w))(r) for w in wanted)
     seen = json.load(open(f"{OUT}/cluster.json"))
     RESULTS += [r for r in seen if not again(r)]
     BEFORE |= {r["what"]: r["kafka"] for r in seen}
 for row in wanted:
-    {"failover": lambda: failover(["kill", "stop", "follower"]), **{f: lambda f=f: failover([f]) for f in ("kill", "stop", "follower")}, "hang": lambda: failover(["hang"]), "produce": produce_here if A.mtu else row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten, "table": lambda: None}[row]()
+    {"failover": lambda: failover(["kill", "stop", "follower"]), **{f: lambda f=f: failover([f]) for f in ("kill", "stop", "follower")}, "hang": lambda: failover(["hang"]), "cut": row_cut, "produce": produce_here if A.mtu else row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten, "table": lambda: None}[row]()
 if A.table:
     table(A.table)
