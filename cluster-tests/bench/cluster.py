@@ -463,7 +463,8 @@ def table(path):
     show = lambda v: "-" if v is None else " / ".join(f"{v[k]:g}" for k in ("p50", "p95", "max")) + f" ({v['faults']} faults)" if isinstance(v, dict) else f"{v:g}"
     rows = [f"Written by `cluster-tests/bench/cluster.py`; {os.cpu_count()} cores for all three nodes and the client. Gaps are p50 / p95 / max.\n",
             "| | what | unit | Callboard | Kafka 4.4 | ratio | target |", "|---|---|---|---|---|---|---|"]
-    rows += [f"| {r['row']} | {r['what']} | {r['unit']} | {show(r['callboard'])} | {show(r['kafka'])} | {r.get('ratio', '')} | {r['target'] or ''} |" for r in RESULTS]
+    order = list(dict.fromkeys(r["row"] for r in RESULTS))
+    rows += [f"| {r['row']} | {r['what']} | {r['unit']} | {show(r['callboard'])} | {show(r['kafka'])} | {r.get('ratio', '')} | {r['target'] or ''} |" for r in sorted(RESULTS, key=lambda r: order.index(r["row"]))]
     head, rest = text.split(begin)
     open(path, "w").write(head + begin + "\n".join(rows) + "\n" + end + rest.split(end)[1])
 

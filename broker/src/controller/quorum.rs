@@ -212,8 +212,11 @@ impl Controller {
         progress.is_some_and(|p| p.matched + 100 >= committed && p.recent_active)
     }
 
-    /// Gives the leadership of the quorum to the voter that is furthest.
+    /// Gives the leadership of the quorum, if it is here, to the voter that is furthest.
     pub(super) fn hand_over(&mut self) {
+        if !self.leads() {
+            return;
+        }
         let me = self.me.raft_id();
         let conf = self.node.raft.prs().conf().voters().ids();
         let progress = self.node.raft.prs().iter();
