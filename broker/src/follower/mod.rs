@@ -14,3 +14,6 @@ mod state;
 
 pub use actor::{FollowerActor, FollowerStart};
 pub use state::{Effect, Effects, Follower, Input, Position};
+
+#[cfg(test)]
+mod scenes_tests;
