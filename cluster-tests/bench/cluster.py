@@ -140,6 +140,9 @@ group.initial.rebalance.delay.ms=0
         return [c[0], "-Xms768m", "-Xmx768m", "-XX:MaxGCPauseMillis=20", *c[2:]]
 
 
+os.environ["BINARY"] = BINARY
+
+
 class Hosts:
     """Three nodes of Callboard, each on a host of its own, which can be cut off."""
     name = "callboard"
@@ -158,10 +161,10 @@ class Hosts:
 
     def do(self, *arguments):
         # Nodes go on when the script has ended and would keep its output open.
-        subprocess.run(self.command(*arguments), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "BINARY": BINARY})
+        subprocess.run(self.command(*arguments), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def say(self, *arguments):
-        done = subprocess.run(self.command("run", "callboard", *arguments), capture_output=True, text=True, env={**os.environ, "BINARY": BINARY})
+        done = subprocess.run(self.command("run", "callboard", *arguments), capture_output=True, text=True)
         return json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else {}
 
     def remove(self):
@@ -173,12 +176,11 @@ class Hosts:
 def row_cut():
     """The leader's cable is pulled; then it is cut off from the other nodes only, and clients still reach it."""
     for what, others in (("cut of the leader from everybody, native client", ("1", "2", "3", "client")), ("cut of the leader from the other nodes only", ("1", "2", "3"))):
-        cluster, gaps = Hosts(), []
+        cluster = Hosts()
         cluster.do("run", "callboard", "topic", "create", "steady", "--replication-factor", "3")
         seen = lambda: (cluster.say("topic", "describe", "steady", "--json").get("partitions") or [{"isr": [], "leader": None}])[0]
         servers = ",".join(f"10.77.77.{n}:9192" for n in (1, 2, 3))
         command = ["callboard", "bench", "steady", "--topic", "steady", "--seconds", str(A.faults * 20 + 60), "--gap", "10", "--json"]
-        os.environ["BINARY"] = BINARY
         steady = Steady(cluster.command("run", *command, "--server", servers, "--ca", f"{cluster.dir}/authority/ca.pem"))
         time.sleep(4)
         times = []
@@ -470,7 +472,7 @@ def table(path):
 
 
 install()
-wanted = A.rows or ["failover", "hang", "cut","produce", "latency", "partitions", "ten"]
+wanted = A.rows or ["failover", "hang", "cut", "produce", "latency", "partitions", "ten"]
 if A.rows and not A.mtu and os.path.exists(f"{OUT}/cluster.json"):
     # Rows that are not measured now keep their last figures.
     measured = {"hang": lambda r: "SIGSTOP" in r["what"], "cut": lambda r: r["what"].startswith("cut of")}

@@ -66,21 +66,19 @@ impl MetadataImage {
         }
     }
 
-    /// What a node may have lost by ending as it did counts no more.
+    /// What a node may have lost by ending as it did counts no more. Nobody takes it in again before it registers, and then with
+    /// what it has by then.
     pub(super) fn start_uncleanly(
         &mut self,
         broker: BrokerId,
-        incarnation: Uuid,
+        epoch: i64,
         by_default: bool,
-    ) {
-        // An order that was held up: what this start has acknowledged since, it has.
-        let registered = self.brokers.get(&broker);
-        if registered.is_some_and(|b| b.incarnation == incarnation) {
-            return;
-        }
+    ) -> Result<Outcome, Refusal> {
+        let stopped = self.stand(broker, epoch, Standing::Stopped)?;
         let late = |topic: &super::TopicImage| topic.syncs_late(by_default);
         let whole = |p: &PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
         let _changed: bool = self.change_all_of(late, whole, |p, of| p.doubt(broker, of));
+        Ok(stopped)
     }
 
     pub(super) fn stand(
@@ -178,55 +176,120 @@ impl MetadataImage {
 
 #[cfg(test)]
 mod tests {
-    use callboard_common::TopicName;
+    use callboard_common::{LeaderEpoch, TopicName};
 
     use super::*;
     use crate::controller::Command;
 
-    const BOTH: [BrokerId; 2] = [BrokerId(1), BrokerId(2)];
+    const B1: BrokerId = BrokerId(1);
+    const B2: BrokerId = BrokerId(2);
+    const TOPIC: Uuid = Uuid([7; 16]);
 
-    /// Two nodes that keep a topic with this `flush.messages`.
-    fn image(flush_messages: Option<&str>) -> MetadataImage {
+    /// Two nodes that keep a topic with these settings.
+    fn image(settings: &[(&str, &str)]) -> MetadataImage {
         let mut image = MetadataImage::default();
-        for broker in BOTH {
-            let _outcome = image.register(broker, Uuid::ZERO, Uuid([1; 16]), None, None);
+        for broker in [B1, B2] {
+            register(&mut image, broker, 1);
         }
-        let chosen = flush_messages.map(|v| ("flush.messages".to_owned(), v.to_owned()));
+        let setting = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let place = Command::PlaceTopic {
             name: TopicName::new("t").expect("valid"),
-            id: Uuid([7; 16]),
-            replicas: vec![BOTH.to_vec()],
-            configs: chosen.into_iter().collect(),
+            id: TOPIC,
+            replicas: vec![vec![B1, B2]],
+            configs: settings.iter().map(setting).collect(),
         };
-        let _outcome = image.apply(3, place).expect("placed");
+        let _outcome = apply(&mut image, place).expect("placed");
         image
     }
 
-    fn in_sync(image: &MetadataImage) -> Vec<BrokerId> {
-        let partition = image.partitions().next().expect("one");
-        partition.isr.clone()
+    fn apply(image: &mut MetadataImage, command: Command) -> Result<Outcome, Refusal> {
+        image.apply(image.applied + 1, command)
     }
 
-    /// Who is in sync after node 1 has started uncleanly.
-    fn left(flush_messages: Option<&str>, by_default: bool) -> Vec<BrokerId> {
-        let mut image = image(flush_messages);
-        image.start_uncleanly(BOTH[0], Uuid([2; 16]), by_default);
-        in_sync(&image)
+    fn register(image: &mut MetadataImage, broker: BrokerId, start: u8) {
+        image.applied += 1;
+        let incarnation = Uuid([start; 16]);
+        let _outcome = image.register(broker, Uuid::ZERO, incarnation, None, None);
+    }
+
+    /// Who is in sync, and who is eligible.
+    fn whole(image: &MetadataImage) -> (Vec<BrokerId>, Vec<BrokerId>) {
+        let partition = image.partitions().next().expect("one");
+        (partition.isr.clone(), partition.elr.clone())
+    }
+
+    fn start_uncleanly(image: &mut MetadataImage, by_default: bool) -> Result<Outcome, Refusal> {
+        let (broker, epoch) = (B1, image.brokers[&B1].epoch);
+        apply(
+            image,
+            Command::StartUncleanly {
+                broker,
+                epoch,
+                by_default,
+            },
+        )
+    }
+
+    /// Who is eligible when node 1 has started uncleanly, and two must be in sync.
+    fn eligible(flush_messages: Option<&str>, by_default: bool) -> Vec<BrokerId> {
+        let mut settings = vec![("min.insync.replicas", "2")];
+        settings.extend(flush_messages.map(|v| ("flush.messages", v)));
+        let mut image = image(&settings);
+        assert_eq!(start_uncleanly(&mut image, by_default), Ok(Outcome::Done));
+        let (isr, elr) = whole(&image);
+        assert_eq!(isr, [B2]);
+        elr
     }
 
     /// KIP-966, where a sync comes after the acknowledgement.
     #[test]
     fn kip_966_an_unclean_start_matters_where_syncs_come_late() {
-        assert_eq!(left(None, false), BOTH);
-        assert_eq!(left(None, true), BOTH[1..]);
-        assert_eq!(left(Some("1"), true), BOTH);
-        assert_eq!(left(Some("1000"), false), BOTH[1..]);
+        assert_eq!(eligible(None, false), [B1]);
+        assert_eq!(eligible(None, true), []);
+        assert_eq!(eligible(Some("1"), true), [B1]);
+        assert_eq!(eligible(Some("1000"), false), []);
+    }
+
+    /// The leader knows of the replica that it had all, and may not have heard yet that it was lost since.
+    #[test]
+    fn kip_966_who_started_uncleanly_is_not_taken_in_before_it_registers() {
+        let late = [("min.insync.replicas", "2"), ("flush.messages", "1000")];
+        let mut image = image(&late);
+        let (before, leader) = (image.brokers[&B1].epoch, image.brokers[&B2].epoch);
+        assert_eq!(start_uncleanly(&mut image, false), Ok(Outcome::Done));
+        let partition = image.partitions().next().expect("one").clone();
+        assert_eq!(partition.leader, Some(B2));
+        let taken_in = Command::AlterIsr {
+            topic_id: TOPIC,
+            partition: 0,
+            leader: B2,
+            epoch: LeaderEpoch(1),
+            version: partition.version,
+            isr: vec![(B2, leader), (B1, before)],
+        };
+        assert_eq!(apply(&mut image, taken_in), Err(Refusal::Ineligible));
+        let heard_of = Command::UnfenceBroker {
+            broker: B1,
+            epoch: before,
+        };
+        assert_eq!(apply(&mut image, heard_of), Err(Refusal::UnknownBroker));
+        register(&mut image, B1, 2);
+        assert_eq!(whole(&image), (vec![B2], vec![]));
     }
 
     #[test]
-    fn what_is_said_of_a_start_that_is_registered_means_nothing_any_more() {
-        let mut image = image(None);
-        image.start_uncleanly(BOTH[0], Uuid([1; 16]), true);
-        assert_eq!(in_sync(&image), BOTH);
+    fn what_is_said_of_an_incarnation_that_is_gone_means_nothing() {
+        let mut image = image(&[("flush.messages", "1000")]);
+        let (broker, epoch, by_default) = (B1, image.brokers[&B1].epoch, false);
+        register(&mut image, B1, 2);
+        let before = whole(&image);
+        let late = Command::StartUncleanly {
+            broker,
+            epoch,
+            by_default,
+        };
+        assert_eq!(apply(&mut image, late), Err(Refusal::UnknownBroker));
+        assert_eq!(whole(&image), before);
+        assert_eq!(image.brokers[&B1].standing, Standing::Alive);
     }
 }

@@ -282,12 +282,9 @@ impl MetadataImage {
             } => self.set_level(level, &brokers, &members),
             Command::StartUncleanly {
                 broker,
-                incarnation,
+                epoch,
                 by_default,
-            } => {
-                self.start_uncleanly(broker, incarnation, by_default);
-                Ok(Outcome::Done)
-            }
+            } => self.start_uncleanly(broker, epoch, by_default),
         }
     }
 

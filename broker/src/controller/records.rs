@@ -210,13 +210,13 @@ pub enum Command {
         /// Who of the members of the quorum is known to speak it: all of them.
         members: BTreeSet<u64>,
     },
-    /// A node that did not stop in order is about to register: of topics that acknowledge before they sync, its replicas may
-    /// lack what was acknowledged (KIP-966).
+    /// A node that did not stop in order is about to register again. What it was before is gone, and of topics that acknowledge
+    /// before they sync its replicas may lack what was acknowledged (KIP-966).
     StartUncleanly {
         /// Its number.
         broker: BrokerId,
-        /// This start; nothing is meant once it is registered.
-        incarnation: Uuid,
+        /// The incarnation that has ended: a newer one is not meant.
+        epoch: i64,
         /// Whether a topic that does not choose `flush.messages` is one of them.
         by_default: bool,
     },
@@ -428,12 +428,9 @@ mod tests {
         assert_eq!(hex(&encode(&level)), "16030102080108");
         let unclean = Command::StartUncleanly {
             broker: BrokerId(3),
-            incarnation: Uuid([2; 16]),
+            epoch: 70_000,
             by_default: true,
         };
-        assert_eq!(
-            hex(&encode(&unclean)),
-            "17060202020202020202020202020202020201"
-        );
+        assert_eq!(hex(&encode(&unclean)), "1706fce022020001");
     }
 }

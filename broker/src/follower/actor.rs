@@ -517,15 +517,12 @@ impl Handler<Close> for FollowerActor {
             pool.ask(close_log).await
         };
         ctx.wait(closing.into_actor(self).map(|closed, actor, ctx| {
-            let closed = closed.unwrap_or(Ok(()));
+            let panicked = || Err("closing it panicked".to_owned());
+            let closed = closed.map_or_else(panicked, |c| c.map_err(|e| e.to_string()));
             if let Err(error) = &closed {
-                error!(actor.start.logger, "log was not closed in order"; "error" => %error);
+                error!(actor.start.logger, "log was not closed in order"; "error" => error);
             }
-            drop(
-                close
-                    .reply
-                    .map(|r| r.send(closed.map_err(|e| e.to_string()))),
-            );
+            drop(close.reply.map(|r| r.send(closed)));
             supervision::finish(ctx);
         }));
     }

@@ -127,6 +127,17 @@ impl Scene {
         assert!(registered.is_ok(), "{registered:?}");
     }
 
+    /// The process of a node has ended, and a new one has come.
+    fn start_uncleanly(&mut self, broker: BrokerId) {
+        let unclean = Command::StartUncleanly {
+            broker,
+            epoch: self.epoch_of(broker),
+            by_default: false,
+        };
+        assert_eq!(self.apply(unclean), Ok(Outcome::Done));
+        self.register(broker, 1, 2);
+    }
+
     fn epoch_of(&self, broker: BrokerId) -> i64 {
         self.image.brokers[&broker].epoch
     }
@@ -530,17 +541,10 @@ fn kip_966_who_lost_its_power_waits_for_who_did_not() {
     scene.fence(B2);
     let lost = scene.replicas.get_mut(&B2).expect("there");
     lost.log.clear();
-    let unclean = |broker, start| Command::StartUncleanly {
-        broker,
-        incarnation: Uuid([start; 16]),
-        by_default: false,
-    };
-    assert_eq!(scene.apply(unclean(B2, 2)), Ok(Outcome::Done));
-    scene.register(B2, 1, 2);
+    scene.start_uncleanly(B2);
     scene.unfence(B3);
     assert_eq!(scene.partition().leader, None);
-    assert_eq!(scene.apply(unclean(B1, 2)), Ok(Outcome::Done));
-    scene.register(B1, 1, 2);
+    scene.start_uncleanly(B1);
     assert_eq!(scene.partition().leader, Some(B1), "nobody can have more");
     scene.show(&ALL);
     for lacks in [B2, B3] {

@@ -12,6 +12,7 @@
 
 mod adoption;
 mod builder;
+mod clean_mark;
 mod cluster;
 mod doors;
 mod features;
@@ -25,6 +26,7 @@ mod strays;
 
 pub use adoption::AdoptError;
 pub use builder::{NodeBuilder, StartError};
+use clean_mark::CleanMark;
 use prepare::Starting;
 pub use prepare::{CA_FILE, NODE_FILE, NODE_KEY_FILE};
 pub use renewal::OUTDATED_REASON;
@@ -54,8 +56,8 @@ use crate::peer::Peers;
 use crate::peer::fetcher::Fetchers;
 use crate::replicas::actor::CloseAll;
 use crate::replicas::{ReplicasActor, ReplicasStart};
+use crate::storage::StorageError;
 use crate::storage::checkpoint::Checkpoints;
-use crate::storage::disk::replace_whole;
 use crate::storage::open_files::OpenFiles;
 use crate::supervision::{self, Child, Exit, Restart, RestartLimit, Watchdog};
 
@@ -63,8 +65,6 @@ use crate::supervision::{self, Child, Exit, Restart, RestartLimit, Watchdog};
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);
 const WATCHDOG_PATIENCE: Duration = Duration::from_secs(30);
-/// Kafka's mark of a clean stop.
-pub(super) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 
 /// What all actors of a node share.
 #[derive(Clone, Debug)]
@@ -202,7 +202,7 @@ impl Starting {
             .await?;
         self.make_first_user(&controller, &published).await?;
         let first_user = self.first_user();
-        clear_away(&shared, &published, membership.is_some());
+        clear_away(&shared, &published, membership.is_some())?;
         let fetchers = membership
             .as_ref()
             .map(|m| Fetchers::new(m.peers.clone(), published.clone(), shared.logger.clone()));
@@ -323,13 +323,23 @@ async fn unless_fatal(
     }
 }
 
-/// What a crash left of deleted topics goes now; what others decided meanwhile not to keep here is set aside.
-fn clear_away(shared: &Shared, published: &Published, is_in_a_cluster: bool) {
+/// Before logs are opened: the mark that all are closed goes, and what a crash left of deleted topics; what others decided
+/// meanwhile not to keep here is set aside.
+fn clear_away(
+    shared: &Shared,
+    published: &Published,
+    is_in_a_cluster: bool,
+) -> Result<(), StorageError> {
+    CleanMark::remove(&**shared.open.disk(), &shared.dir).map_err(StorageError::io(
+        "removing the mark of a clean stop in",
+        &shared.dir,
+    ))?;
     let names = shared.open.disk().list(&shared.dir).unwrap_or_default();
     remove_deleted(shared, &names);
     if is_in_a_cluster {
         strays::set_aside(shared, &names, &published.image.load());
     }
+    Ok(())
 }
 
 fn remove_deleted(shared: &Shared, names: &[String]) {
@@ -519,11 +529,14 @@ impl Node {
         };
         cluster::leave(&running.shared, &running.controller, &running.published).await;
         let _before = running.stop.send_replace(true);
-        let mut unclean = Vec::new();
+        let (mut unclean, mut all_answer) = (Vec::new(), true);
         for replicas in &running.replicas {
             let (reply, closed) = oneshot::channel();
             supervision::tell(replicas, CloseAll { reply });
-            unclean.extend(closed.await.unwrap_or_default());
+            match closed.await {
+                Ok(not_closed) => unclean.extend(not_closed),
+                Err(_) => all_answer = false,
+            }
         }
         let shared = running.shared.clone();
         let finish = move || {
@@ -534,16 +547,24 @@ impl Node {
             written
         };
         let written = running.shared.runtime.background().ask(finish).await;
-        if unclean.is_empty() && matches!(written, Some(Ok(()))) {
-            let path = running.shared.dir.join(CLEAN_SHUTDOWN);
-            let mark = br#"{"version":0,"brokerEpoch":-1}"#;
-            if let Err(error) = replace_whole(&**running.shared.open.disk(), &path, mark) {
-                warn!(running.shared.logger, "the mark of a clean stop is not written"; "error" => %error);
-            }
+        if all_answer && unclean.is_empty() && matches!(written, Some(Ok(()))) {
+            mark_clean(&running);
         }
         info!(running.shared.logger, "stopped"; "unclean" => unclean.len());
         end(running);
         unclean
+    }
+}
+
+fn mark_clean(running: &Running) {
+    let shared = &running.shared;
+    let image = running.published.image.load();
+    let me = image.brokers.get(&shared.broker);
+    let Some(me) = me.filter(|b| b.incarnation == shared.incarnation) else {
+        return;
+    };
+    if let Err(error) = CleanMark::write(&**shared.open.disk(), &shared.dir, me.epoch) {
+        warn!(shared.logger, "the mark of a clean stop is not written"; "error" => %error);
     }
 }
 

@@ -1,9 +1,9 @@
 //! What must be there before anything starts: the directory and its lock, certificates, sockets, threads.
 
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fs, io};
 
 use callboard_common::runtime::{Runtime, RuntimeConfig};
 use callboard_common::transport::network::{Network, Socket};
@@ -12,9 +12,10 @@ use callboard_common::transport::tls::Identity;
 use callboard_common::{BrokerId, Uuid};
 use slog::o;
 
+use super::Shared;
 use super::builder::{Medium, NodeBuilder, Simulation, StartError};
+use super::clean_mark::CleanMark;
 use super::cluster::FORMS;
-use super::{CLEAN_SHUTDOWN, Shared};
 use crate::config::BrokerConfig;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
@@ -39,8 +40,8 @@ pub(super) struct Starting {
     pub(super) config: BrokerConfig,
     pub(super) shared: Shared,
     pub(super) meta: MetaProperties,
-    /// Whether the last run closed all logs, so that what they had is on the medium.
-    pub(super) stopped_in_order: bool,
+    /// Whether the last run stopped in order.
+    pub(super) clean_mark: CleanMark,
     pub(super) identity: Identity,
     /// `None` if it is simulated.
     pub(super) tcp: Option<TcpSockets>,
@@ -90,16 +91,6 @@ pub(super) fn lock(dir: &Path) -> Result<fs::File, StartError> {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(dir.to_owned()))?;
     Ok(file)
-}
-
-/// Whether the last run stopped in order. Its mark is gone for good when this returns: it speaks of that run only.
-fn take_clean_mark(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
-    let was_there = disk.list(dir)?.iter().any(|name| name == CLEAN_SHUTDOWN);
-    if was_there {
-        disk.remove(&dir.join(CLEAN_SHUTDOWN))?;
-        disk.sync_dir(dir)?;
-    }
-    Ok(was_there)
 }
 
 /// Whose directory it is; an empty one becomes ours.
@@ -327,10 +318,7 @@ impl Starting {
             .transpose()?;
         let peer_identity = peer_identity(&config)?;
         let meta = meta(&*disk, &dir, broker, peer_identity.as_ref())?;
-        let stopped_in_order = take_clean_mark(&*disk, &dir).map_err(StorageError::io(
-            "removing the mark of a clean stop in",
-            &dir,
-        ))?;
+        let clean_mark = CleanMark::read(&*disk, &dir);
         let identity = match &peer_identity {
             Some(peer) if config.listeners.certificate.is_empty() => peer.identity.clone(),
             Some(_) | None => identity(&config, &*disk, &dir)?,
@@ -371,7 +359,7 @@ impl Starting {
             config,
             shared,
             meta,
-            stopped_in_order,
+            clean_mark,
             identity,
             tcp,
             quic,

@@ -1,6 +1,6 @@
 //! The shell of `replicas`: starts leaders, followers and coordinators of one worker and stops them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,6 +91,8 @@ struct Prepared {
 #[rtype(result = "()")]
 struct Closed {
     partition: TopicPartition,
+    /// Whether all that it had is durable.
+    in_order: bool,
 }
 
 /// What can be done for many partitions at once is due.
@@ -129,7 +131,11 @@ pub struct ReplicasActor {
     /// Logs that are being closed or removed.
     ending: BTreeMap<TopicPartition, After>,
     pub(super) coordinators: BTreeMap<i32, Addr<CoordinatorActor>>,
+    /// Logs whose last close is not known to have made everything durable, until they are opened again.
+    not_closed: BTreeSet<TopicPartition>,
     closing: bool,
+    /// Who waits until all is closed.
+    awaits_close: Option<oneshot::Sender<Vec<TopicPartition>>>,
     /// Replicas to be shown in the directory, or hidden there.
     shown: BTreeMap<TopicPartition, Option<Replica>>,
     /// Logs that were closed, for another duty.
@@ -152,7 +158,9 @@ impl ReplicasActor {
             outstanding: BTreeMap::new(),
             ending: BTreeMap::new(),
             coordinators: BTreeMap::new(),
+            not_closed: BTreeSet::new(),
             closing: false,
+            awaits_close: None,
             shown: BTreeMap::new(),
             reopened: Vec::new(),
             settles: false,
@@ -166,6 +174,7 @@ impl ReplicasActor {
         replica: Replica,
         ctx: &mut Context<Self>,
     ) {
+        let _was: bool = self.not_closed.remove(partition);
         drop(self.doers.insert(partition.clone(), replica.clone()));
         self.show(partition.clone(), Some(replica), ctx);
     }
@@ -245,6 +254,17 @@ impl ReplicasActor {
         self.prepare(prepare, ctx);
     }
 
+    /// Answers who waits when all logs are closed, also those whose duty had ended before.
+    fn finish_closing(&mut self, ctx: &mut Context<Self>) {
+        if self.ending.is_empty()
+            && let Some(reply) = self.awaits_close.take()
+        {
+            let not_closed = std::mem::take(&mut self.not_closed);
+            drop(reply.send(not_closed.into_iter().collect()));
+            supervision::finish(ctx);
+        }
+    }
+
     /// Ends a duty; when the log is closed, something else happens to it.
     fn end(&mut self, partition: TopicPartition, after: After, ctx: &mut Context<Self>) {
         self.stop_coordinator(&partition);
@@ -266,8 +286,12 @@ impl ReplicasActor {
         let actor = ctx.address();
         drop(actix_rt::spawn(async move {
             // However it closed: the next to open the log finds out.
-            drop(closed.await);
-            supervision::tell(&actor, Closed { partition });
+            let in_order = matches!(closed.await, Ok(Ok(())));
+            let closed = Closed {
+                partition,
+                in_order,
+            };
+            supervision::tell(&actor, closed);
         }));
     }
 
@@ -378,13 +402,24 @@ impl ReplicasActor {
     fn delete(&mut self, partition: TopicPartition, topic_id: Uuid, ctx: &mut Context<Self>) {
         let (directory, logger) = (self.directory(&partition), self.start.shared.logger.clone());
         drop(self.ending.insert(partition.clone(), After::Rest));
-        let actor = ctx.address();
-        self.start.shared.runtime.background().run(move || {
+        let (actor, pool) = (
+            ctx.address(),
+            self.start.shared.runtime.background().clone(),
+        );
+        let removing = move || {
             if let Err(error) = directory.delete(topic_id) {
                 warn!(logger, "deleted topic's log was not removed"; "path" => %directory.dir.display(), "error" => %error);
             }
-            supervision::tell(&actor, Closed { partition });
-        });
+        };
+        drop(actix_rt::spawn(async move {
+            let _done = pool.ask(removing).await;
+            // Nothing that anybody wants was in it.
+            let closed = Closed {
+                partition,
+                in_order: true,
+            };
+            supervision::tell(&actor, closed);
+        }));
     }
 }
 
@@ -461,7 +496,15 @@ impl Handler<Prepared> for ReplicasActor {
 impl Handler<Closed> for ReplicasActor {
     type Result = ();
 
-    fn handle(&mut self, Closed { partition }: Closed, ctx: &mut Context<Self>) {
+    fn handle(&mut self, closed: Closed, ctx: &mut Context<Self>) {
+        let Closed {
+            partition,
+            in_order,
+        } = closed;
+        let _changed: bool = match in_order {
+            true => self.not_closed.remove(&partition),
+            false => self.not_closed.insert(partition.clone()),
+        };
         match self.ending.remove(&partition) {
             Some(After::Start(role)) if !self.closing => {
                 self.reopened.push((partition, role));
@@ -470,6 +513,7 @@ impl Handler<Closed> for ReplicasActor {
             Some(After::Delete(topic_id)) => self.delete(partition, topic_id, ctx),
             Some(After::Start(_) | After::Rest) | None => {}
         }
+        self.finish_closing(ctx);
     }
 }
 
@@ -520,26 +564,15 @@ impl Handler<CloseAll> for ReplicasActor {
 
     fn handle(&mut self, close: CloseAll, ctx: &mut Context<Self>) {
         self.closing = true;
+        self.awaits_close = Some(close.reply);
         for (number, coordinator) in std::mem::take(&mut self.coordinators) {
             self.start.shared.directory.set_coordinator(number, None);
             supervision::tell(&coordinator, Stop);
         }
-        let mut closing = Vec::new();
-        for (partition, doer) in std::mem::take(&mut self.doers) {
-            closing.push((partition, tell_to_close(&doer)));
+        let all: Vec<TopicPartition> = self.doers.keys().cloned().collect();
+        for partition in all {
+            self.end(partition, After::Rest, ctx);
         }
-        let all = async move {
-            let mut unclean = Vec::new();
-            for (partition, closed) in closing {
-                if !matches!(closed.await, Ok(Ok(()))) {
-                    unclean.push(partition);
-                }
-            }
-            drop(close.reply.send(unclean));
-        };
-        ctx.wait(
-            all.into_actor(self)
-                .map(|(), _, ctx| supervision::finish(ctx)),
-        );
+        self.finish_closing(ctx);
     }
 }

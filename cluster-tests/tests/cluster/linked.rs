@@ -10,11 +10,12 @@ use callboard_client::protocol::topics::NewTopic;
 use callboard_client::{BrokerId, Client, ClientConfig, Trust};
 use callboard_cluster_tests::cluster::Cluster;
 use callboard_cluster_tests::load::Load;
+use callboard_common::Clock;
 use callboard_common::transport::authority::Authority;
 use futures::future::join_all;
 use tempfile::TempDir;
 
-use crate::{check, turn};
+use crate::{PATIENCE, check, turn};
 
 /// Nodes 1 to 3, each with a disk of its own that outlives it.
 struct Linked {
@@ -160,19 +161,59 @@ async fn lose_power_where_syncs_come_late() {
     let client = Client::connect(linked.client()).await.expect("connects");
     // Until everybody knows that node 1 is silent, and for longer.
     let mut without_leader = 0;
-    for _ in 0..20 {
+    for _ in 0..60 {
         pass(1000).await;
-        let described = client.admin().describe_topics(&["t"]).await;
-        let leaders = described.expect("described").remove(0).partitions;
-        let leaders: Vec<_> = leaders.iter().filter_map(|p| p.leader).collect();
+        let leaders = leaders(&client).await;
         assert!(!leaders.contains(&BrokerId(2)), "it may lack something");
         without_leader += usize::from(leaders.is_empty());
+        if without_leader == 5 {
+            break;
+        }
     }
-    assert!(without_leader >= 5, "{without_leader}");
+    assert_eq!(without_leader, 5);
     client.close().await;
     let first = linked.start(1).await;
     checked(load).await;
     drop((here, first));
+}
+
+/// Who leads a partition of the topic, if anybody does.
+async fn leaders(client: &Client) -> Vec<BrokerId> {
+    let described = client.admin().describe_topics(&["t"]).await;
+    let partitions = described.expect("described").remove(0).partitions;
+    partitions.iter().filter_map(|p| p.leader).collect()
+}
+
+/// The same, but both stop in order and lose their power then: whoever is back first has everything, leads, and needs nobody.
+#[test]
+fn who_has_stopped_in_order_has_lost_nothing() {
+    run(stop_where_syncs_come_late());
+}
+
+async fn stop_where_syncs_come_late() {
+    let linked = Linked::prepare();
+    let mut nodes = linked.start_all().await;
+    linked.create(&[("flush.messages", "1000000")]).await;
+    let load = Load::start(linked.client(), "t");
+    pass(1000).await;
+    assert_eq!(nodes.remove(2).stop().await, []);
+    pass(2000).await;
+    for _ in 0..2 {
+        assert_eq!(nodes.remove(0).stop().await, []);
+    }
+    linked.disks.iter().for_each(SimulatedDisk::crash);
+    // Node 1 was the first of the two to stop, and stays away.
+    let _here = join_all([2, 3].map(|n| linked.start(n))).await;
+    let client = Client::connect(linked.client()).await.expect("connects");
+    let clock = Clock::machine();
+    let began = clock.now().monotonic;
+    while leaders(&client).await != [BrokerId(2); 3] {
+        let waited = clock.now().monotonic.since(began);
+        assert!(waited < PATIENCE, "node 2 leads all");
+        pass(200).await;
+    }
+    client.close().await;
+    checked(load).await;
 }
 
 /// Syncs fail on one node after the other, of what it leads and of what it follows.

@@ -131,7 +131,7 @@ fn a_node_is_emptied_and_filled_and_a_move_is_given_up() {
 fn give_a_move_up(cluster: &Cluster) {
     let line = [b"x".repeat(1000), b"\n".to_vec()].concat();
     let produce = ["produce", "t", "--partition", "0"];
-    drop(cluster.nodes[0].expect(&produce, &line.repeat(2000)));
+    drop(cluster.nodes[0].expect(&produce, &line.repeat(8000)));
     let before = cluster.topic(0, "t")["partitions"][0]["replicas"].clone();
     let other = before[0].as_u64().expect("a number").to_string();
     let to = format!("3,{other}");
