@@ -70,6 +70,7 @@ pub struct Metrics {
     pub quarantined_bytes: Counter,
     pub damaged_reads: Counter,
     pub restarts: Counter,
+    pub unclean_elections: Counter,
     pub offline_partitions: Gauge,
     pub log_start: Family<PartitionLabels, Gauge>,
     pub log_end: Family<PartitionLabels, Gauge>,
@@ -101,6 +102,7 @@ impl Default for Metrics {
             quarantined_bytes: Counter::default(),
             damaged_reads: Counter::default(),
             restarts: Counter::default(),
+            unclean_elections: Counter::default(),
             offline_partitions: Gauge::default(),
             log_start: Family::default(),
             log_end: Family::default(),
@@ -164,6 +166,11 @@ impl Default for Metrics {
             m.damaged_reads.clone(),
         );
         r.register("actor_restarts", "Restarts of actors", m.restarts.clone());
+        r.register(
+            "unclean_elections",
+            "Orders to have replicas lead that may lack acknowledged records",
+            m.unclean_elections.clone(),
+        );
         r.register(
             "offline_partitions",
             "Partitions that gave up",

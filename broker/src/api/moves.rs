@@ -175,7 +175,7 @@ pub(super) async fn elect(api: &Api, caller: &Caller, elect: ElectLeaders) -> Re
     let image = api.image();
     let unfenced = image.unfenced();
     let mut answers = Vec::new();
-    let mut begun = Vec::new();
+    let (mut begun, mut named) = (Vec::new(), Vec::new());
     for (name, number, topic, p) in each(&image, &elect.partitions) {
         let of = Electorate::of(p, &unfenced, topic.min_isr());
         let error = obstacle(p, of, elect.unclean);
@@ -186,6 +186,7 @@ pub(super) async fn elect(api: &Api, caller: &Caller, elect: ElectLeaders) -> Re
         }
         if error.is_none() {
             begun.push((topic.id, number));
+            named.push(format!("{name}-{number}"));
         }
         answers.push((
             Text::from(name.as_str()),
@@ -205,6 +206,11 @@ pub(super) async fn elect(api: &Api, caller: &Caller, elect: ElectLeaders) -> Re
             partitions: Some(begun),
             unclean: elect.unclean,
         };
+        if elect.unclean {
+            let shared = api.shared();
+            let _count = shared.metrics.unclean_elections.inc();
+            slog::warn!(shared.logger, "an operator has replicas lead that may lack acknowledged records"; "partitions" => format!("{named:?}"));
+        }
         match api.propose(command).await {
             // Somebody else elected them meanwhile.
             Ok(_) | Err(Refusal::NotElected) => {}

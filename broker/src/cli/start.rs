@@ -13,7 +13,7 @@ use callboard_common::config::load;
 use callboard_common::{logging, transport::tls::TlsError};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use slog::warn;
+use slog::{info, warn};
 
 use super::output::{self, Failure};
 use super::told_to_stop;
@@ -152,6 +152,7 @@ pub(crate) fn run(start: &Start) -> Result<(), Failure> {
     callboard_broker::supervision::report_panics(logger.clone());
     if !config.security.authenticate {
         warn_about_open_doors(&config, &logger);
+        warn_about_addresses(&config, &logger);
     }
     raise_open_files(&config, &logger);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -200,6 +201,21 @@ fn warn_about_open_doors(config: &BrokerConfig, logger: &slog::Logger) {
     }
 }
 
+/// Clients are told to come to a door's address unless the settings say otherwise.
+fn warn_about_addresses(config: &BrokerConfig, logger: &slog::Logger) {
+    let l = &config.listeners;
+    for (door, address, advertised) in [
+        ("kafka", l.kafka, &l.advertised_kafka),
+        ("quic", l.quic, &l.advertised_quic),
+        ("peer", l.peer, &l.advertised_peer),
+    ] {
+        if address.ip().is_unspecified() && advertised.is_empty() {
+            warn!(logger, "nobody can connect to the address that others are told: say where they find this node";
+                "address" => %address, "setting" => format!("listeners.advertised_{door}"));
+        }
+    }
+}
+
 /// How a node has ended that did not fail.
 enum Ended {
     InOrder,
@@ -209,11 +225,19 @@ enum Ended {
 
 async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<Ended, Failure> {
     let data = config.node.data.clone();
-    let node = Node::builder()
+    // Whoever reads that it is ready may tell it to stop at once; and so may who does not want to wait for that.
+    let mut told = std::pin::pin!(told_to_stop());
+    let starting = Node::builder()
         .config(config)
         .logger(logger.clone())
-        .start()
-        .await;
+        .start();
+    let node = tokio::select! {
+        node = starting => node,
+        () = &mut told => {
+            info!(logger, "told to stop before it was ready");
+            return Ok(Ended::InOrder);
+        }
+    };
     let node = match node {
         Ok(node) => node,
         Err(StartError::Outdated) => return Ok(Ended::Outdated),
@@ -223,7 +247,7 @@ async fn serve(config: BrokerConfig, logger: slog::Logger) -> Result<Ended, Fail
     announce(&node, &data, &profile)?;
     let reason = tokio::select! {
         reason = node.failed() => Some(reason),
-        () = told_to_stop() => None,
+        () = told => None,
     };
     if reason.as_deref() == Some(OUTDATED_REASON) {
         return Ok(Ended::Outdated);

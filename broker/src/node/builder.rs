@@ -32,6 +32,16 @@ pub enum StartError {
         "the data directory {0} is in use by another process; stop it, or choose another with --data"
     )]
     InUse(PathBuf),
+    /// The data directory is another user's.
+    #[error(
+        "the data directory {dir} belongs to the user with number {owner}, who could not read what is written there now; run this as that user"
+    )]
+    Owner {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// The data directory holds something else.
     #[error(
         "{dir} holds files but no meta.properties, so it is not Callboard's: {found:?}; choose another with --data"

@@ -359,6 +359,9 @@ fn start_replicas(
     config: &BrokerConfig,
 ) -> Result<Vec<Addr<ReplicasActor>>, StartError> {
     let (topic_defaults, groups) = (config.topic_defaults()?, config.groups()?);
+    if topic_defaults.flush_messages > 1 {
+        warn!(shared.logger, "records are acknowledged before they are on disk: a loss of power loses them"; "log.flush_messages" => topic_defaults.flush_messages);
+    }
     let start = |worker: &Worker| {
         let start = ReplicasStart {
             shared: shared.clone(),
@@ -416,6 +419,7 @@ fn start_watchdog(
     }
     let mut workers = shared.runtime.workers().to_vec();
     workers.push(shared.runtime.control().clone());
+    workers.push(shared.runtime.peers().clone());
     let logger = shared.logger.clone();
     let on_stuck = move |worker| {
         error!(logger, "a worker is stuck"; "worker" => worker);

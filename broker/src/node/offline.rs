@@ -1,6 +1,8 @@
 //! What is done to the data directory of a node that is stopped: letting it form a cluster, and what is left when most
 //! voters are lost.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,19 +19,35 @@ use crate::storage::meta_properties::MetaProperties;
 ///
 /// # Errors
 ///
-/// [`StartError`] if a node runs on it or it belongs to a cluster already; it has not changed then.
+/// [`StartError`] if a node runs on it, it belongs to a cluster already or to another user; it has not changed then.
 pub fn form(dir: &Path) -> Result<(), StartError> {
     RealDisk
         .create_dir(dir)
         .map_err(StorageError::io("creating", dir))?;
-    let _lock = lock(dir)?;
+    let _lock = lock_as_owner(dir)?;
     if log_file::has_content(&RealDisk, dir) {
         let what = "it belongs to a cluster already".to_owned();
         let path = dir.to_owned();
         return Err(StorageError::Contradiction { path, what }.into());
     }
+    // It may have waited to be taken in.
+    let waits = dir.join(JOINS);
+    RealDisk
+        .remove(&waits)
+        .map_err(StorageError::io("removing", &waits))?;
     let mark = dir.join(FORMS);
     Ok(replace_whole(&RealDisk, &mark, b"").map_err(StorageError::io("writing", &mark))?)
+}
+
+/// What another user writes there, the directory's owner could not read.
+fn lock_as_owner(dir: &Path) -> Result<fs::File, StartError> {
+    let owner = fs::metadata(dir).map_err(StorageError::io("looking at", dir))?;
+    let owner = owner.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        let dir = dir.to_owned();
+        return Err(StartError::Owner { dir, owner });
+    }
+    lock(dir)
 }
 
 fn open(dir: &Path) -> Result<(MetadataLog, MetaProperties, Remains), StartError> {
@@ -51,7 +69,7 @@ fn open(dir: &Path) -> Result<(MetadataLog, MetaProperties, Remains), StartError
 ///
 /// [`StartError`] if a node runs on it, or it cannot be read.
 pub fn inspect(dir: &Path) -> Result<Remains, StartError> {
-    let _lock = lock(dir)?;
+    let _lock = lock_as_owner(dir)?;
     open(dir).map(|(.., remains)| remains)
 }
 
@@ -61,7 +79,7 @@ pub fn inspect(dir: &Path) -> Result<Remains, StartError> {
 ///
 /// [`StartError`] if a node runs on it, or it was no member; it has not changed then.
 pub fn recover(dir: &Path) -> Result<Remains, StartError> {
-    let _lock = lock(dir)?;
+    let _lock = lock_as_owner(dir)?;
     let (mut log, meta, remains) = open(dir)?;
     let (path, told) = (dir.to_owned(), remains.clone());
     let alone = recovery::alone(remains, &meta.directory_id);
@@ -82,7 +100,7 @@ pub fn recover(dir: &Path) -> Result<Remains, StartError> {
 ///
 /// [`StartError`] if a node runs on it.
 pub fn rejoin(dir: &Path) -> Result<(), StartError> {
-    let _lock = lock(dir)?;
+    let _lock = lock_as_owner(dir)?;
     let mark = dir.join(JOINS);
     replace_whole(&RealDisk, &mark, b"").map_err(StorageError::io("writing", &mark))?;
     Ok(log_file::forget(&RealDisk, dir)?)

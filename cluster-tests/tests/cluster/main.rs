@@ -12,6 +12,7 @@ mod racks;
 mod strangers;
 mod upgrading;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use callboard_client::Client;
 use callboard_cluster_tests::cluster::Cluster;
 use callboard_cluster_tests::load::{Load, block_on};
 use callboard_common::Clock;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -112,15 +114,61 @@ fn what_anybody_knows_is_not_waited_for_at_a_silent_node() {
     });
 }
 
+/// Counts what librdkafka gives up after all its retries.
+#[derive(Default)]
+struct GivenUp(AtomicU64);
+
+impl rdkafka::ClientContext for GivenUp {}
+
+impl ProducerContext for GivenUp {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
+        let failed = u64::from(delivered.is_err());
+        let _before = self.0.fetch_add(failed, Ordering::Relaxed);
+    }
+}
+
+/// Neither our client nor librdkafka sees an error after its retries.
 #[test]
 fn a_rolling_restart_is_not_noticed() {
     let _turn = turn();
     let (mut cluster, load) = scene();
-    for at in 0..3 {
-        assert_eq!(cluster.nodes[at].terminate(), Some(0), "it stops in order");
-        cluster.nodes[at].restart();
-        cluster.wait_in_sync(at, "t", 3, PATIENCE);
-    }
+    create(&cluster, 0, "u");
+    let servers: Vec<String> = cluster.nodes.iter().map(|n| n.kafka.to_string()).collect();
+    let mut settings = rdkafka::ClientConfig::new();
+    let _same = settings.set("bootstrap.servers", servers.join(","));
+    let _same = settings.set("enable.idempotence", "true");
+    let producer = settings.create_with_context(GivenUp::default());
+    let producer: ThreadedProducer<GivenUp> = producer.expect("a producer");
+    let over = AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut sent: u64 = 0;
+            while !over.load(Ordering::Relaxed) {
+                let record = BaseRecord::<str, str>::to("u").key("k").payload("v");
+                assert!(producer.send(record).is_ok(), "the queue has room");
+                sent += 1;
+                pass(5);
+            }
+            sent
+        });
+        for at in 0..3 {
+            assert_eq!(cluster.nodes[at].terminate(), Some(0), "it stops in order");
+            cluster.nodes[at].restart();
+            cluster.wait_in_sync(at, "t", 3, PATIENCE);
+        }
+        over.store(true, Ordering::Relaxed);
+        sending.join().expect("it ends")
+    });
+    producer
+        .flush(PATIENCE)
+        .expect("all is delivered or given up");
+    assert!(sent > 100, "{sent}");
+    assert_eq!(producer.context().0.load(Ordering::Relaxed), 0);
+    let read = ["consume", "u", "--max", &sent.to_string()];
+    let read = cluster.nodes[0].expect(&read, b"");
+    assert_eq!(read.len() as u64, 2 * sent, "each is a line");
     check(load);
 }
 

@@ -4,10 +4,10 @@ use std::process::Command;
 
 use callboard_cluster_tests::cluster::{Cluster, wait_until};
 use callboard_cluster_tests::load::Load;
-use callboard_cluster_tests::process::binary;
+use callboard_cluster_tests::process::{NodeProcess, binary};
 use serde_json::{Value, json};
 
-use crate::{PATIENCE, create, pass, turn};
+use crate::{PATIENCE, check, create, pass, turn};
 
 /// What a command says that needs no node.
 fn offline(arguments: &[&str]) -> String {
@@ -41,6 +41,9 @@ fn a_cluster_is_formed_by_hand_and_a_survivor_rejoins_a_recovered_one() {
     let _turn = turn();
     let mut cluster = Cluster::prepare();
     let data = |cluster: &Cluster, node| cluster.data(node).display().to_string();
+    // It had waited for others before.
+    std::fs::create_dir(cluster.data(1)).expect("created");
+    std::fs::write(cluster.data(1).join("metadata.joins"), "").expect("written");
     let said = offline(&["cluster", "init", "--data", &data(&cluster, 1)]);
     assert!(said.contains("forms a cluster of its own"), "{said}");
     for number in 1..=3 {
@@ -197,4 +200,72 @@ fn an_unclean_election_is_made_on_command_only() {
     cluster.wait_in_sync(2, "t", 2, PATIENCE);
     let read = ["consume", "t", "--max", "2"];
     assert_eq!(cluster.nodes[2].expect(&read, b""), b"both\nafter\n");
+}
+
+/// Who is a node, and whether it votes.
+fn votes(cluster: &Cluster) -> Value {
+    let told = cluster.status(0);
+    let nodes = told["nodes"].as_array().expect("a list").iter();
+    nodes.map(|n| json!([n["node"], n["votes"]])).collect()
+}
+
+/// A node that was alone, without any certificate, becomes a cluster of five and is alone again in the end, all under load. The
+/// broker's own topics grow and shrink by themselves.
+#[test]
+fn a_plain_node_grows_to_five_and_is_alone_again_under_load() {
+    let _turn = turn();
+    let mut cluster = Cluster::prepare();
+    let data = cluster.data(1);
+    let settings = ["--set", "topics.offsets_partitions=2"];
+    let mut plain = NodeProcess::start_with(&data, &settings);
+    drop(plain.expect(&["topic", "create", "t", "--partitions", "3"], b""));
+    drop(plain.expect(&["produce", "first"], b"one\ntwo\n"));
+    let read = ["consume", "first", "--group", "g", "--max", "1"];
+    assert_eq!(plain.expect(&read, b""), b"one\n");
+    assert_eq!(plain.terminate(), Some(0));
+    let authority = cluster.authority();
+    std::fs::remove_dir_all(&authority).expect("another one takes its place");
+    let (of, out) = (data.display().to_string(), authority.display().to_string());
+    let _said = offline(&["cert", "init", "--data", &of, "--out", &out]);
+    for number in 1..=5 {
+        let voters: &[u8] = if number == 1 { &[] } else { &[1, 2, 3, 4, 5] };
+        let launched = cluster.launch(number, voters);
+        cluster.nodes.push(launched);
+    }
+    let load = Load::start(cluster.client(), "t");
+    let all_vote = json!([[1, true], [2, true], [3, true], [4, true], [5, true]]);
+    wait_until(PATIENCE, || votes(&cluster), |v| *v == all_vote);
+    run(
+        &cluster,
+        0,
+        &["cluster", "reassign", "t", "--replicas", "3"],
+    );
+    cluster.wait_in_sync(1, "t", 3, PATIENCE);
+    cluster.wait_in_sync(1, "__consumer_offsets", 3, PATIENCE);
+    for number in [5, 4] {
+        let going = number.to_string();
+        run(&cluster, 0, &["cluster", "remove", &going, "--drain"]);
+        assert_eq!(cluster.nodes[number - 1].terminate(), Some(0));
+    }
+    run(&cluster, 0, &["cluster", "demote", "3"]);
+    assert_eq!(votes(&cluster), json!([[1, true], [2, true], [3, false]]));
+    for (number, replicas) in [(3, "2"), (2, "1")] {
+        let going = number.to_string();
+        run(
+            &cluster,
+            0,
+            &["cluster", "reassign", "t", "--replicas", replicas],
+        );
+        run(
+            &cluster,
+            0,
+            &["cluster", "reassign", "first", "--replicas", "1"],
+        );
+        run(&cluster, 0, &["cluster", "remove", &going, "--drain"]);
+        assert_eq!(cluster.nodes[number - 1].terminate(), Some(0));
+    }
+    assert_eq!(votes(&cluster), json!([[1, true]]));
+    check(load);
+    // What the group had committed went with it.
+    assert_eq!(cluster.nodes[0].expect(&read, b""), b"two\n");
 }

@@ -36,7 +36,10 @@ fn level(connection: &mut Raw) -> i16 {
     let versions: m::ApiVersionsResponse = connection.ask(&m::ApiVersionsRequest::default(), 3);
     let (supported, finalized) = (&versions.supported_features, &versions.finalized_features);
     assert_eq!(&*supported[0].name, FEATURE);
-    assert_eq!((supported[0].min_version, supported[0].max_version), (3, 4));
+    assert_eq!(
+        (supported[0].min_version, supported[0].max_version),
+        (3, NEWEST)
+    );
     assert_eq!(&*finalized[0].name, FEATURE);
     finalized[0].max_version_level
 }
