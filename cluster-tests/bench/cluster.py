@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Three nodes of Callboard beside three of Apache Kafka 4.4, on one machine.
 
-  cluster.py [--faults 20] [--ours] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover (or kill stop follower) hang cut produce latency partitions ten
+  cluster.py [--faults 20] [--ours] [--table docs/BENCHMARKS.md] [ROW ...]     rows: failover (or kill controller stop follower) hang cut produce latency partitions ten
 
 A steady producer writes 1,000 records/s, acks=all, idempotent, while nodes are killed, hung, stopped in order; the longest
 time between two acknowledgements of each fault counts. The same producer settings for both: librdkafka, linger 1 ms,
@@ -253,7 +253,7 @@ def leaders(cluster, topic):
 
 
 def settle(cluster, topic):
-    """Waits until all three are in sync; who leads and who leads the quorum."""
+    """Waits until all three are in sync; who leads the topic and who the quorum."""
     began = time.monotonic()
     while True:
         try:
@@ -270,6 +270,16 @@ def settle(cluster, topic):
 def inject(cluster, steady, topic, fault, after):
     """One fault; when it began and ended."""
     seen = settle(cluster, topic)
+    if fault == "controller":
+        # Who leads the quorum is made to lead the topic too.
+        first = seen["controller"]
+        order = ",".join(map(str, [first] + [n for n in (1, 2, 3) if n != first]))
+        sh([BINARY, "cluster", "reassign", topic, "--to", order, *cluster.connect()])
+        if seen["leader"] != first:
+            sh([BINARY, "cluster", "elect", topic, *cluster.connect()])
+        seen = settle(cluster, topic)
+        if seen["leader"] != seen["controller"]:
+            sys.exit(f"it leads not both: {seen}")
     leader = seen["leader"]
     victim = leader if fault != "follower" else next(n for n in seen["replicas"] if n != leader)
     time.sleep(1)
@@ -294,14 +304,14 @@ def quantiles(gaps):
 
 
 FAULTS = {"kill": ("kill -9 of the leader", "300 / 700 / 2,000"), "stop": ("clean stop of the leader", "p95 <= 50"),
-          "follower": ("kill -9 of a follower", "p95 <= 100"), "hang": ("SIGSTOP of the leader, native client", "p95 <= 2,500")}
+          "controller": ("kill -9 of the leader that leads the quorum too", "p95 <= 1,500"), "follower": ("kill -9 of a follower", "p95 <= 100"), "hang": ("SIGSTOP of the leader, native client", "p95 <= 2,500")}
 
 
 def failover(faults):
     for fault in faults:
         figures, verdicts = {}, {}
         for kind, count, after in ((Callboard, A.faults, 2), (Kafka, A.kafka_faults, 16)):
-            if kind not in KINDS or (fault == "hang" and kind is Kafka):
+            if kind not in KINDS or (fault in ("hang", "controller") and kind is Kafka):
                 continue
             cluster, topic = kind(), f"steady-{fault}"
             rdk(cluster, "create3", topic)
@@ -319,7 +329,7 @@ def failover(faults):
                 verdicts[kind] = steady.finish()
                 wrong = [k for k in ("lost", "duplicated", "disorder", "failed") if not verdicts[kind] or verdicts[kind][k]]
                 if wrong:
-                    print(f"WRONG: {cluster.name} {fault}: {verdicts[kind]}", flush=True)
+                    sys.exit(f"WRONG: {cluster.name} {fault}: {verdicts[kind]}")
             gaps = [steady.longest(*time) for time in times]
             figures[kind] = quantiles(gaps)
             print(cluster.name, fault, "gaps, ms:", *sorted(map(round, gaps)), flush=True)
@@ -477,12 +487,12 @@ if A.rows and not A.mtu and os.path.exists(f"{OUT}/cluster.json"):
     # Rows that are not measured now keep their last figures.
     measured = {"hang": lambda r: "SIGSTOP" in r["what"], "cut": lambda r: r["what"].startswith("cut of")}
     measured["failover"] = lambda r: r["row"] == "failover" and not measured["hang"](r) and not measured["cut"](r)
-    measured |= {f: lambda r, f=f: r["what"] == FAULTS[f][0] for f in ("kill", "stop", "follower")}
+    measured |= {f: lambda r, f=f: r["what"] == FAULTS[f][0] for f in ("kill", "controller", "stop", "follower")}
     again = lambda r: any(measured.get(w, lambda r: r["row"] == ("10,000" if w == "ten" else w))(r) for w in wanted)
     seen = json.load(open(f"{OUT}/cluster.json"))
     RESULTS += [r for r in seen if not again(r)]
     BEFORE |= {r["what"]: r["kafka"] for r in seen}
 for row in wanted:
-    {"failover": lambda: failover(["kill", "stop", "follower"]), **{f: lambda f=f: failover([f]) for f in ("kill", "stop", "follower")}, "hang": lambda: failover(["hang"]), "cut": row_cut, "produce": produce_here if A.mtu else row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten, "table": lambda: None}[row]()
+    {"failover": lambda: failover(["kill", "controller", "stop", "follower"]), **{f: lambda f=f: failover([f]) for f in ("kill", "controller", "stop", "follower")}, "hang": lambda: failover(["hang"]), "cut": row_cut, "produce": produce_here if A.mtu else row_produce, "latency": row_latency, "partitions": row_partitions, "ten": row_ten, "table": lambda: None}[row]()
 if A.table:
     table(A.table)

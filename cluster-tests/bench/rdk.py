@@ -94,10 +94,6 @@ def spread(count, records):
     return {"records_per_s": round(records / (time.monotonic() - began))}
 
 
-def partitions():
-    return list(AdminClient({"bootstrap.servers": boot}).list_topics(topic, timeout=30).topics[topic].partitions.values())
-
-
 def until(done):
     admin, began = AdminClient({"bootstrap.servers": boot}), time.monotonic()
     while True:
@@ -158,8 +154,9 @@ elif mode == "all":
 elif mode == "create3":
     out = {"led_s": create(1, 3)}
 elif mode == "describe":
-    found = partitions()[0]
-    out = {"leader": found.leader, "replicas": found.replicas, "isr": found.isrs}
+    seen = AdminClient({"bootstrap.servers": boot}).list_topics(topic, timeout=30)
+    found = seen.topics[topic].partitions[0]
+    out = {"leader": found.leader, "replicas": found.replicas, "isr": found.isrs, "controller": seen.controller_id}
 elif mode == "led":
     gone = int(sys.argv[4])
     out = until(lambda p: p.leader >= 0 and p.leader != gone)
