@@ -5,6 +5,7 @@ mod administration;
 mod dying;
 mod linked;
 mod mad;
+mod misdirected;
 mod network;
 mod operating;
 mod outdated;
