@@ -1,14 +1,12 @@
 //! What is done to the data directory of a node that is stopped: letting it form a cluster, and what is left when most
 //! voters are lost.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::builder::StartError;
 use super::cluster::{FORMS, JOINS};
-use super::prepare::lock;
+use super::prepare::lock_as_owner;
 use crate::controller::log_file::{self, MetadataLog, RESERVE_BYTES};
 use crate::controller::recovery::{self, Remains};
 use crate::storage::StorageError;
@@ -37,17 +35,6 @@ pub fn form(dir: &Path) -> Result<(), StartError> {
         .map_err(StorageError::io("removing", &waits))?;
     let mark = dir.join(FORMS);
     Ok(replace_whole(&RealDisk, &mark, b"").map_err(StorageError::io("writing", &mark))?)
-}
-
-/// What another user writes there, the directory's owner could not read.
-fn lock_as_owner(dir: &Path) -> Result<fs::File, StartError> {
-    let owner = fs::metadata(dir).map_err(StorageError::io("looking at", dir))?;
-    let owner = owner.uid();
-    if owner != rustix::process::geteuid().as_raw() {
-        let dir = dir.to_owned();
-        return Err(StartError::Owner { dir, owner });
-    }
-    lock(dir)
 }
 
 fn open(dir: &Path) -> Result<(MetadataLog, MetaProperties, Remains), StartError> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,6 +92,17 @@ pub(super) fn lock(dir: &Path) -> Result<fs::File, StartError> {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| StartError::InUse(dir.to_owned()))?;
     Ok(file)
+}
+
+/// As [`lock`], for who writes there in its owner's place: what another user writes, the owner could not read.
+pub(super) fn lock_as_owner(dir: &Path) -> Result<fs::File, StartError> {
+    let owner = fs::metadata(dir).map_err(StorageError::io("looking at", dir))?;
+    let owner = owner.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        let dir = dir.to_owned();
+        return Err(StartError::Owner { dir, owner });
+    }
+    lock(dir)
 }
 
 /// Whose directory it is; an empty one becomes ours.
