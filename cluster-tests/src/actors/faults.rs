@@ -106,6 +106,21 @@ pub fn draw(seed: u64, (from, to): (Duration, Duration)) -> Vec<Fault> {
     faults
 }
 
+/// So many nodes lose their power, one at a time; where more would, only processes end.
+pub fn limit_power_losses(plan: &mut [Fault], mut most: usize) {
+    for fault in plan {
+        fault.what = match fault.what {
+            What::PowerLoss(node) if most > 0 => {
+                most -= 1;
+                What::PowerLoss(node)
+            }
+            What::PowerLoss(node) => What::Kill(node),
+            What::PowerLossAll => What::KillAll,
+            what => what,
+        };
+    }
+}
+
 fn draw_one(r: &mut Random) -> What {
     let node = r.between(1, 3) as u8;
     match r.below(20) {

@@ -63,6 +63,10 @@ const GRACE: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(25);
 const GROUP: &str = "own";
 
+/// Seeds from here on have a topic that acknowledges before it syncs. It loses nothing as long as one machine of three loses its
+/// power, once (KIP-966).
+const LATE_FROM: u64 = 1_000_000;
+
 /// How many replicas there are.
 #[derive(Clone, Copy, Debug)]
 struct Load {
@@ -70,6 +74,8 @@ struct Load {
     factor: i16,
     /// Whether the operator takes some away.
     shrinks: bool,
+    /// Whether the topic acknowledges before it syncs.
+    syncs_late: bool,
 }
 
 impl Load {
@@ -78,6 +84,7 @@ impl Load {
         Self {
             factor: *random.pick(&[3, 3, 3, 2, 1]),
             shrinks: random.percent(50),
+            syncs_late: seed >= LATE_FROM,
         }
     }
 
@@ -148,7 +155,11 @@ pub fn run(seed: u64, shows_all: bool, dir: &Path) -> Outcome {
         work(shared, seed, load).await;
         Ok(())
     });
-    let plan = faults::draw(seed, BREAKS);
+    let mut plan = faults::draw(seed, BREAKS);
+    if load.syncs_late {
+        // Where two must have a record one may lose it, but not both.
+        faults::limit_power_losses(&mut plan, usize::from(load.is_full()));
+    }
     let mut findings = Findings::default();
     let played = play(&mut scene, &plan, &slot);
     if let Some(shared) = slot.get() {
@@ -269,10 +280,17 @@ async fn create_topic(shared: &Shared, load: Load) {
         let made = async {
             let client = Client::connect(shared.client.clone()).await?;
             // Before all nodes are there, there cannot be that many replicas.
+            let flush = load.syncs_late.then_some("1000000");
+            let setting = |name: &'static str, value: Option<&'static str>| {
+                (Text::from_static(name), value.map(Text::from_static))
+            };
             let topic = NewTopic {
                 partitions: Some(PARTITIONS as i32),
                 replication_factor: Some(load.factor),
-                configs: vec![("min.insync.replicas".into(), min_isr.map(Text::from_static))],
+                configs: vec![
+                    setting("min.insync.replicas", min_isr),
+                    setting("flush.messages", flush),
+                ],
                 ..NewTopic::named(TOPIC)
             };
             client.admin().create_topic_with(topic, false).await
