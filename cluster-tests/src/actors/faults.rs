@@ -109,15 +109,14 @@ pub fn draw(seed: u64, (from, to): (Duration, Duration)) -> Vec<Fault> {
 /// So many nodes lose their power, one at a time; where more would, only processes end.
 pub fn limit_power_losses(plan: &mut [Fault], mut most: usize) {
     for fault in plan {
-        fault.what = match fault.what {
-            What::PowerLoss(node) if most > 0 => {
-                most -= 1;
-                What::PowerLoss(node)
+        if let What::PowerLoss(node) = fault.what {
+            match most.checked_sub(1) {
+                Some(left) => most = left,
+                None => fault.what = What::Kill(node),
             }
-            What::PowerLoss(node) => What::Kill(node),
-            What::PowerLossAll => What::KillAll,
-            what => what,
-        };
+        } else if fault.what == What::PowerLossAll {
+            fault.what = What::KillAll;
+        }
     }
 }
 
