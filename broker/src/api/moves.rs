@@ -175,7 +175,7 @@ pub(super) async fn elect(api: &Api, caller: &Caller, elect: ElectLeaders) -> Re
     let image = api.image();
     let unfenced = image.unfenced();
     let mut answers = Vec::new();
-    let (mut begun, mut named) = (Vec::new(), Vec::new());
+    let mut begun = Vec::new();
     for (name, number, topic, p) in each(&image, &elect.partitions) {
         let of = Electorate::of(p, &unfenced, topic.min_isr());
         let error = obstacle(p, of, elect.unclean);
@@ -186,7 +186,6 @@ pub(super) async fn elect(api: &Api, caller: &Caller, elect: ElectLeaders) -> Re
         }
         if error.is_none() {
             begun.push((topic.id, number));
-            named.push(format!("{name}-{number}"));
         }
         answers.push((
             Text::from(name.as_str()),
@@ -209,6 +208,8 @@ pub(super) async fn elect(api: &Api, caller: &Caller, elect: ElectLeaders) -> Re
         if elect.unclean {
             let shared = api.shared();
             let _count = shared.metrics.unclean_elections.inc();
+            let elected = answers.iter().filter(|(.., e)| *e == ErrorCode::None);
+            let named: Vec<String> = elected.map(|(t, n, _)| format!("{t}-{n}")).collect();
             slog::warn!(shared.logger, "an operator has replicas lead that may lack acknowledged records"; "partitions" => format!("{named:?}"));
         }
         match api.propose(command).await {

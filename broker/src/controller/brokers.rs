@@ -48,8 +48,8 @@ impl MetadataImage {
             self.change_all(|p| p.isr.contains(&broker), |p, of| p.fence(broker, of));
         let is_new_disk = before.is_some_and(|b| b.directory != directory);
         if is_new_disk && !planted::is(Bug::WipedStaysInSync) {
-            let known = |p: &PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
-            let _changed: bool = self.change_all(known, |p, of| p.forget(broker, of));
+            let _changed: bool =
+                self.change_all(|p| p.is_whole(broker), |p, of| p.forget(broker, of));
         }
         let registered = BrokerImage {
             directory,
@@ -76,7 +76,7 @@ impl MetadataImage {
     ) -> Result<Outcome, Refusal> {
         let stopped = self.stand(broker, epoch, Standing::Stopped)?;
         let late = |topic: &super::TopicImage| topic.syncs_late(by_default);
-        let whole = |p: &PartitionImage| p.isr.contains(&broker) || p.elr.contains(&broker);
+        let whole = |p: &PartitionImage| p.is_whole(broker);
         let _changed: bool = self.change_all_of(late, whole, |p, of| p.doubt(broker, of));
         Ok(stopped)
     }

@@ -110,6 +110,17 @@ impl PartitionImage {
         self.version = self.version.saturating_add(1);
     }
 
+    /// Who has all that was acknowledged: in sync, or eligible.
+    pub fn whole(&self) -> impl Iterator<Item = BrokerId> {
+        self.isr.iter().chain(&self.elr).copied()
+    }
+
+    /// Whether a replica has all that was acknowledged.
+    #[must_use]
+    pub fn is_whole(&self, broker: BrokerId) -> bool {
+        self.whole().any(|b| b == broker)
+    }
+
     /// Who may lead, best first: in-sync replicas in the order of preference, then eligible ones.
     fn candidate(&self, of: Electorate<'_>) -> Option<BrokerId> {
         let among = |members: &[BrokerId]| {
@@ -182,8 +193,7 @@ impl PartitionImage {
 
     /// A node has lost its disk: whatever it had, it has no more.
     pub fn forget(&mut self, broker: BrokerId, of: Electorate<'_>) -> bool {
-        let was_known = self.isr.contains(&broker) || self.elr.contains(&broker);
-        if !was_known {
+        if !self.is_whole(broker) {
             return false;
         }
         self.isr.retain(|b| *b != broker);
@@ -199,14 +209,13 @@ impl PartitionImage {
     /// A node did not stop in order and its log may lack what was acknowledged. It is whole no more, unless nobody else is: one
     /// that is gone for now may come back with more, but the last one has the most that there is.
     pub fn doubt(&mut self, broker: BrokerId, of: Electorate<'_>) -> bool {
-        let mut whole = self.isr.iter().chain(&self.elr);
-        whole.any(|b| *b != broker) && self.forget(broker, of)
+        self.whole().any(|b| b != broker) && self.forget(broker, of)
     }
 
     /// Whether a replica other than this one is whole and alive.
     fn has_another(&self, broker: BrokerId, of: Electorate<'_>) -> bool {
-        let mut whole = self.isr.iter().chain(&self.elr);
-        whole.any(|b| *b != broker && of.unfenced.contains(b))
+        self.whole()
+            .any(|b| b != broker && of.unfenced.contains(&b))
     }
 
     /// A replica's log is damaged: it neither leads nor counts until it has caught up again.
@@ -215,8 +224,7 @@ impl PartitionImage {
     ///
     /// [`Refusal::Ineligible`] if nobody else that is alive is whole: what it still has is all there is.
     pub fn lose(&mut self, broker: BrokerId, of: Electorate<'_>) -> Result<(), Refusal> {
-        let is_whole = self.isr.contains(&broker) || self.elr.contains(&broker);
-        if is_whole && !self.has_another(broker, of) {
+        if self.is_whole(broker) && !self.has_another(broker, of) {
             return Err(Refusal::Ineligible);
         }
         let _changed: bool = self.forget(broker, of);

@@ -106,17 +106,13 @@ impl Replication {
     /// Whether another replica may have all that was committed.
     #[must_use]
     pub fn has_others(&self) -> bool {
-        let partition = &self.partition;
-        let mut whole = partition.isr.iter().chain(&partition.elr);
-        whole.any(|b| *b != self.me)
+        self.partition.whole().any(|b| b != self.me)
     }
 
     /// Whether a replica, in the incarnation that is alive, may have all that was committed.
     #[must_use]
     pub fn may_lead(&self, replica: BrokerId, broker_epoch: i64) -> bool {
-        let partition = &self.partition;
-        let is_whole = partition.isr.contains(&replica) || partition.elr.contains(&replica);
-        is_whole && self.alive.get(&replica) == Some(&broker_epoch)
+        self.partition.is_whole(replica) && self.alive.get(&replica) == Some(&broker_epoch)
     }
 
     /// Whether this is one of the replicas, as far as is known here.

@@ -419,11 +419,7 @@ pub(super) async fn leave(
     published: &Published,
 ) {
     let image = published.image.load_full();
-    let me = image.brokers.get(&shared.broker);
-    let Some(epoch) = me
-        .filter(|b| b.incarnation == shared.incarnation)
-        .map(|b| b.epoch)
-    else {
+    let Some(epoch) = shared.broker_epoch(&image) else {
         return;
     };
     if image.unfenced().len() < 2 {

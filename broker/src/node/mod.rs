@@ -94,6 +94,14 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The broker epoch of this start, if it is the one that is registered.
+    #[must_use]
+    pub fn broker_epoch(&self, image: &controller::MetadataImage) -> Option<i64> {
+        let registered = image.brokers.get(&self.broker);
+        let this_start = registered.filter(|b| b.incarnation == self.incarnation);
+        this_start.map(|b| b.epoch)
+    }
+
     /// Bytes of the log files of partitions that are kept here; those that are not there yet, or gone already, are left
     /// out. `None` if the disk could not be asked.
     pub async fn log_bytes(
@@ -562,12 +570,10 @@ impl Node {
 
 fn mark_clean(running: &Running) {
     let shared = &running.shared;
-    let image = running.published.image.load();
-    let me = image.brokers.get(&shared.broker);
-    let Some(me) = me.filter(|b| b.incarnation == shared.incarnation) else {
+    let Some(epoch) = shared.broker_epoch(&running.published.image.load()) else {
         return;
     };
-    if let Err(error) = CleanMark::write(&**shared.open.disk(), &shared.dir, me.epoch) {
+    if let Err(error) = CleanMark::write(&**shared.open.disk(), &shared.dir, epoch) {
         warn!(shared.logger, "the mark of a clean stop is not written"; "error" => %error);
     }
 }

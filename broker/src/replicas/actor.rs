@@ -203,12 +203,7 @@ impl ReplicasActor {
         }
         let image = self.start.published.image.load_full();
         // Before the node is registered the epochs are those of its earlier start.
-        let shared = &self.start.shared;
-        if image
-            .brokers
-            .get(&shared.broker)
-            .is_none_or(|b| b.incarnation != shared.incarnation)
-        {
+        if self.start.shared.broker_epoch(&image).is_none() {
             return;
         }
         self.replicas.follow(&image, &mut self.effects);

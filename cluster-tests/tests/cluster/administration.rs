@@ -8,11 +8,7 @@ use callboard_cluster_tests::load::{Load, block_on};
 use callboard_common::Clock;
 use serde_json::Value;
 
-use crate::{PATIENCE, check, create, pass, scene, turn};
-
-fn run(cluster: &Cluster, at: usize, arguments: &[&str]) {
-    drop(cluster.nodes[at].expect(arguments, b""));
-}
+use crate::{PATIENCE, check, create, pass, run, scene, turn};
 
 /// Node 4 comes, gets a vote and all that node 3 had; node 3 goes, and nobody is missed.
 #[test]

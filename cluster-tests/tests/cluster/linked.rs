@@ -137,6 +137,18 @@ async fn lose_power() {
     checked(load).await;
 }
 
+/// A topic acknowledges before it syncs, and node 3 has stopped: what was acknowledged since then nodes 1 and 2 have, which run.
+async fn two_have_all() -> (Linked, Vec<Node>, Load) {
+    let linked = Linked::prepare();
+    let mut nodes = linked.start_all().await;
+    linked.create(&[("flush.messages", "1000000")]).await;
+    let load = Load::start(linked.client(), "t");
+    pass(1000).await;
+    assert_eq!(nodes.remove(2).stop().await, []);
+    pass(2000).await;
+    (linked, nodes, load)
+}
+
 /// A topic acknowledges before it syncs. Of the two that have everything one loses its power, and nobody has more while the other
 /// one is away: nobody leads until that is back, whose process was only killed (KIP-966).
 #[test]
@@ -145,17 +157,10 @@ fn who_may_have_lost_something_waits_for_who_has_not() {
 }
 
 async fn lose_power_where_syncs_come_late() {
-    let linked = Linked::prepare();
-    let mut nodes = linked.start_all().await;
-    linked.create(&[("flush.messages", "1000000")]).await;
-    let load = Load::start(linked.client(), "t");
-    pass(1000).await;
-    // What follows is acknowledged by the other two.
-    assert_eq!(nodes.remove(2).stop().await, []);
-    pass(2000).await;
+    let (linked, nodes, load) = two_have_all().await;
     let cut = &linked.disks[1];
     cut.power_off_after(cut.operations());
-    nodes.clear();
+    drop(nodes);
     cut.crash();
     let here = join_all([2, 3].map(|n| linked.start(n))).await;
     let client = Client::connect(linked.client()).await.expect("connects");
@@ -191,15 +196,9 @@ fn who_has_stopped_in_order_has_lost_nothing() {
 }
 
 async fn stop_where_syncs_come_late() {
-    let linked = Linked::prepare();
-    let mut nodes = linked.start_all().await;
-    linked.create(&[("flush.messages", "1000000")]).await;
-    let load = Load::start(linked.client(), "t");
-    pass(1000).await;
-    assert_eq!(nodes.remove(2).stop().await, []);
-    pass(2000).await;
-    for _ in 0..2 {
-        assert_eq!(nodes.remove(0).stop().await, []);
+    let (linked, nodes, load) = two_have_all().await;
+    for node in nodes {
+        assert_eq!(node.stop().await, []);
     }
     linked.disks.iter().for_each(SimulatedDisk::crash);
     // Node 1 was the first of the two to stop, and stays away.

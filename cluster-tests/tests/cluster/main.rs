@@ -47,8 +47,24 @@ fn scene() -> (Cluster, Load) {
     (cluster, load)
 }
 
+/// A command that a node must obey.
+fn run(cluster: &Cluster, at: usize, arguments: &[&str]) {
+    drop(cluster.nodes[at].expect(arguments, b""));
+}
+
+/// What a node says that refuses.
+fn refused(cluster: &Cluster, at: usize, arguments: &[&str]) -> String {
+    let ran = cluster.nodes[at].run(arguments, b"");
+    assert!(!ran.status.success(), "{arguments:?}");
+    String::from_utf8(ran.stderr).expect("text")
+}
+
 fn create(cluster: &Cluster, at: usize, topic: &str) {
-    drop(cluster.nodes[at].expect(&["topic", "create", topic, "--partitions", "3"], b""));
+    run(
+        cluster,
+        at,
+        &["topic", "create", topic, "--partitions", "3"],
+    );
 }
 
 #[expect(clippy::print_stdout, reason = "how long it took is worth a look")]

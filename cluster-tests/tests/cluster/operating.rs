@@ -7,7 +7,7 @@ use callboard_cluster_tests::load::Load;
 use callboard_cluster_tests::process::{NodeProcess, binary};
 use serde_json::{Value, json};
 
-use crate::{PATIENCE, check, create, pass, turn};
+use crate::{PATIENCE, check, create, pass, refused, run, turn};
 
 /// What a command says that needs no node.
 fn offline(arguments: &[&str]) -> String {
@@ -17,17 +17,6 @@ fn offline(arguments: &[&str]) -> String {
     let said = String::from_utf8(said).expect("text");
     assert!(ran.status.success(), "{arguments:?}: {said}");
     said
-}
-
-/// What a node says that refuses.
-fn refused(cluster: &Cluster, at: usize, arguments: &[&str]) -> String {
-    let ran = cluster.nodes[at].run(arguments, b"");
-    assert!(!ran.status.success(), "{arguments:?}");
-    String::from_utf8(ran.stderr).expect("text")
-}
-
-fn run(cluster: &Cluster, at: usize, arguments: &[&str]) {
-    drop(cluster.nodes[at].expect(arguments, b""));
 }
 
 fn node(cluster: &Cluster, number: usize) -> Value {

@@ -8,7 +8,7 @@ use callboard_cluster_tests::load::Load;
 use callboard_common::FeatureLevel;
 use serde_json::{Value, json};
 
-use crate::{PATIENCE, check, create, pass, turn};
+use crate::{PATIENCE, check, create, pass, refused, turn};
 
 const OLD: &str = "cluster.max_feature_level=3";
 const NEW: &str = "cluster.max_feature_level=0";
@@ -22,12 +22,6 @@ fn features(cluster: &Cluster, at: usize) -> Value {
 fn spoken(told: &Value) -> Vec<Value> {
     let nodes = told["nodes"].as_array().expect("a list").iter();
     nodes.map(|n| n["speaks"].clone()).collect()
-}
-
-fn refused(cluster: &Cluster, at: usize, arguments: &[&str]) -> String {
-    let out = cluster.nodes[at].run(arguments, b"");
-    assert!(!out.status.success(), "{arguments:?}");
-    String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 #[test]
